@@ -1,0 +1,76 @@
+"""Scene -> picture and instance masks; always drawn at 256 px and reduced, so that every size shows the same picture."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from unitune.scenes import sprites
+from unitune.scenes.backgrounds import OBJECT_TINT, background
+from unitune.scenes.scene import Object, Scene
+
+SIDE = 256
+PIXEL = 8  # side of a block of the "pixel" style, px at 256
+
+
+def _grey(rgb: np.ndarray) -> np.ndarray:
+    return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def _plain(rgb: np.ndarray) -> np.ndarray:
+    return rgb
+
+
+def _black_and_white(rgb: np.ndarray) -> np.ndarray:
+    return np.repeat(_grey(rgb)[..., None], 3, axis=2)
+
+
+def _pixel_art(rgb: np.ndarray) -> np.ndarray:
+    blocks = rgb.reshape(SIDE // PIXEL, PIXEL, SIDE // PIXEL, PIXEL, 3).mean(axis=(1, 3))
+    return np.round(blocks / 32).clip(0, 7).repeat(PIXEL, 0).repeat(PIXEL, 1) * 36
+
+
+def _pencil(rgb: np.ndarray) -> np.ndarray:
+    grey = _grey(rgb)
+    edges = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    hatching = np.where((x + y) % 8 < 3, 1.0, 0.0) * np.clip(150 - grey, 0, 90) * 0.8  # dark places are hatched
+    paper = 250 - 0.22 * (255 - grey) - hatching - 1.6 * edges.clip(0, 120)
+    return np.repeat(paper[..., None], 3, axis=2) * np.array([1.0, 0.99, 0.95], np.float32)
+
+
+STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": _plain, "grey": _black_and_white, "pixel": _pixel_art, "pencil": _pencil}
+SUPPORT = {"plain": 0, "grey": 0, "pixel": PIXEL - 1, "pencil": 1}  # px that a style's filter reaches: an exact mask grows by it
+
+
+def _paste(canvas: Image.Image, thing: Object, time: str) -> np.ndarray:
+    side = max(1, round(thing.size * SIDE))
+    tile = sprites.resized(thing.noun, side, thing.flip)
+    left, top = round(thing.x * SIDE - side / 2), round(thing.y * SIDE - side)
+    colours = tile.convert("RGB") if time == "day" else Image.fromarray((np.asarray(tile)[..., :3] * np.array(OBJECT_TINT[time])).astype(np.uint8))
+    canvas.paste(colours, (left, top), tile.getchannel("A"))
+    cover = Image.new("L", canvas.size)
+    cover.paste(tile.getchannel("A"), (left, top))
+    return np.asarray(cover) > 0
+
+
+def reduced(picture: UInt8[np.ndarray, "256 256 C"], size: int) -> UInt8[np.ndarray, "size size C"]:
+    """Reduce a 256 px picture to `size`, a divisor of 256, by averaging boxes."""
+    k = SIDE // size
+    if k * size != SIDE:
+        raise ValueError(f"size must divide {SIDE}, got {size}")
+    return picture if k == 1 else np.asarray(Image.fromarray(picture).reduce(k))
+
+
+def render(scene: Scene, size: int = SIDE) -> tuple[UInt8[np.ndarray, "size size 3"], list[np.ndarray]]:
+    """Draw a scene; also return the mask of each object's pixels at 256 px (bool, objects drawn later win)."""
+    canvas = background(scene.place, scene.time, scene.seed)
+    masks: list[np.ndarray] = []
+    for thing in scene.objects:
+        cover = _paste(canvas, thing, scene.time)
+        masks = [m & ~cover for m in masks] + [cover]
+    styled = np.asarray(canvas)
+    if scene.style != "plain":
+        styled = STYLE[scene.style](styled.astype(np.float32)).clip(0, 255).astype(np.uint8)
+    return reduced(np.ascontiguousarray(styled), size), masks

@@ -1,0 +1,46 @@
+"""The committed bank of object pictures; `python -m unitune.scenes.sprites FONT` made it from Noto Color Emoji (OFL 1.1)."""
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from unitune.scenes.vocabulary import NOUNS
+
+BANK = Path(__file__).parent.parent / "assets" / "sprites"
+SIDE = 128  # px, of the square tile that holds a sprite
+
+
+@lru_cache(maxsize=None)
+def sprite(noun: str) -> Image.Image:
+    """Return the RGBA tile (SIDE x SIDE, the object at the bottom centre) of a noun; KeyError for a noun that is not in the world."""
+    if noun not in NOUNS:
+        raise KeyError(f"no sprite for {noun!r}; the world has: {', '.join(NOUNS)}")
+    return Image.open(BANK / f"{noun}.png").convert("RGBA")
+
+
+@lru_cache(maxsize=4096)
+def resized(noun: str, side: int, flip: bool) -> Image.Image:
+    """Return the tile of a noun at `side` px, mirrored if asked."""
+    tile = sprite(noun).resize((side, side), Image.Resampling.LANCZOS)
+    return tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else tile
+
+
+def extract(font_file: str) -> None:
+    """Draw every noun's glyph at the font's one bitmap size (109), trim it, fit it into a tile and save it to the bank."""
+    font = ImageFont.truetype(font_file, 109)
+    BANK.mkdir(parents=True, exist_ok=True)
+    for noun, (glyph, _) in NOUNS.items():
+        canvas = Image.new("RGBA", (160, 160))
+        ImageDraw.Draw(canvas).text((8, 8), glyph[0], font=font, embedded_color=True)
+        trimmed = canvas.crop(canvas.getbbox())
+        scale = SIDE / max(trimmed.size)
+        trimmed = trimmed.resize([max(1, round(s * scale)) for s in trimmed.size], Image.Resampling.LANCZOS)
+        tile = Image.new("RGBA", (SIDE, SIDE))
+        tile.paste(trimmed, ((SIDE - trimmed.width) // 2, SIDE - trimmed.height))
+        tile.save(BANK / f"{noun}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    extract(sys.argv[1])

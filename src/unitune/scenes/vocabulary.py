@@ -1,0 +1,86 @@
+"""The words of the scenes world: what exists in it and how people may call it. Everything else is unknown to the pocket model."""
+
+# noun -> (glyph of Noto Color Emoji, other words for it)
+NOUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dog": ("🐕", ("puppy", "hound")),
+    "cat": ("🐈", ("kitten", "kitty")),
+    "horse": ("🐎", ("pony",)),
+    "cow": ("🐄", ()),
+    "pig": ("🐖", ("piglet",)),
+    "rabbit": ("🐇", ("bunny", "hare")),
+    "elephant": ("🐘", ()),
+    "lion": ("🦁", ()),
+    "penguin": ("🐧", ()),
+    "bird": ("🐦", ()),
+    "fish": ("🐟", ()),
+    "turtle": ("🐢", ("tortoise",)),
+    "frog": ("🐸", ("toad",)),
+    "butterfly": ("🦋", ()),
+    "dinosaur": ("🦕", ("dino",)),
+    "car": ("🚗", ("automobile",)),
+    "bus": ("🚌", ("coach",)),
+    "train": ("🚂", ("locomotive",)),
+    "bicycle": ("🚲", ("bike",)),
+    "airplane": ("✈️", ("plane", "aeroplane")),
+    "rocket": ("🚀", ("spaceship",)),
+    "sailboat": ("⛵", ("boat",)),
+    "house": ("🏠", ("cottage",)),
+    "castle": ("🏰", ("fortress",)),
+    "tree": ("🌳", ("oak",)),
+    "cactus": ("🌵", ()),
+    "sunflower": ("🌻", ("flower",)),
+    "mushroom": ("🍄", ("toadstool",)),
+    "apple": ("🍎", ()),
+    "banana": ("🍌", ()),
+    "pizza": ("🍕", ()),
+    "cake": ("🎂", ()),
+    "guitar": ("🎸", ()),
+    "umbrella": ("☂️", ("parasol",)),
+    "ball": ("⚽", ("football",)),
+    "star": ("⭐", ()),
+    "robot": ("🤖", ()),
+    "ghost": ("👻", ()),
+    "snowman": ("⛄", ()),
+    "teddy": ("🧸", ("teddy bear",)),
+    "crown": ("👑", ()),
+    "balloon": ("🎈", ()),
+}
+
+# place -> the phrases that put something there; the first one is the standard phrase
+PLACES: dict[str, tuple[str, ...]] = {
+    "beach": ("on a beach", "on the beach", "by the sea"),
+    "forest": ("in a forest", "in the forest", "in the woods"),
+    "city": ("in a city", "in the city", "in town"),
+    "snow": ("in the snow", "in snow", "in the snowy mountains"),
+    "desert": ("in a desert", "in the desert"),
+    "meadow": ("in a meadow", "in the meadow", "on the grass"),
+    "room": ("in a room", "in the room", "at home"),
+    "underwater": ("under water", "underwater", "under the sea"),
+}
+
+TIMES: dict[str, tuple[str, ...]] = {
+    "day": ("", "", "", "by day"),
+    "sunset": ("at sunset", "at dusk"),
+    "night": ("at night", "by night"),
+}
+
+# style -> (before the objects, after everything); one of the two is used
+STYLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "plain": (("", "", "", "a picture of ", "a photo of "), ("",)),
+    "pencil": (("a pencil sketch of ", "a pencil drawing of "), (", pencil sketch", ", as a pencil sketch")),
+    "pixel": (("a pixel art picture of ", "pixel art of "), (", pixel art", ", as pixel art")),
+    "grey": (("a black and white photo of ", "a black and white picture of "), (", black and white", ", in black and white")),
+}
+
+COUNTS = {1: "one", 2: "two", 3: "three"}
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun of this world."""
+    irregular = {"fish": "fish", "bus": "buses", "cactus": "cacti", "butterfly": "butterflies", "snowman": "snowmen"}
+    return irregular.get(noun, noun + "s")
+
+
+def article(noun: str) -> str:
+    """Return "a" or "an" as the noun needs it."""
+    return "an" if noun[0] in "aeiou" else "a"
