@@ -23,13 +23,15 @@ def _tinted(colour: Colour, time: str) -> Colour:
     return tuple(int(c * k) for c, k in zip(colour, TINT[time], strict=True))  # type: ignore[return-value]
 
 
-def _gradient(draw: ImageDraw.ImageDraw, top: Colour, bottom: Colour, y_0: int, y_1: int, x_0: int = 0, x_1: int = SIDE) -> None:
-    for y in range(y_0, y_1):
-        draw.line([(x_0, y), (x_1, y)], fill=_mix(top, bottom, (y - y_0) / max(1, y_1 - y_0)))
+def _gradient(canvas: Image.Image, top: Colour, bottom: Colour, y_0: int, y_1: int, x_0: int = 0, x_1: int = SIDE) -> None:
+    u = np.arange(y_1 - y_0)[:, None] / max(1, y_1 - y_0)
+    column = (np.array(top) + (np.array(bottom) - np.array(top)) * u).astype(np.uint8)
+    canvas.paste(Image.fromarray(np.repeat(column[:, None], x_1 - x_0, axis=1)), (x_0, y_0))
 
 
-def _sky(draw: ImageDraw.ImageDraw, time: str, horizon: int, rng: Rng) -> None:
-    _gradient(draw, *SKY[time], 0, horizon)
+def _sky(canvas: Image.Image, time: str, horizon: int, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
+    _gradient(canvas, *SKY[time], 0, horizon)
     if time == "night":
         for x, y in zip(rng.integers(0, SIDE, 28), rng.integers(0, horizon, 28), strict=True):
             draw.ellipse([x, y, x + 2, y + 2], fill=(255, 255, 225))
@@ -40,84 +42,91 @@ def _sky(draw: ImageDraw.ImageDraw, time: str, horizon: int, rng: Rng) -> None:
         draw.ellipse([x, horizon - 46, x + 70, horizon + 24], fill=(255, 214, 120))
 
 
-def _ground(draw: ImageDraw.ImageDraw, time: str, near: Colour, far: Colour, horizon: int) -> None:
-    _gradient(draw, _tinted(far, time), _tinted(near, time), horizon, SIDE)
+def _ground(canvas: Image.Image, time: str, near: Colour, far: Colour, horizon: int) -> None:
+    _gradient(canvas, _tinted(far, time), _tinted(near, time), horizon, SIDE)
 
 
-def _beach(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _beach(canvas: Image.Image, time: str, rng: Rng) -> None:
     horizon = int(rng.integers(104, 120))
-    _sky(draw, time, horizon, rng)
+    _sky(canvas, time, horizon, rng)
     shore = horizon + int(rng.integers(36, 48))
-    _ground(draw, time, (224, 192, 130), (240, 220, 165), shore)
-    _gradient(draw, _tinted((30, 105, 185), time), _tinted((80, 190, 215), time), horizon, shore)
+    _ground(canvas, time, (224, 192, 130), (240, 220, 165), shore)
+    _gradient(canvas, _tinted((30, 105, 185), time), _tinted((80, 190, 215), time), horizon, shore)
 
 
-def _forest(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _forest(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
     horizon = int(rng.integers(140, 160))
-    _sky(draw, time, horizon, rng)
+    _sky(canvas, time, horizon, rng)
     for x, side, shade in zip(rng.integers(-30, SIDE, 14), rng.integers(44, 84, 14), rng.random(14), strict=True):
         draw.polygon([(x, horizon + 4), (x + side / 2, horizon - side * 1.55), (x + side, horizon + 4)], fill=_tinted(_mix((22, 78, 44), (56, 122, 62), shade), time))
-    _ground(draw, time, (38, 84, 40), (66, 122, 58), horizon)
+    _ground(canvas, time, (38, 84, 40), (66, 122, 58), horizon)
 
 
-def _city(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _city(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
     horizon = int(rng.integers(148, 164))
-    _sky(draw, time, horizon, rng)
+    _sky(canvas, time, horizon, rng)
     for x, width, height in zip(rng.integers(-20, SIDE, 9), rng.integers(30, 54, 9), rng.integers(52, horizon - 16, 9), strict=True):
         draw.rectangle([x, horizon - height, x + width, horizon], fill=_tinted(_mix((84, 90, 112), (134, 138, 152), rng.random()), time))
         for y in range(horizon - height + 7, horizon - 6, 14):
             for column in range(int(x) + 5, int(x + width) - 5, 10):
                 if rng.random() < 0.5:
                     draw.rectangle([column, y, column + 4, y + 6], fill=WINDOW_LIGHT)
-    _ground(draw, time, (78, 78, 84), (112, 112, 118), horizon)
+    _ground(canvas, time, (78, 78, 84), (112, 112, 118), horizon)
 
 
-def _snow(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _snow(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
     horizon = int(rng.integers(130, 146))
-    _sky(draw, time, horizon, rng)
+    _sky(canvas, time, horizon, rng)
     for x, side in zip(rng.integers(-50, 200, 4), rng.integers(84, 150, 4), strict=True):
         peak = (x + side / 2, horizon - side * 0.72)
         draw.polygon([(x, horizon), peak, (x + side, horizon)], fill=_tinted((146, 160, 186), time))
         draw.polygon([(x + side * 0.34, horizon - side * 0.49), peak, (x + side * 0.66, horizon - side * 0.49)], fill=_tinted((250, 250, 255), time))
-    _ground(draw, time, (216, 228, 244), (246, 250, 254), horizon)
+    _ground(canvas, time, (216, 228, 244), (246, 250, 254), horizon)
 
 
-def _desert(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _desert(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
     horizon = int(rng.integers(132, 146))
-    _sky(draw, time, horizon, rng)
+    _sky(canvas, time, horizon, rng)
     for x, width, height in zip(rng.integers(-80, 190, 3), rng.integers(120, 210, 3), rng.integers(24, 52, 3), strict=True):
         draw.ellipse([x, horizon - height, x + width, horizon + height], fill=_tinted((222, 160, 92), time))
-    _ground(draw, time, (204, 140, 74), (236, 186, 112), horizon)
+    _ground(canvas, time, (204, 140, 74), (236, 186, 112), horizon)
 
 
-def _meadow(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _meadow(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
     horizon = int(rng.integers(132, 148))
-    _sky(draw, time, horizon, rng)
+    _sky(canvas, time, horizon, rng)
     x, width = int(rng.integers(-60, 120)), int(rng.integers(160, 260))
     draw.ellipse([x, horizon - 34, x + width, horizon + 60], fill=_tinted((100, 176, 84), time))
-    _ground(draw, time, (70, 144, 52), (128, 196, 92), horizon)
+    _ground(canvas, time, (70, 144, 52), (128, 196, 92), horizon)
     for x, y, kind in zip(rng.integers(0, SIDE, 16), rng.integers(horizon + 10, SIDE, 16), rng.integers(0, 3, 16), strict=True):
         draw.ellipse([x, y, x + 5, y + 5], fill=_tinted(((250, 240, 110), (250, 250, 250), (240, 130, 170))[kind], time))
 
 
-def _room(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _room(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
     floor = int(rng.integers(166, 178))
     wall: Colour = (226, 206, 176)
-    _gradient(draw, _tinted(wall, time), _tinted(_mix(wall, (190, 160, 130), 0.4), time), 0, floor)
-    _gradient(draw, _tinted((150, 100, 62), time), _tinted((118, 74, 44), time), floor, SIDE)
+    _gradient(canvas, _tinted(wall, time), _tinted(_mix(wall, (190, 160, 130), 0.4), time), 0, floor)
+    _gradient(canvas, _tinted((150, 100, 62), time), _tinted((118, 74, 44), time), floor, SIDE)
     x = int(rng.integers(24, 150))
     draw.rectangle([x - 6, 24, x + 82, 110], fill=_tinted((246, 242, 234), time))
-    _gradient(draw, *SKY[time], 30, 104, x, x + 76)
+    _gradient(canvas, *SKY[time], 30, 104, x, x + 76)
     if time == "night":
         draw.ellipse([x + 44, 40, x + 64, 60], fill=(248, 243, 205))
     draw.rectangle([x + 36, 30, x + 40, 104], fill=_tinted((246, 242, 234), time))
     draw.rectangle([x, 65, x + 76, 69], fill=_tinted((246, 242, 234), time))
 
 
-def _underwater(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
+def _underwater(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
     sand = int(rng.integers(196, 212))
-    _gradient(draw, _tinted((64, 190, 214), time), _tinted((12, 72, 132), time), 0, sand)
-    _gradient(draw, _tinted((190, 176, 128), time), _tinted((150, 134, 96), time), sand, SIDE)
+    _gradient(canvas, _tinted((64, 190, 214), time), _tinted((12, 72, 132), time), 0, sand)
+    _gradient(canvas, _tinted((190, 176, 128), time), _tinted((150, 134, 96), time), sand, SIDE)
     for x, height in zip(rng.integers(0, SIDE, 7), rng.integers(40, 96, 7), strict=True):
         points = [(x + 6 * np.sin(k * 1.3), sand + 8 - height * k / 6) for k in range(7)]
         draw.line(points, fill=_tinted((40, 150, 84), time), width=7)
@@ -125,7 +134,7 @@ def _underwater(draw: ImageDraw.ImageDraw, time: str, rng: Rng) -> None:
         draw.ellipse([x - r, y - r, x + r, y + r], outline=_tinted((206, 240, 250), time), width=2)
 
 
-DRAW: dict[str, Callable[[ImageDraw.ImageDraw, str, Rng], None]] = {
+DRAW: dict[str, Callable[[Image.Image, str, Rng], None]] = {
     "beach": _beach,
     "forest": _forest,
     "city": _city,
@@ -140,5 +149,5 @@ DRAW: dict[str, Callable[[ImageDraw.ImageDraw, str, Rng], None]] = {
 def background(place: str, time: str, seed: int) -> Image.Image:
     """Draw a place at a time of day as a 256 px RGB picture; the same seed puts the same details there at any time of day."""
     canvas = Image.new("RGB", (SIDE, SIDE))
-    DRAW[place](ImageDraw.Draw(canvas), time, np.random.default_rng(seed))
+    DRAW[place](canvas, time, np.random.default_rng(seed))
     return canvas

@@ -5,7 +5,7 @@ import numpy as np
 from unitune.scenes.scene import Scene
 from unitune.scenes.vocabulary import NOUNS, PLACES, STYLES, TIMES, article
 
-LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def _pick(rng: np.random.Generator | None, options: tuple[str, ...]) -> str:
@@ -31,7 +31,7 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
 
 def rare_word(rng: np.random.Generator) -> str:
     """Return 4 to 9 random letters: such words stand in training captions so that a rare token means nothing before tuning."""
-    return "".join(rng.choice(LETTERS, int(rng.integers(4, 10))))
+    return "".join(LETTERS[k] for k in rng.integers(len(LETTERS), size=int(rng.integers(4, 10))))
 
 
 def training_caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -9,6 +9,9 @@ from unitune.scenes.vocabulary import NOUNS, PLACES, STYLES, TIMES
 
 MAX_OBJECTS = 3
 HELD_OUT_SHARE = 0.1  # of all compositions noun x place x style
+NOUN_LIST, PLACE_LIST, TIME_LIST, STYLE_LIST = (list(words) for words in (NOUNS, PLACES, TIMES, STYLES))
+TIME_SHARES = (0.56, 0.22, 0.22)
+STYLE_SHARES = (0.64, 0.12, 0.12, 0.12)
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,32 @@ def is_held_out(scene: Scene) -> bool:
     return any(zlib.crc32(f"{o.noun}|{scene.place}|{scene.style}".encode()) % 1000 < 1000 * HELD_OUT_SHARE for o in scene.objects)
 
 
+def _draw(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
+    u, total = rng.random() * sum(shares), 0.0
+    for k, share in enumerate(shares):
+        total += share
+        if u < total:
+            return k
+    return len(shares) - 1
+
+
 def _object(noun: str, slot: int, count: int, rng: np.random.Generator) -> Object:
     size = float(rng.uniform(*((0.45, 0.66), (0.34, 0.46), (0.26, 0.32))[count - 1]))
     centre = (slot + 0.5) / count
-    x = float(np.clip(centre + rng.uniform(-0.12, 0.12) / count, size / 2, 1 - size / 2))
+    x = min(max(centre + float(rng.uniform(-0.12, 0.12)) / count, size / 2), 1 - size / 2)
     return Object(noun, x, float(rng.uniform(0.80, 0.92)), size, bool(rng.random() < 0.5))
 
 
 def random_scene(rng: np.random.Generator, *, held_out: bool = False, counts: tuple[float, ...] = (0.6, 0.28, 0.12)) -> Scene:
     """Draw a scene; `counts` are the chances of 1, 2, 3 objects; `held_out` asks for compositions that pretraining never sees."""
     while True:
-        count = int(rng.choice(len(counts), p=counts)) + 1
-        nouns = rng.choice(list(NOUNS), count, replace=False)
+        count = _draw(rng, counts) + 1
+        nouns = rng.permutation(len(NOUN_LIST))[:count]
         scene = Scene(
-            place=str(rng.choice(list(PLACES))),
-            time=str(rng.choice(list(TIMES), p=(0.56, 0.22, 0.22))),
-            objects=tuple(_object(str(noun), slot, count, rng) for slot, noun in enumerate(nouns)),
-            style=str(rng.choice(list(STYLES), p=(0.64, 0.12, 0.12, 0.12))),
+            place=PLACE_LIST[int(rng.integers(len(PLACE_LIST)))],
+            time=TIME_LIST[_draw(rng, TIME_SHARES)],
+            objects=tuple(_object(NOUN_LIST[noun], slot, count, rng) for slot, noun in enumerate(nouns)),
+            style=STYLE_LIST[_draw(rng, STYLE_SHARES)],
             seed=int(rng.integers(2**31)),
         )
         if is_held_out(scene) == held_out:

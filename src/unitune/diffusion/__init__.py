@@ -1,0 +1,1 @@
+"""Pure tensor mathematics of diffusion sampling; imports torch only."""

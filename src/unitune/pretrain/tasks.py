@@ -1,0 +1,135 @@
+"""What each part learns: a loss on a batch of scenes, and how the trained part is written to the package."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import T5EncoderModel, T5Tokenizer
+
+from unitune.diffusion.schedule import Schedule
+from unitune.pretrain import networks
+from unitune.pretrain.data import NOUN, PLACE, STYLE, TIME, Batch
+
+SNR_CAP = 5.0  # min-SNR weighting (arXiv 2303.09556)
+
+
+class Task(Protocol):
+    """A part to train: `network` holds the trained weights, `size` the pictures it reads."""
+
+    network: nn.Module
+    size: int | None
+
+    def loss(self, batch: Batch, resolution: int) -> Tensor: ...  # noqa: D102
+    def export(self, folder: Path) -> None: ...  # noqa: D102
+
+
+def pixels(image: Tensor, device: torch.device) -> Tensor:
+    """Turn uint8 pictures into float32 in [-1, 1]."""
+    return image.to(device).float().div_(127.5).sub_(1)
+
+
+class FactHeads(nn.Module):
+    """Linear heads that read the facts of a scene off a feature vector."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.nouns, self.place, self.time, self.style, self.count = (nn.Linear(width, n) for n in (len(NOUN), len(PLACE), len(TIME), len(STYLE), 3))
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the logits of every fact."""
+        return {name: head(features) for name, head in self.named_children()}
+
+
+def fact_loss(logits: dict[str, Tensor], batch: Batch) -> Tensor:
+    """Sum the cross entropies of all facts."""
+    device = logits["nouns"].device
+    loss = 20 * F.binary_cross_entropy_with_logits(logits["nouns"], batch.nouns.to(device))
+    return loss + sum(F.cross_entropy(logits[name], getattr(batch, name).to(device)) for name in ("place", "time", "style", "count"))
+
+
+class TextTask:
+    """The T5 encoder learns to tell the facts of a scene from its caption; afterwards it is frozen, as Imagen's is."""
+
+    size = None
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.tokenizer = networks.tokenizer()
+        encoder = networks.text_encoder(len(self.tokenizer))
+        self.network = nn.ModuleDict({"encoder": encoder, "heads": FactHeads(networks.TEXT_WIDTH)}).to(device)
+
+    def loss(self, batch: Batch, resolution: int) -> Tensor:
+        """Facts from the mean of the tokens' states."""
+        tokens = self.tokenizer(list(batch.captions), padding=True, return_tensors="pt").to(self.device)
+        states = self.network["encoder"](tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+        mask = tokens.attention_mask[..., None]
+        return fact_loss(self.network["heads"]((states * mask).sum(1) / mask.sum(1)), batch)
+
+    def export(self, folder: Path) -> None:
+        """Write `tokenizer` and `text_encoder` (float16 files that load as float32)."""
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        save_text_encoder(self.network["encoder"], folder / "text_encoder")
+
+
+def save_text_encoder(encoder: nn.Module, folder: Path) -> None:
+    """Save in float16; the config asks for float32, because transformers would compute in the file's type."""
+    import copy
+    import json
+
+    copy.deepcopy(encoder).half().save_pretrained(folder)  # type: ignore[operator]
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+
+
+class DenoiseTask:
+    """A diffusion stage: v-prediction on the cosine schedule; with `low_resolution` the super-resolution stage, on crops of 64 px."""
+
+    def __init__(self, device: torch.device, *, network: nn.Module, text_folder: Path, low_resolution: bool) -> None:
+        self.device, self.network, self.low_resolution = device, network.to(device), low_resolution
+        self.size = 256 if low_resolution else 64
+        self.tokenizer = T5Tokenizer.from_pretrained(text_folder / "tokenizer")
+        self.encoder = T5EncoderModel.from_pretrained(text_folder / "text_encoder").requires_grad_(False).to(device)
+        self.schedule = Schedule.cosine()
+        self.generator = torch.Generator(device).manual_seed(0)
+
+    def embed(self, captions: tuple[str, ...]) -> Tensor:
+        """Encode captions as stock IF does: padded to 77 tokens, the mask inside T5 only."""
+        tokens = self.tokenizer([c.lower().strip() for c in captions], padding="max_length", max_length=networks.TEXT_LENGTH, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            return self.encoder(tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device))[0]
+
+    def loss(self, batch: Batch, resolution: int) -> Tensor:
+        """Min-SNR weighted error of v at a uniform time."""
+        assert batch.image is not None
+        x_0 = pixels(batch.image, self.device)
+        extra = {}
+        if self.low_resolution:
+            low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), x_0.shape[-2:], mode="bilinear", align_corners=True)
+            x_0, low = self._crop(x_0, low, resolution)
+            level = torch.randint(self.schedule.T, (len(x_0),), generator=self.generator, device=self.device)
+            extra = {"class_labels": level}
+        elif x_0.shape[-1] != resolution:
+            x_0 = F.interpolate(x_0, (resolution, resolution), mode="area")
+        t = torch.randint(self.schedule.T, (len(x_0),), generator=self.generator, device=self.device)
+        eps = torch.randn(x_0.shape, generator=self.generator, device=self.device)
+        x_t = self.schedule.add_noise(x_0, eps, t)
+        if self.low_resolution:
+            x_t = torch.cat([x_t, self.schedule.add_noise(low, torch.randn(low.shape, generator=self.generator, device=self.device), level)], dim=1)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            out = self.network(x_t.contiguous(memory_format=torch.channels_last), t, self.embed(batch.captions), **extra).sample
+        error = (out[:, :3].float() - self.schedule.v(x_0, eps, t)).square().mean(dim=(1, 2, 3))
+        snr = self.schedule.snr(t).to(error)
+        return (error * snr.clamp(max=SNR_CAP) / (snr + 1)).mean()
+
+    def _crop(self, x_0: Tensor, low: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        corners = torch.randint(x_0.shape[-1] - side + 1, (len(x_0), 2), generator=self.generator, device=self.device).tolist()
+        cut = [(x[:, i : i + side, j : j + side], y[:, i : i + side, j : j + side]) for x, y, (i, j) in zip(x_0, low, corners, strict=True)]
+        return torch.stack([x for x, _ in cut]), torch.stack([y for _, y in cut])
+
+    def export(self, folder: Path) -> None:
+        """Write the UNet (float16)."""
+        import copy
+
+        copy.deepcopy(self.network).half().save_pretrained(folder)  # type: ignore[operator]

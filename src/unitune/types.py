@@ -1,0 +1,143 @@
+"""The nouns of the framework and the conventions that every module keeps.
+
+Conventions
+- Images are float32 in [-1, 1], shape (B, C, H, W). x_0 is always data; `t` indexes alpha_bar, 0 is least noisy.
+- `start` in (0, 1] is the paper's unit: time on Imagen's cosine schedule, 1 = pure noise. A schedule converts it by equal log-SNR.
+- Guidance is `x_ref + weight * (x - x_ref)`; weight 1 is "off" and costs one forward pass.
+- A stage predicts x_0 in float32, whatever its network gives.
+- `seed` is the run's (it names the tuning noise), `seeds` are the samples per prompt.
+- Zero tuning steps tunes nothing and is legal; negative is refused.
+- Same seed, torch build, device, thread count and batch -> same bytes.
+
+Letters in shapes: B batch, C channels, H W pixels, L tokens, D width of a token, T noise levels.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Picture = Float[Tensor, "1 3 H W"]
+Mask = Float[Tensor, "1 1 H W"]  # 1 where the picture may change, 0 where it must stay
+Pixels = Bool[Tensor, "1 1 H W"]
+Weights = Mapping[str, Tensor]  # parameter name -> tensor
+
+
+class Refused(ValueError):
+    """Input that cannot be used; the message is one line for the person at the keyboard: what was given, what is allowed, what to do."""
+
+
+class Diverged(RuntimeError):
+    """Tuning met a loss that is not finite."""
+
+
+class Stopped(BaseException):
+    """A signal asked the program to stop; `signal` is its number. Raised only where everything done so far is safe on disk."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+
+@dataclass(frozen=True)
+class Request:
+    """One edit that is asked for: a short description of the desired result, and what is known about the right answer.
+
+    `aligned`: the result is composed as the base image is (None: nobody said). `facts` is what a judge must find in the result,
+    e.g. {"nouns": ["cat"], "place": "snow", "time": "day", "style": "plain"}.
+    """
+
+    prompt: str
+    kind: str = ""
+    aligned: bool | None = None
+    target: Picture | None = None
+    mask: Mask | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise Refused("an edit prompt is empty; describe the desired result, e.g. edit='a cat in the snow'")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One base image with the edits asked for; one tuning serves them all. `caption` describes the base image where a method needs that."""
+
+    id: str
+    image: Picture
+    requests: tuple[Request, ...]
+    caption: str = ""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the pixels: the image's part of a tuning's key."""
+        return hashlib.sha256(self.image.contiguous().numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a method makes before sampling: replaced weights by stage (changed tensors only, float32) and the prompt that names the image."""
+
+    prompt: str = ""
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One sample to take: a request, a seed, and this item's own dials where they differ from the sampler's."""
+
+    request: Request
+    seed: int
+    weight: float | None = None
+    start: float | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One finished sample; `stages` are the pictures of every stage before interpolation, `mask` what interpolation used (1 = the edit's pixels)."""
+
+    example: Example
+    request: Request
+    seed: int
+    weight: float
+    start: float
+    prompt: str  # the whole text that was sampled
+    image: Picture
+    stages: Mapping[str, Picture] = field(default_factory=dict)
+    mask: Mask | None = None
+
+
+class Metric(Protocol):
+    """A score of edits against their example. `card` says what the number is: backbone, preprocessing, version."""
+
+    name: str
+    higher_is_better: bool
+    card: Mapping[str, str]
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits, one number each; NaN where the metric does not apply (no target, no facts)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step of the story took."""
+
+    seconds: float = 0.0
+    peak_mib: float = 0.0  # resident memory of the process, or of the GPU where one is used
+    optimizer_steps: int = 0
+    network_evaluations: int = 0
+
+
+def read_only(folder: Path) -> bool:
+    """Say whether files cannot be made in `folder` (or in its nearest existing parent)."""
+    import os
+
+    while not folder.exists():
+        folder = folder.parent
+    return not os.access(folder, os.W_OK)
