@@ -15,32 +15,18 @@ Letters in shapes: B batch, C channels, H W pixels, L tokens, D width of a token
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
+
+from unitune.errors import Diverged as Diverged
+from unitune.errors import Refused as Refused
+from unitune.errors import Stopped as Stopped
 
 Picture = Float[Tensor, "1 3 H W"]
 Mask = Float[Tensor, "1 1 H W"]  # 1 where the picture may change, 0 where it must stay
-Pixels = Bool[Tensor, "1 1 H W"]
 Weights = Mapping[str, Tensor]  # parameter name -> tensor
-
-
-class Refused(ValueError):
-    """Input that cannot be used; the message is one line for the person at the keyboard: what was given, what is allowed, what to do."""
-
-
-class Diverged(RuntimeError):
-    """Tuning met a loss that is not finite."""
-
-
-class Stopped(BaseException):
-    """A signal asked the program to stop; `signal` is its number. Raised only where everything done so far is safe on disk."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"stopped by signal {signal}")
-        self.signal = signal
 
 
 @dataclass(frozen=True)
@@ -79,12 +65,26 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a step of the story took."""
+
+    seconds: float = 0.0
+    peak_mib: float = 0.0  # resident memory of the process, or of the GPU where one is used
+    optimizer_steps: int = 0
+    network_evaluations: int = 0
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """What a method makes before sampling: replaced weights by stage (changed tensors only, float32) and the prompt that names the image."""
+    """What a method makes before sampling: replaced weights by stage (changed tensors only, float32) and the prompt that names the image.
+
+    `cost` is what making it took when it was made, also when it comes from the store.
+    """
 
     prompt: str = ""
     weights: Mapping[str, Weights] = field(default_factory=dict)
     steps: int = 0
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -122,22 +122,3 @@ class Metric(Protocol):
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits, one number each; NaN where the metric does not apply (no target, no facts)."""
         ...
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a step of the story took."""
-
-    seconds: float = 0.0
-    peak_mib: float = 0.0  # resident memory of the process, or of the GPU where one is used
-    optimizer_steps: int = 0
-    network_evaluations: int = 0
-
-
-def read_only(folder: Path) -> bool:
-    """Say whether files cannot be made in `folder` (or in its nearest existing parent)."""
-    import os
-
-    while not folder.exists():
-        folder = folder.parent
-    return not os.access(folder, os.W_OK)

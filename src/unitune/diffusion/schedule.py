@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unitune.types import Refused
+
 Image = Float[Tensor, "B C H W"]
 Levels = Int[Tensor, " B"]
 MAX_BETA = 0.999  # Nichol & Dhariwal (2021) cap the last steps of the cosine schedule
@@ -82,7 +84,7 @@ class Schedule:
         A start beyond the schedule's terminal noise gives its last level.
         """
         if not 0 < start <= 1:
-            raise ValueError(f"start must be in (0, 1] (1 = pure noise), got {start}")
+            raise Refused(f"start must be in (0, 1] (1 = pure noise), got {start}")
         a = min(max(cosine_alpha_bar(start), 1e-12), 1 - 1e-12)
         wanted = math.log(a / (1 - a))
         log_snr = torch.log(self.alpha_bar / (1 - self.alpha_bar))

@@ -32,7 +32,7 @@ def text_encoder(vocab_size: int) -> T5EncoderModel:
     """Build the T5 v1.1 encoder, about 0.9 M parameters; "dtype" keeps a float16 file from being computed in float16."""
     config = T5Config(
         vocab_size=vocab_size, d_model=TEXT_WIDTH, d_kv=32, num_heads=4, num_layers=3, d_ff=320, feed_forward_proj="gated-gelu", dropout_rate=0.0,
-        relative_attention_num_buckets=16, relative_attention_max_distance=32, is_encoder_decoder=False, use_cache=False, tie_word_embeddings=False,
+        relative_attention_num_buckets=16, relative_attention_max_distance=32, is_encoder_decoder=False, use_cache=False,
     )  # fmt: skip
     return T5EncoderModel(config)
 

@@ -1,7 +1,9 @@
 """What each part learns: a loss on a batch of scenes, and how the trained part is written to the package."""
 
+import copy
+import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,10 @@ SNR_CAP = 5.0  # min-SNR weighting (arXiv 2303.09556)
 class Task(Protocol):
     """A part to train: `network` holds the trained weights, `size` the pictures it reads."""
 
-    network: nn.Module
-    size: int | None
-
+    @property
+    def network(self) -> nn.Module: ...  # noqa: D102
+    @property
+    def size(self) -> int | None: ...  # noqa: D102
     def loss(self, batch: Batch, resolution: int) -> Tensor: ...  # noqa: D102
     def export(self, folder: Path) -> None: ...  # noqa: D102
 
@@ -75,9 +78,6 @@ class TextTask:
 
 def save_text_encoder(encoder: nn.Module, folder: Path) -> None:
     """Save in float16; the config asks for float32, because transformers would compute in the file's type."""
-    import copy
-    import json
-
     copy.deepcopy(encoder).half().save_pretrained(folder)  # type: ignore[operator]
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
@@ -90,13 +90,15 @@ class DenoiseTask:
         self.device, self.network, self.low_resolution = device, network.to(device), low_resolution
         self.size = 256 if low_resolution else 64
         self.tokenizer = T5Tokenizer.from_pretrained(text_folder / "tokenizer")
-        self.encoder = T5EncoderModel.from_pretrained(text_folder / "text_encoder").requires_grad_(False).to(device)
+        encoder: Any = T5EncoderModel.from_pretrained(text_folder / "text_encoder")
+        self.encoder = encoder.requires_grad_(False).to(device)
         self.schedule = Schedule.cosine()
         self.generator = torch.Generator(device).manual_seed(0)
 
     def embed(self, captions: tuple[str, ...]) -> Tensor:
         """Encode captions as stock IF does: padded to 77 tokens, the mask inside T5 only."""
-        tokens = self.tokenizer([c.lower().strip() for c in captions], padding="max_length", max_length=networks.TEXT_LENGTH, truncation=True, return_tensors="pt")
+        lines = [c.lower().strip() for c in captions]
+        tokens = self.tokenizer(lines, padding="max_length", max_length=networks.TEXT_LENGTH, truncation=True, return_tensors="pt")
         with torch.no_grad():
             return self.encoder(tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device))[0]
 
@@ -130,6 +132,4 @@ class DenoiseTask:
 
     def export(self, folder: Path) -> None:
         """Write the UNet (float16)."""
-        import copy
-
         copy.deepcopy(self.network).half().save_pretrained(folder)  # type: ignore[operator]

@@ -39,7 +39,9 @@ def _save(state: dict, file: Path) -> None:
     partial.replace(file)
 
 
-def train(task: Task, phases: list[Phase], folder: Path, *, lr: float, seed: int, ema_decay: float, minutes: float, workers: int, checkpoint_minutes: float = 3.0) -> dict:
+def train(
+    task: Task, phases: list[Phase], folder: Path, *, lr: float, seed: int, ema_decay: float, minutes: float, workers: int, checkpoint_minutes: float = 3.0
+) -> dict:
     """Train until the phases or the minutes of this call end; `folder` holds `checkpoint.pt` and `export/`. Return {step, samples, minutes}."""
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = MuonAndAdamW(task.network, lr=lr)
@@ -82,7 +84,8 @@ def train(task: Task, phases: list[Phase], folder: Path, *, lr: float, seed: int
                 done = {"step": done["step"] + 1, "samples": done["samples"] + phase.batch_size, "minutes": before + (now - began) / 60}
                 if now - said > 60:
                     rate = done["samples"] / max(1e-9, 60 * done["minutes"])
-                    log.info("%s: %d px, step %d of %d, %d samples, %.0f/s, loss %.4f", folder.name, phase.resolution, done["step"], last, done["samples"], rate, running)
+                    where = f"{folder.name}: {phase.resolution} px, step {done['step']} of {last}"
+                    log.info("%s, %d samples, %.0f/s, loss %.4f", where, done["samples"], rate, running)
                     said = now
                 over = now - began > 60 * minutes or done["step"] >= last
                 if now - saved > 60 * checkpoint_minutes or over:

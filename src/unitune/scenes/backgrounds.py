@@ -9,7 +9,11 @@ Colour = tuple[int, int, int]
 Rng = np.random.Generator
 SIDE = 256
 
-SKY: dict[str, tuple[Colour, Colour]] = {"day": ((95, 175, 240), (210, 235, 252)), "sunset": ((95, 50, 125), (252, 150, 85)), "night": ((8, 10, 38), (38, 40, 92))}
+SKY: dict[str, tuple[Colour, Colour]] = {
+    "day": ((95, 175, 240), (210, 235, 252)),
+    "sunset": ((95, 50, 125), (252, 150, 85)),
+    "night": ((8, 10, 38), (38, 40, 92)),
+}
 TINT: dict[str, tuple[float, float, float]] = {"day": (1.0, 1.0, 1.0), "sunset": (0.95, 0.72, 0.70), "night": (0.34, 0.38, 0.56)}  # light on the ground
 OBJECT_TINT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.88, 0.84), "night": (0.72, 0.74, 0.90)}  # weaker, so that objects stay readable
 WINDOW_LIGHT: Colour = (250, 226, 130)
@@ -59,7 +63,8 @@ def _forest(canvas: Image.Image, time: str, rng: Rng) -> None:
     horizon = int(rng.integers(140, 160))
     _sky(canvas, time, horizon, rng)
     for x, side, shade in zip(rng.integers(-30, SIDE, 14), rng.integers(44, 84, 14), rng.random(14), strict=True):
-        draw.polygon([(x, horizon + 4), (x + side / 2, horizon - side * 1.55), (x + side, horizon + 4)], fill=_tinted(_mix((22, 78, 44), (56, 122, 62), shade), time))
+        green = _tinted(_mix((22, 78, 44), (56, 122, 62), shade), time)
+        draw.polygon([(x, horizon + 4), (x + side / 2, horizon - side * 1.55), (x + side, horizon + 4)], fill=green)
     _ground(canvas, time, (38, 84, 40), (66, 122, 58), horizon)
 
 

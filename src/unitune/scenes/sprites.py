@@ -1,7 +1,7 @@
 """The committed bank of object pictures; `python -m unitune.scenes.sprites FONT` made it from Noto Color Emoji (OFL 1.1)."""
 
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,7 +12,7 @@ BANK = Path(__file__).parent.parent / "assets" / "sprites"
 SIDE = 128  # px, of the square tile that holds a sprite
 
 
-@lru_cache(maxsize=None)
+@cache
 def sprite(noun: str) -> Image.Image:
     """Return the RGBA tile (SIDE x SIDE, the object at the bottom centre) of a noun; KeyError for a noun that is not in the world."""
     if noun not in NOUNS:

@@ -1,0 +1,74 @@
+"""Where the learning rates of model=pocket come from: reconstruction AND edit success over lr, for both optimisers, base stage.
+
+Command:  python experiments/lr_curve.py
+Claim:    a rate that copies the base image for every prompt has failed, and so has one that forgets it; the default lies between.
+Expected: reconstruction rises with lr, edit success falls beyond some lr.
+Minutes:  about 1.5 per rate on two CPU cores.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from steps_curve import psnr
+
+from unitune.backends.cascade import pocket
+from unitune.benchmarks.manifest import Folder
+from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.sampler import Sampler, reduced
+from unitune.figures.grid import labelled_grid
+from unitune.images import to_uint8
+from unitune.methods.unitune import UniTune
+from unitune.metrics.judge import EditSuccess
+from unitune.store import Store
+from unitune.tuning.finetune import Tuning
+from unitune.tuning.optimizers import Adafactor, AdamW
+from unitune.types import Draw, Request
+
+HERE = Path(__file__).parent
+ASSETS = HERE.parent / "src/unitune/assets"
+RATES = {"adamw": (3e-5, 1e-4, 3e-4, 1e-3), "adafactor": (1e-4, 1e-3, 3e-3, 1e-2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weight", type=float, default=8.0)
+    parser.add_argument("--start", type=float, default=0.95)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path("outputs/figures"))
+    options = parser.parse_args()
+    cascade = pocket()
+    cascade.stages = cascade.stages[:1]
+    example = Folder(ASSETS / "demo").examples(256)[0]
+    small = reduced(example.image, cascade.resolution)
+    judge = EditSuccess(ASSETS / "pocket/judge")
+    alone = Sampler("alone", template="{rare}", guidance=Guidance(weight=1.0))
+    editing = Sampler("edit", start=options.start, guidance=Guidance(weight=options.weight))
+    lines, rows, labels = [], [], []
+    for name, rates in (("untuned", (0.0,)), *RATES.items()):
+        for lr in rates:
+            optimizer = Adafactor() if name == "adafactor" else AdamW()
+            method = UniTune(tune={"base": Tuning(lr=lr or 1e-4, optimizer=optimizer)}, stages=("base",))
+            tuned = method.prepare(cascade, example, store=Store(Path("store")), seed=0, at=None if lr else 0, report=None)
+            with cascade.using(tuned):
+                plain = alone(cascade, example, tuned=tuned, draws=[Draw(Request("the rare token alone"), seed) for seed in range(options.seeds)])
+                draws = [Draw(request, seed) for request in example.requests for seed in range(options.seeds)]
+                edits = editing(cascade, example, tuned=tuned, draws=draws)
+            line = {
+                "experiment": "lr", "optimizer": name, "lr": lr, "weight": options.weight, "start": options.start, "n": len(edits),
+                "psnr_alone": sum(psnr(e.image, small) for e in plain) / len(plain), "success": sum(judge(edits)) / len(edits),
+                "psnr_edit": sum(psnr(e.image, small) for e in edits) / len(edits),
+                "psnr_target": sum(psnr(e.image, reduced(e.request.target, small.shape[-1])) for e in edits) / len(edits),
+            }  # fmt: skip
+            lines.append(line)
+            rows.append([to_uint8(small), to_uint8(plain[0].image), *(to_uint8(edits[k * options.seeds].image) for k in range(len(example.requests)))])
+            labels.append(f"{name} {lr:g}")
+            print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items() if k != "experiment"), flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    labelled_grid(rows, row_labels=labels, column_labels=["base image", "rare token", *(r.prompt for r in example.requests)], path=options.out / "lr_curve.png")
+    (HERE / "records" / "lr_curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    print(f"grid: {options.out / 'lr_curve.png'}")
+
+
+if __name__ == "__main__":
+    main()

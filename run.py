@@ -1,0 +1,120 @@
+"""The one entry point and the only file that knows Hydra: config -> objects -> unitune.experiment. `python run.py --help` lists everything."""
+
+import logging
+import os
+import sys
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from unitune import commandline
+from unitune.errors import Diverged, Refused, Stopped
+
+ASSETS = Path(__file__).parent / "src" / "unitune" / "assets"
+REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
+ended = commandline.Ended()
+log = logging.getLogger("unitune")
+
+OmegaConf.register_new_resolver("assets", lambda path: str(ASSETS / path), replace=True)
+OmegaConf.register_new_resolver("skimage", lambda name: str(files("skimage") / "data" / name), replace=True)
+OmegaConf.register_new_resolver("noted", ended.noted, replace=True)  # a folder that Hydra makes before any of our code runs
+
+
+def make(node: DictConfig, **more: object) -> Any:
+    """Instantiate a node of the config after checking every _target_ in it."""
+    commandline.check_targets(OmegaConf.to_container(node, resolve=True))
+    try:
+        return instantiate(node, _convert_="all", **more)
+    except InstantiationException as error:
+        raise error.__cause__ if isinstance(error.__cause__, Refused) else error from None
+
+
+@lru_cache(maxsize=1)
+def cascade(name: str, path: str, stages: tuple[str, ...], device: Any, dtype: Any) -> Any:
+    """Load a cascade once per process: the jobs of a sweep share it."""
+    from unitune.backends import cascade as backend
+
+    log.info("loading %s on %s (%s)", name, device, dtype)
+    return backend.load(name, Path(path), stages=stages, device=device, dtype=dtype)
+
+
+def edit(cfg: Any, folder: Path) -> None:
+    """Tune, sample, score, record; print the table and the grid's path. Whatever can be refused before the model loads is refused there."""
+    from unitune import experiment, machine, records
+
+    if cfg["from"]:
+        cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
+    commandline.check_settings(OmegaConf.to_container(cfg, resolve=True), ASSETS)
+    cfg.edit = [commandline.literal(prompt) for prompt in commandline.edit_prompts(cfg.edit)] or None
+    sampler, plan, method, benchmark = (make(cfg[name]) for name in ("sampler", "plan", "method", "benchmark"))
+    device = machine.device(cfg.machine.device)
+    dtype = machine.precision(cfg.machine.precision, device)
+    machine.use_threads(cfg.machine.threads)
+    examples = benchmark.examples(cfg.model.resolution)
+    metrics = [make(metric) for metric in cfg.metrics.use]
+    store = make(cfg.store)
+    model = cascade(cfg.model.name, cfg.model.path, tuple(cfg.model.stages), device, dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
+    if wandb := sys.modules.get("wandb"):
+        wandb.finish()  # or this cell of a sweep would write into the last one's run
+    logger = make(cfg.logger, save_dir=str(folder))
+    setting = experiment.Setting(model, method, sampler, metrics, store, plan, seed=cfg.seed, snapshot=cfg.snapshot, logger=logger)
+    print(records.table(records.summary(experiment.run(setting, examples, folder=folder))))
+    print(*(f"grid: {grid}" for grid in sorted(folder.glob("grid*.png"))), sep="\n")
+
+
+def score(cfg: Any, folder: Path) -> None:
+    """Score saved pictures again."""
+    from unitune import experiment, records
+
+    chosen = [make(metric) for metric in cfg.metrics.use]
+    for run in sorted({file.parent for file in Path(cfg.runs).rglob(records.FILE)}) or [Path(cfg.runs)]:
+        old: Any = OmegaConf.load(commandline.config_of(run))
+        print(records.table(records.summary(experiment.score(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))))
+
+
+def pretrain(cfg: Any, folder: Path) -> None:
+    """Train one embedded part."""
+    from unitune.pretrain.main import run
+
+    run(**OmegaConf.to_container(cfg, resolve=True) | {name: Path(cfg[name]) for name in ("folder", "text_encoder")})  # type: ignore[arg-type]
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    """Run the job that --config-name chose; note what goes wrong, so that the other cells of a sweep go on."""
+    now: Any = HydraConfig.get()
+    folder = Path(ended.noted(now.runtime.output_dir))
+    try:
+        {"score": score, "pretrain": pretrain}.get(now.job.config_name, edit)(cfg, folder)
+    except Exception as error:
+        ended.failed(error, refused=isinstance(error, REFUSALS), cell=folder.name if now.mode.name == "MULTIRUN" else "", overrides=now.overrides.task)
+        if not isinstance(error, (*REFUSALS, Diverged)):
+            log.exception("failed")
+
+
+def started() -> int:
+    """Run and turn what can go wrong into a line and an exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
+    try:
+        sys.argv[1:] = commandline.prepared(sys.argv[1:])
+        main()
+    except REFUSALS as error:
+        ended.failed(error, refused=True)
+    except (Stopped, KeyboardInterrupt) as stop:
+        ended.stopped(stop.signal if isinstance(stop, Stopped) else 2)
+    return ended.tell(sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(started())

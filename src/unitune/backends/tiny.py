@@ -1,0 +1,70 @@
+"""Small random model folders with the config keys of the real ones: for our tests and for users' own CI. Weights mean nothing; classes, keys and files do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+WIDTH = 32  # of the text encoder
+ABSENT = {"safety_checker": [None, None], "feature_extractor": [None, None], "watermarker": [None, None], "requires_safety_checker": False}
+
+# The keys of DeepFloyd/IF-I-XL's unet/config.json, at small width and fewer levels.
+IF_I = {
+    "act_fn": "gelu", "addition_embed_type": "text", "addition_embed_type_num_heads": 4, "attention_head_dim": 8, "center_input_sample": False,
+    "class_embed_type": None, "class_embeddings_concat": False, "conv_in_kernel": 3, "conv_out_kernel": 3, "cross_attention_norm": "group_norm",
+    "downsample_padding": 1, "dual_cross_attention": False, "encoder_hid_dim": WIDTH, "encoder_hid_dim_type": "text_proj", "flip_sin_to_cos": True,
+    "freq_shift": 0, "in_channels": 3, "layers_per_block": 1, "mid_block_only_cross_attention": None, "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "norm_eps": 1e-05, "norm_num_groups": 4, "num_class_embeds": None, "only_cross_attention": False,
+    "out_channels": 6, "projection_class_embeddings_input_dim": None, "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "scale_shift", "time_cond_proj_dim": None, "time_embedding_act_fn": None, "time_embedding_dim": None,
+    "time_embedding_type": "positional", "timestep_post_act": None, "upcast_attention": False, "use_linear_projection": False,
+    "block_out_channels": (8, 32), "cross_attention_dim": 32,
+    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"), "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+}  # fmt: skip
+
+# What IF-II-L's config changes: the low-resolution picture and its noise level come in, cross-attention only, other residual scaling.
+IF_II = IF_I | {
+    "class_embed_type": "timestep", "in_channels": 6, "only_cross_attention": True, "mid_block_scale_factor": 1.4142271248762552,
+    "resnet_out_scale_factor": 1.4142271248762552, "resnet_skip_time_act": True, "time_embedding_act_fn": "gelu", "time_embedding_dim": 32,
+}  # fmt: skip
+
+
+def floyd(folder: Path, *, resolutions: tuple[int, int] = (16, 32), seed: int = 0) -> Path:
+    """Write an IF-shaped cascade (subfolders `base` and `sr256`, as stock IF pipelines read them); return the folder.
+
+    As IF it predicts eps with a learned variance on the cosine schedule; `resolutions` are the two stages' sides in px.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for stage, config, side, cap in (("base", IF_I, resolutions[0], 1.5), ("sr256", IF_II, resolutions[1], 1.0)):
+            network = UNet2DConditionModel(sample_size=side, **config)  # type: ignore[arg-type]
+            network.save_pretrained(folder / stage / "unet")
+            scheduler = DDPMScheduler(
+                beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", variance_type="learned_range", thresholding=True,
+                dynamic_thresholding_ratio=0.95, sample_max_value=cap, clip_sample=True,
+            )  # fmt: skip
+            scheduler.save_pretrained(folder / stage / "scheduler")
+            parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DConditionModel"]}
+            if stage == "base":
+                _text(folder / stage)
+                index = {"_class_name": "IFPipeline", "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5Tokenizer"]}
+            else:
+                DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(folder / stage / "image_noising_scheduler")
+                index = {"_class_name": "IFSuperResolutionPipeline", "text_encoder": [None, None], "tokenizer": [None, None]}
+                index["image_noising_scheduler"] = ["diffusers", "DDPMScheduler"]
+            (folder / stage / "model_index.json").write_text(json.dumps(index | parts | ABSENT, indent=2) + "\n")
+    return folder
+
+
+def _text(folder: Path) -> None:
+    """Write a tokenizer that knows letters, and a one-layer T5 encoder."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz,.'")]
+    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=77)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    sizes: Any = {"d_model": WIDTH, "d_kv": 8, "num_heads": 2, "num_layers": 1, "d_ff": 32}
+    T5EncoderModel(T5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", is_encoder_decoder=False, **sizes)).save_pretrained(
+        folder / "text_encoder"
+    )

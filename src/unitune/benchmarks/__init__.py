@@ -1,0 +1,1 @@
+"""Sets of images with edit prompts; all of them become Examples through one format (manifest.py)."""

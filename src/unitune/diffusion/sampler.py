@@ -1,0 +1,166 @@
+"""A sampler is a setting of the loop's parts: prompt template, start, guidance, step rule, mask, interpolation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+
+from unitune import prompts, rng
+from unitune.diffusion import blend, start
+from unitune.diffusion.guidance import OFF, Guidance
+from unitune.diffusion.loop import Condition, Hold, NoiseSource, Progress, Stage, Texts, denoise
+from unitune.diffusion.schedule import Image
+from unitune.diffusion.steps import DDIM, DDPM, Step, levels
+from unitune.types import Draw, Edit, Example, Refused, Tuned
+
+PURE_NOISE = 1.0
+Other = Float[torch.Tensor, "B C h w"]  # a picture of another side than `Image` in the same signature
+
+
+@runtime_checkable
+class Cascade(Protocol):
+    """Stages in the order of sampling, and the text encoder."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """First the one that starts from noise alone."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Texts:
+        """Embed prompts."""
+        ...
+
+
+@dataclass(frozen=True)
+class SuperResolution:
+    """How the later stages are sampled; no text of the paper gives numbers for them. `noise_level` in [0, 1] is Imagen's augmentation level."""
+
+    steps: int = 12
+    step: Step = field(default_factory=DDIM)
+    guidance: Guidance = field(default_factory=lambda: Guidance(weight=OFF))
+    noise_level: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise_level <= 1:
+            raise Refused(f"sr.noise_level must be in [0, 1], got {self.noise_level}")
+        if self.steps < 1:
+            raise Refused(f"sr.steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """All dials of sampling. `name` labels tables; `template` makes the prompt from {rare}, {edit} and {caption}."""
+
+    name: str
+    template: str = "{rare} {edit}"
+    start: float = PURE_NOISE
+    steps: int = 32
+    guidance: Guidance = field(default_factory=Guidance)
+    step: Step = field(default_factory=DDPM)
+    interpolation: blend.Interpolation = field(default_factory=blend.Interpolation)
+    masked: bool = False  # hold everything outside the request's mask at the base image, step by step
+    sr: SuperResolution = field(default_factory=SuperResolution)
+    max_pixels: int = 2**18  # of all items in one network call: 64 items at 64 px, 4 at 256 px
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start <= 1:
+            raise Refused(f"sampler.start must be in (0, 1] (cosine time; 1 = pure noise), got {self.start}")
+        if self.steps < 1:
+            raise Refused(f"sampler.steps must be at least 1, got {self.steps}")
+
+    def __call__(self, cascade: Cascade, example: Example, *, tuned: Tuned, draws: Sequence[Draw], progress: Progress | None = None) -> list[Edit]:
+        """Sample every draw; an item is the same alone or in a batch, because its noise is named by (seed, example, stage, role, step)."""
+        if self.masked and (missing := next((d.request.prompt for d in draws if d.request.mask is None), None)):
+            raise Refused(f"this sampler needs a mask and the edit {missing!r} has none; use another sampler, or edits that carry masks")
+        items = [self._item(draw, example, tuned) for draw in draws]
+        pictures: dict[str, Image] = {}
+        low = mask = None
+        for stage in cascade.stages:
+            chunk = max(1, self.max_pixels // stage.resolution**2)
+            chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
+            lows = [None] * len(chunks) if low is None else low.split(chunk)
+            done = [self._run(cascade, stage, c, example=example, tuned=tuned, low=part, progress=progress) for c, part in zip(chunks, lows, strict=True)]
+            low = torch.cat(done)
+            low, mask = self._interpolated(low, items, example)
+            pictures[stage.name] = low
+        assert low is not None
+        rows = range(len(items))
+        return [
+            Edit(
+                example, item.draw.request, item.draw.seed, item.weight, item.start, item.text,
+                image=low[i : i + 1], stages={name: p[i : i + 1] for name, p in pictures.items()}, mask=None if mask is None else mask[i : i + 1],
+            )
+            for i, item in zip(rows, items, strict=True)
+        ]  # fmt: skip
+
+    def _item(self, draw: Draw, example: Example, tuned: Tuned) -> "_Item":
+        text = prompts.fill(self.template, rare=tuned.prompt, edit=draw.request.prompt, caption=example.caption)
+        weight = self.guidance.weight if draw.weight is None else draw.weight
+        return _Item(draw, text, weight, self.start if draw.start is None else draw.start)
+
+    def _run(
+        self, cascade: Cascade, stage: Stage, items: list["_Item"], *, example: Example, tuned: Tuned, low: Other | None, progress: Progress | None
+    ) -> Image:
+        """Sample one stage for a chunk of items; `low` is the previous stage's picture, None in the first stage."""
+        base = reduced(example.image, stage.resolution)
+        noise = _noise(items, example, stage)
+        text = cascade.encode([item.text for item in items])
+        if low is None:
+            guidance, step, count = self.guidance, self.step, self.steps
+            starts, weights = [item.start for item in items], [item.weight for item in items]
+            condition = Condition(text)
+        else:
+            guidance, step, count = self.sr.guidance, self.sr.step, self.sr.steps
+            starts, weights = [PURE_NOISE] * len(items), [guidance.weight] * len(items)
+            level = torch.full((len(items),), min(round(self.sr.noise_level * stage.schedule.T), stage.schedule.T - 1))
+            condition = Condition(text, stage.schedule.add_noise(stage.upsampled(low), noise("low", 0), level), level)
+        away = prompts.fill(guidance.reference, rare=tuned.prompt, edit="", caption=example.caption) if guidance.reference else ""
+        t = start.first_levels(stage.schedule, starts)
+        return denoise(
+            stage,
+            start.first_image(stage.schedule, base, t, noise("start", 0)),
+            levels=torch.stack([levels(stage.schedule, int(first), count) for first in t], dim=1),
+            condition=condition,
+            reference=Condition(cascade.encode([away] * len(items)), condition.low, condition.level),
+            weight=torch.tensor(weights, dtype=torch.float32),
+            step=step,
+            noise=noise,
+            reference_from_base=guidance.weights == "base",
+            hold=Hold(base, torch.cat([_mask(item.draw, stage.resolution) for item in items])) if self.masked else None,
+            progress=progress,
+        )
+
+    def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, blend.Masks | None]:
+        applies = [self.interpolation.applies(item.draw.request.aligned) for item in items]
+        if not any(applies):
+            return x, None
+        base = reduced(example.image, x.shape[-1]).expand_as(x)
+        mask = torch.where(torch.tensor(applies)[:, None, None, None], self.interpolation.mask(x, base), torch.ones(()))
+        return blend.mix(x, base, mask), mask
+
+
+@dataclass(frozen=True)
+class _Item:
+    draw: Draw
+    text: str
+    weight: float
+    start: float
+
+
+def reduced(image: Image, side: int) -> Other:
+    """Reduce a picture to a stage's resolution by averaging areas."""
+    return image if image.shape[-1] == side else F.interpolate(image, (side, side), mode="area")
+
+
+def _noise(items: list[_Item], example: Example, stage: Stage) -> NoiseSource:
+    shape = (1, example.image.shape[1], stage.resolution, stage.resolution)
+    return lambda role, step: torch.cat([rng.noise(shape, seed=i.draw.seed, example=example.id, stage=stage.name, role=role, step=step) for i in items])
+
+
+def _mask(draw: Draw, side: int) -> Float[torch.Tensor, "1 1 H W"]:
+    """The request's mask at a stage's resolution; a pixel may change if any part of it may."""
+    assert draw.request.mask is not None
+    return F.adaptive_max_pool2d(draw.request.mask, side)

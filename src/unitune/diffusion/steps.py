@@ -1,0 +1,75 @@
+"""One reverse step: from x_t and the predicted x_0 to x_s, s < t. Also dynamic thresholding of x_0."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from unitune.diffusion.schedule import Image, Levels, Schedule
+from unitune.types import Refused
+
+
+@runtime_checkable
+class Step(Protocol):
+    """A rule x_t -> x_s; `noise` is standard normal and may be unused."""
+
+    def __call__(self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image) -> Image: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class DDPM:
+    """Ancestral sampling with the posterior's variance (Ho et al. 2020, eq. 6 and 7; "fixed_small" in diffusers).
+
+    IF also predicts a variance; tuning on the eps loss leaves it stale, so tuned and untuned models are sampled alike with this one.
+    """
+
+    def __call__(self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image) -> Image:
+        """Draw x_s ~ q(x_s | x_t, x_0)."""
+        a_t, a_s = schedule.at(t), schedule.at(s)
+        beta = 1 - a_t / a_s
+        mean = (a_s.sqrt() * beta / (1 - a_t)).to(x_t) * x_0 + ((1 - beta).sqrt() * (1 - a_s) / (1 - a_t)).to(x_t) * x_t
+        return mean + ((1 - a_s) / (1 - a_t) * beta).sqrt().to(x_t) * noise
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """Song et al. (2021), eq. 12 and 16; eta 0 is deterministic, eta 1 has DDPM's variance."""
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise Refused(f"eta must be in [0, 1] (0 = deterministic, 1 = DDPM), got {self.eta}")
+
+    def __call__(self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image) -> Image:
+        """Step along the eps that x_t and x_0 imply."""
+        a_t, a_s = schedule.at(t), schedule.at(s)
+        variance = self.eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
+        eps = schedule.eps_from_x_0(x_t, x_0, t)
+        return a_s.sqrt().to(x_t) * x_0 + (1 - a_s - variance).clamp(min=0).sqrt().to(x_t) * eps + variance.sqrt().to(x_t) * noise
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Imagen's dynamic thresholding, with DeepFloyd IF's cap: what makes large guidance weights usable in pixel space."""
+
+    quantile: float = 0.95  # IF; Imagen used 0.995
+    cap: float = 1.5  # IF stage I; 1.0 in stage II
+
+    def __call__(self, x_0: Image) -> Image:
+        """Clip to [-s, s] and divide by s, where s is the quantile of |x_0| per image, within [1, cap]."""
+        s = torch.quantile(x_0.abs().flatten(1), self.quantile, dim=1).clamp(1, self.cap)[:, None, None, None]
+        return x_0.clamp(-s, s) / s
+
+
+def levels(schedule: Schedule, start: int, steps: int) -> torch.Tensor:
+    """Spread `steps` steps evenly from level `start` to the clean image: (steps + 1,) int64, the last is -1 ("trailing" spacing).
+
+    With more steps than levels some levels repeat, which changes nothing; only the last is clean, since no step starts from there.
+    """
+    if steps < 1:
+        raise Refused(f"sampling steps must be at least 1, got {steps}")
+    k = torch.arange(steps, -1, -1, dtype=torch.float64)
+    spread = ((start + 1) * k / steps).round().long() - 1
+    spread[:-1].clamp_(min=0)
+    return spread

@@ -1,0 +1,218 @@
+"""The story in one function: example -> tuned -> edits -> scores -> records; and the same scoring over pictures that are already there."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from unitune import images, metrics, prompts, records
+from unitune.cost import peak_memory_mib, reset_peak
+from unitune.diffusion.sampler import Sampler
+from unitune.figures.grid import labelled_grid
+from unitune.progress import Bars
+from unitune.records import Record
+from unitune.store import Store
+from unitune.types import Draw, Edit, Example, Metric, Refused, Tuned
+
+if TYPE_CHECKING:  # scoring saved pictures loads no diffusion model, nor the libraries of one
+    from unitune.backends.cascade import Cascade
+    from unitune.methods import Method
+    from unitune.tuning.finetune import StepDone
+
+log = logging.getLogger(__name__)
+
+
+class Logger(Protocol):
+    """Where curves go; Lightning's loggers fit."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None: ...  # noqa: D102
+    def finalize(self, status: str) -> None: ...  # noqa: D102
+
+
+class Plan(Protocol):
+    """Which samples to draw for an example, and how a grid shows them: {row label: {column label: edit}}."""
+
+    def draws(self, example: Example, seed: int) -> list[Draw]: ...  # noqa: D102
+    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """`count` samples per prompt, in order, nothing dropped; another run seed takes other samples."""
+
+    count: int = 4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.count, int) or self.count < 1:
+            raise Refused(f"seeds must be a whole number of at least 1, got {self.count}")
+
+    def draws(self, example: Example, seed: int) -> list[Draw]:
+        """Every request with every seed."""
+        return [Draw(request, seed * self.count + k) for request in example.requests for k in range(self.count)]
+
+    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]:
+        """One row per prompt, one column per seed."""
+        rows: dict[str, dict[str, Edit]] = {}
+        for edit in edits:
+            rows.setdefault(edit.request.prompt, {})[f"seed {edit.seed}"] = edit
+        return rows
+
+
+@dataclass(frozen=True)
+class Dials:
+    """The first request at every guidance weight and start, one seed: a contact sheet for finding an image's dials."""
+
+    weights: tuple[float, ...]
+    starts: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.weights or not self.starts:
+            raise Refused("plan=dials needs at least one weight and one start")
+        if bad := [weight for weight in self.weights if not math.isfinite(weight)]:
+            raise Refused(f"plan.weights must be finite numbers (1 = off), got {bad[0]}")
+        if bad := [start for start in self.starts if not 0 < start <= 1]:
+            raise Refused(f"plan.starts must be in (0, 1] (1 = pure noise), got {bad[0]}")
+
+    def draws(self, example: Example, seed: int) -> list[Draw]:
+        """All pairs."""
+        return [Draw(example.requests[0], seed, weight, start) for weight in self.weights for start in self.starts]
+
+    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]:
+        """One row per weight, one column per start."""
+        rows: dict[str, dict[str, Edit]] = {}
+        for edit in edits:
+            rows.setdefault(f"weight {edit.weight:g}", {})[f"start {edit.start:g}"] = edit
+        return rows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The parts of one run."""
+
+    cascade: "Cascade"
+    method: "Method"
+    sampler: Sampler
+    metrics: Sequence[Metric]
+    store: Store
+    plan: Plan
+    seed: int = 0
+    snapshot: int | None = None  # sample the weights after so many steps of the tuning
+    logger: Logger | None = None
+
+
+def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[Record]:
+    """Tune (or recall), sample, save, score and record every example, all of the cascade's resolution; return the records, reference rows included."""
+    resolution = setting.cascade.resolution
+    if wrong := next((example for example in examples if example.image.shape[-1] != resolution), None):
+        raise Refused(f"pictures were read at {wrong.image.shape[-1]} px, but {setting.cascade.name} makes {resolution} px: set model.resolution={resolution}")
+    done: list[Record] = []
+    for number, example in enumerate(examples):
+        _advise(setting, example)
+        with Bars() as bars:
+            reset_peak()
+            report = _report(bars, setting.logger, example)
+            tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
+            if tuned.prompt != setting.method.prompt:
+                log.info("the tuning prompt is %r", tuned.prompt)
+            reset_peak()
+            began, before = time.monotonic(), _evaluations(setting.cascade)
+            with setting.cascade.using(tuned):
+                edits = setting.sampler(setting.cascade, example, tuned=tuned, draws=setting.plan.draws(example, setting.seed), progress=bars.sampling)
+        seconds, evaluations = time.monotonic() - began, _evaluations(setting.cascade) - before
+        cost = {"seconds": seconds / len(edits), "peak_mib": peak_memory_mib(), "evaluations": evaluations / len(edits)}
+        done += _record(setting, example, edits, tuned, cost, folder)
+        _grid(setting.plan, example, edits, folder / ("grid.png" if len(examples) == 1 else f"grid-{number:03}.png"))
+    if setting.logger is not None:
+        rows = records.summary(done)
+        setting.logger.log_metrics({f"{row.method}/{row.prompt}/{name}": mean for row in rows for name, mean in row.means.items() if mean is not None})
+        setting.logger.finalize("success")
+    return done
+
+
+def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
+    """Show a tuning step and, where there is a logger, note its loss."""
+
+    def report(stage: str, done: int, total: int, loss: float) -> None:
+        bars.tuning(stage, done, total, loss)
+        if logger is not None:
+            logger.log_metrics({f"{example.id}/{stage}/loss": loss}, step=done)
+
+    return report
+
+
+def _record(setting: Setting, example: Example, edits: list[Edit], tuned: Tuned, cost: Mapping[str, float], folder: Path) -> list[Record]:
+    """Save the pictures, score them beside the reference rows, append the records."""
+    references = _references(example)
+    scores = metrics.score(setting.metrics, [*edits, *(edit for _, edit in references)])
+    network = setting.cascade.stages[0]
+    environment = records.environment(device=network.device, dtype=network.dtype) | {"batch": len(edits)}
+    tuning = {"tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps}
+    rows = [(edit, setting.method.name, "edit", dict(cost) | tuning) for edit in edits] + [(edit, name, "reference", {}) for name, edit in references]
+    done = []
+    for k, ((edit, method, row, spent), score) in enumerate(zip(rows, scores, strict=True)):
+        name = f"{example.id}-{k:03}.png" if row == "edit" else f"{example.id}-{method.replace(' ', '-')}-{k - len(edits):03}.png"
+        images.save_png(edit.image, folder / name)
+        record = Record(
+            run=folder.name, method=method, sampler=setting.sampler.name if row == "edit" else "", model=setting.cascade.name, example=example.id,
+            kind=edit.request.kind, aligned=edit.request.aligned, prompt=edit.request.prompt, text=edit.prompt,
+            seed=edit.seed, weight=edit.weight, start=edit.start, steps=tuned.steps, image=name, scores={**score}, cost=spent, environment=environment, row=row,
+        )  # fmt: skip
+        records.append(folder / "scores.jsonl", record)
+        done.append(record)
+    return done
+
+
+def _references(example: Example) -> list[tuple[str, Edit]]:
+    """List a copy of the base (keeps everything, edits nothing) and, where it is known, the exact target of each request."""
+    rows = []
+    for request in example.requests:
+        nothing = Edit(example, request, 0, 1.0, 1.0, request.prompt, example.image)
+        rows.append(("copy of the base", nothing))
+        if request.target is not None:
+            rows.append(("exact target", replace(nothing, image=request.target)))
+    return rows
+
+
+def _grid(plan: Plan, example: Example, edits: Sequence[Edit], path: Path) -> None:
+    layout = plan.layout(edits)
+    columns = list(next(iter(layout.values())))
+    rows = [[images.to_uint8(example.image), *(images.to_uint8(row[column].image) for column in columns)] for row in layout.values()]
+    labelled_grid(rows, row_labels=list(layout), column_labels=["base image", *columns], path=path)
+
+
+def _advise(setting: Setting, example: Example) -> None:
+    """Say what will not work as hoped: unknown words, prompts that are cut, a rare token that means something."""
+    edits = [request.prompt for request in example.requests]
+    rare = "" if "{" in setting.method.prompt else setting.method.prompt  # a placeholder is filled later
+    for line in prompts.advice(rare=rare, edits=edits, tokenize=setting.cascade.tokenize, known=setting.cascade.known):
+        log.warning("%s", line)
+
+
+def _evaluations(cascade: "Cascade") -> int:
+    return sum(stage.evaluations for stage in cascade.stages)
+
+
+def score(folder: Path, examples: Sequence[Example], *, chosen: Sequence[Metric]) -> list[Record]:
+    """Score the saved pictures of a run again without a diffusion model; `examples` are its benchmark's. The new records are appended to its scores.jsonl."""
+    known = {example.id: example for example in examples}
+    old = {record.image: record for record in records.read(folder)}
+    edits = [_saved(folder, record, known) for record in old.values()]
+    done = []
+    for record, values in zip(old.values(), metrics.score(chosen, edits), strict=True):
+        done.append(replace(record, scores={**record.scores, **values}))
+        records.append(folder / "scores.jsonl", done[-1])
+    return done
+
+
+def _saved(folder: Path, record: Record, known: Mapping[str, Example]) -> Edit:
+    if record.example not in known:
+        raise Refused(f"{folder} holds edits of {record.example!r}, which this benchmark lacks; score it with the benchmark of its config.yaml")
+    example = known[record.example]
+    request = next((r for r in example.requests if r.prompt == record.prompt), None)
+    if request is None:
+        raise Refused(f"{folder} holds the edit {record.prompt!r}, which {record.example} of this benchmark lacks")
+    picture = images.load(folder / record.image, size=example.image.shape[-1]).image
+    return Edit(example, request, record.seed, record.weight, record.start, record.text, picture)

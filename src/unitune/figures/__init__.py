@@ -1,0 +1,1 @@
+"""Figures of finished runs: they read pictures and records, never a model."""

@@ -1,0 +1,84 @@
+"""UniTune (arXiv 2210.09477): tune the base and the 64->256 stage on the pair (image, rare token), nothing else in the loss."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from unitune import prompts
+from unitune.backends.cascade import Cascade
+from unitune.cost import peak_memory_mib
+from unitune.store import Store
+from unitune.tuning.data import OneImage
+from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
+from unitune.types import Cost, Example, Refused, Tuned
+
+RANDOM = "{random}"
+
+
+@dataclass(frozen=True)
+class UniTune:
+    """`prompt` is the tuning prompt: rare tokens, "{caption}" for the description variant, "{random}" for DreamBooth's rule.
+
+    `stages` are tuned, each as `tune` says.
+    """
+
+    tune: Mapping[str, Tuning]
+    stages: Sequence[str] = ("base", "sr256")
+    prompt: str = "beikkpic"
+    name: str = "unitune"
+
+    def __post_init__(self) -> None:
+        if missing := [stage for stage in self.stages if stage not in self.tune]:
+            raise Refused(f"no tuning settings for stage {missing[0]!r}; method.tune has {', '.join(self.tune)}")
+
+    def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
+        """Tune each stage for its steps, or read the stored result. The sampler, the edit prompts and `at` never tune again."""
+        random = self.prompt == RANDOM
+        prompt = prompts.random_rare_token(cascade.pieces, seed=seed) if random else prompts.fill(self.prompt, rare="", edit="", caption=example.caption)
+        tune = {stage: self.tune[stage] for stage in self.stages}
+        if at == 0:
+            return Tuned(prompt)
+        key = {
+            "recipe": "unitune",
+            "prompt": prompt,
+            "tune": {stage: {"optimizer": type(t.optimizer).__name__} | asdict(t) for stage, t in tune.items()},
+            "weights": cascade.digest,
+            "arithmetic": [str(cascade.stage(stage).dtype) for stage in tune],
+            "seed": seed,
+            "image": example.digest,
+        }
+        scratch = store.scratch("tuned", key)
+
+        def build(folder: Path) -> None:
+            began, cost = time.monotonic(), 0
+            for name, tuning in tune.items():
+                data = OneImage(cascade.stage(name), example, cascade.encode([prompt]), seed, tuning.batch_size, tuning.crop)
+                fit(data, tuning, folder=scratch, report=report)
+                cost += tuning.steps
+            for file in scratch.glob("*.safetensors"):
+                shutil.copyfile(file, folder / file.name)
+            losses = {name: json.loads((scratch / f"{name}-losses.json").read_text()) for name in tune if (scratch / f"{name}-losses.json").exists()}
+            made = Cost(time.monotonic() - began, peak_memory_mib(), cost)
+            (folder / "tuning.json").write_text(json.dumps({"prompt": prompt, "cost": asdict(made), "losses": losses}))
+
+        return load(store.get_or_make("tuned", key, build), tune=tune, at=at)
+
+
+def load(folder: Path, *, tune: Mapping[str, Tuning], at: int | None) -> Tuned:
+    """Read a stored tuning after `at` steps of each stage (None: the last)."""
+    about = json.loads((folder / "tuning.json").read_text())
+    weights = {}
+    for name, tuning in tune.items():
+        step = tuning.steps if at is None else at
+        if step == 0:
+            continue
+        if step not in tuning.kept:
+            raise Refused(f"no snapshot of {name} at {step} steps; kept are {tuning.kept}: change snapshot= or snapshots=")
+        weights[name] = load_file(snapshot_file(folder, name, step))
+    steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
+    return Tuned(about["prompt"], weights, steps, Cost(**about["cost"]))

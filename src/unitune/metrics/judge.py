@@ -1,0 +1,143 @@
+"""The judge: a small network that reads the facts of a scene off a picture, and edit success, which asks it whether the edit's facts are there."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unitune.scenes.scene import MAX_OBJECTS
+from unitune.scenes.vocabulary import NOUNS, PLACES, STYLES, TIMES
+from unitune.types import Edit, Refused
+
+SIZE = 64  # px
+CHUNK = 64  # pictures per forward pass
+VOCABULARY: Mapping[str, Sequence[str]] = {"nouns": tuple(NOUNS), "place": tuple(PLACES), "time": tuple(TIMES), "style": tuple(STYLES)}
+
+
+def reduced(image: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 size size"]:
+    """Average pictures down to a square of `size` px."""
+    return image if image.shape[-2:] == (size, size) else F.interpolate(image, (size, size), mode="area")
+
+
+def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; stride 2 halves the side."""
+
+    def __init__(self, channels: int, out: int, *, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_conv(channels, out, 3, stride), nn.ReLU(), _conv(out, out, 3))
+        self.skip = nn.Identity() if stride == 1 and channels == out else nn.Sequential(nn.AvgPool2d(stride), _conv(channels, out, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out, H / stride, W / stride)."""
+        return F.relu(self.body(x) + self.skip(x))
+
+
+class Judge(nn.Module):
+    """Logits of facts from pictures in [-1, 1]: `nouns` (multi-label), `place`, `time`, `style`, `count` (objects less one); about 0.7 M parameters.
+
+    Thin at 32 px and wide at 16 and 8 px, where a CPU trains fastest; the mean tells the place, the maximum tells that an object is somewhere.
+    `card` holds what is known of its accuracy.
+    """
+
+    def __init__(self, vocabulary: Mapping[str, Sequence[str]] = VOCABULARY) -> None:
+        super().__init__()
+        self.vocabulary = {name: tuple(words) for name, words in vocabulary.items()}
+        self.card: Mapping[str, str] = {}
+        self.trunk = nn.Sequential(
+            _conv(3, 24, 3, 2), nn.ReLU(), _conv(24, 32, 3), nn.ReLU(),
+            Residual(32, 64, stride=2), Residual(64, 64, stride=1), Residual(64, 128, stride=2), Residual(128, 128, stride=1),
+        )  # fmt: skip
+        self.heads = nn.ModuleDict({name: nn.Linear(256, n) for name, n in (*((k, len(v)) for k, v in self.vocabulary.items()), ("count", MAX_OBJECTS))})
+
+    def forward(self, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
+        """Return the logits of every fact, (B, words) each."""
+        x = self.trunk(reduced(image, SIZE))
+        features = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def save_judge(judge: Judge, folder: Path) -> None:
+    """Write `model.safetensors` (float16) and `config.json` (the vocabulary)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"size": SIZE, "vocabulary": judge.vocabulary}, indent=2) + "\n")
+
+
+def read_card(folder: Path) -> dict[str, str]:
+    """Return the numbers of `card.json` beside the weights as text; empty where there is none."""
+    file = folder / "card.json"
+    numbers = json.loads(file.read_text()) if file.exists() else {}
+    return {name: f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in numbers.items()}
+
+
+def load_judge(folder: str | Path) -> Judge:
+    """Load a saved judge in float32, ready to read pictures; its card holds the accuracies of `card.json` when there."""
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise Refused(f"no judge in {folder}: config.json is missing; name the folder that holds model.safetensors and config.json")
+    judge = Judge(json.loads((folder / "config.json").read_text())["vocabulary"])
+    judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()})
+    judge.card = read_card(folder)
+    return judge.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def read_facts(judge: Judge, image: Float[Tensor, "B 3 H W"]) -> list[dict[str, object]]:
+    """Return what the judge sees in each picture: {"nouns": set, "place": str, "time": str, "style": str, "count": int}; put it in eval mode first."""
+    device = next(judge.parameters()).device
+    seen: list[dict[str, object]] = []
+    for chunk in image.split(CHUNK):
+        logits = {name: value.cpu() for name, value in judge(chunk.to(device).float()).items()}
+        for row in range(len(chunk)):
+            nouns = {noun for noun, logit in zip(judge.vocabulary["nouns"], logits["nouns"][row].tolist(), strict=True) if logit > 0}
+            best = {name: judge.vocabulary[name][int(logits[name][row].argmax())] for name in ("place", "time", "style")}
+            seen.append({"nouns": nouns, **best, "count": int(logits["count"][row].argmax()) + 1})
+    return seen
+
+
+class EditSuccess:
+    """1 when the judge finds every fact that the request names, else 0; NaN for requests without facts. Nouns not asked for do not count against it."""
+
+    name = "success"
+    higher_is_better = True
+
+    def __init__(self, folder: str | Path) -> None:
+        self.judge = load_judge(folder)
+        self.card: Mapping[str, str] = {
+            "what": "share of edits in which the judge finds all facts of the request",
+            "backbone": "judge of the scenes world, a residual network trained on its renders",
+            "preprocessing": f"area-reduced to {SIZE} px, [-1, 1]; a noun is present above probability 0.5",
+            **{f"held-out {name}": value for name, value in self.judge.card.items()},
+        }
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits; a fact that the judge was never taught is refused."""
+        wanted = [e for e in edits if e.request.facts]
+        for edit in wanted:
+            self._check(edit.request.facts)
+        seen = iter(read_facts(self.judge, torch.cat([reduced(e.image, SIZE) for e in wanted])) if wanted else [])
+        return [float(_found(e.request.facts, next(seen))) if e.request.facts else float("nan") for e in edits]
+
+    def _check(self, facts: Mapping[str, object]) -> None:
+        allowed: dict[str, Sequence[object]] = {**self.judge.vocabulary, "count": range(1, MAX_OBJECTS + 1)}
+        for name, value in facts.items():
+            if name not in allowed:
+                raise Refused(f"unknown fact {name!r} in a request; the judge reads: {', '.join(allowed)}")
+            if name == "nouns" and (isinstance(value, str) or not isinstance(value, Sequence)):
+                raise Refused(f"fact nouns={value!r} is not a list; write e.g. nouns: [cat, dog]")
+            for word in value if name == "nouns" else [value]:  # type: ignore[union-attr]
+                if word not in allowed[name]:
+                    raise Refused(f"unknown {name} {word!r} in a request's facts; the judge knows: {', '.join(map(str, allowed[name]))}")
+
+
+def _found(facts: Mapping[str, object], seen: Mapping[str, object]) -> bool:
+    return all(set(value) <= seen["nouns"] if name == "nouns" else seen[name] == value for name, value in facts.items())  # type: ignore

@@ -1,0 +1,85 @@
+"""ST-LPIPS (Alex): a perceptual distance that tolerates shifts of a pixel (arXiv 2207.13686); our own code, the authors' weights.
+
+Only the weights file of the package `stlpips-pytorch` is used, and the package is never imported. The network is AlexNet whose first convolution
+has stride 1 and whose every subsampling is a 3x3 binomial blur with stride 2 behind a reflection padding of 2.
+"""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from unitune.types import Edit, Refused
+
+PACKAGE = "stlpips-pytorch"
+FILE = "weights/vST0.0/alex_shift_tolerant.pth"
+CONVOLUTIONS = (("net.slice1.0", 2), ("net.slice2.5", 2), ("net.slice3.9", 1), ("net.slice4.11", 1), ("net.slice5.13", 1))  # (name in the file, zero padding)
+POOLED = (1, 2)  # the convolutions that follow a max pooling
+
+
+def weights_file() -> Path:
+    """Return where the installed package keeps the Alex weights, without importing it."""
+    spec = importlib.util.find_spec("stlpips_pytorch")
+    file = Path(spec.submodule_search_locations[0]) / FILE if spec and spec.submodule_search_locations else None
+    if file is None or not file.exists():
+        raise Refused(f"the metric stlpips needs the weights file of the package {PACKAGE}, which is not installed; install it or leave the metric out")
+    return file
+
+
+def _blur(x: Tensor) -> Tensor:
+    row = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    kernel = torch.outer(row, row).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=x.shape[1])
+
+
+def features(weights: Mapping[str, Tensor], image: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+    """Return the five activations, each with unit length over channels."""
+    x = (image - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
+    levels = []
+    for k, (name, padding) in enumerate(CONVOLUTIONS):
+        if k in POOLED:
+            x = _blur(F.max_pool2d(x, kernel_size=3, stride=1))
+        x = F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
+        x = F.relu(_blur(x) if k == 0 else x)
+        levels.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+    return levels
+
+
+def distance(weights: Mapping[str, Tensor], a: list[Tensor], b: list[Tensor]) -> Float[Tensor, " B"]:
+    """Return the distance of two lists of features: squared differences, weighted by channel, averaged over the picture, summed over levels."""
+    heads = [weights[f"lin{k}.model.1.weight"] for k in range(len(CONVOLUTIONS))]
+    return torch.stack([F.conv2d((x - y).square(), head).mean(dim=(1, 2, 3)) for x, y, head in zip(a, b, heads, strict=True)]).sum(dim=0)
+
+
+class STLPIPS:
+    """ST-LPIPS (Alex) between the edit and its base image at their size; 0 for equal pictures. Not comparable with LPIPS."""
+
+    name = "stlpips"
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        self.weights: Mapping[str, Tensor] = torch.load(weights_file(), weights_only=True, map_location="cpu")
+        self.card: Mapping[str, str] = {
+            "what": "ST-LPIPS (Alex), distance of edit and base image",
+            "backbone": "shift-tolerant AlexNet with linear heads, vST0.0",
+            "preprocessing": "[-1, 1], at the edit's size",
+            "version": f"weights of {PACKAGE} {importlib.metadata.version(PACKAGE)}, own implementation",
+        }
+
+    @torch.no_grad()
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits."""
+        scores: list[float] = []
+        digest, base = "", []  # edits of one example stand together, so its features are computed once
+        for edit in edits:
+            if edit.image.shape != edit.example.image.shape:
+                raise Refused(f"stlpips compares pictures of one size; the edit is {tuple(edit.image.shape)}, its base image {tuple(edit.example.image.shape)}")
+            if edit.example.digest != digest:
+                digest, base = edit.example.digest, features(self.weights, edit.example.image.float().cpu())
+            scores.append(float(distance(self.weights, features(self.weights, edit.image.float().cpu()), base)))
+        return scores

@@ -1,0 +1,84 @@
+"""Prompts: templates, the rare token that names the base image, and what a person should know before tuning on a prompt."""
+
+import random
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
+
+from unitune.types import Refused
+
+PLACEHOLDERS = ("rare", "edit", "caption")
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+def clean(prompt: str) -> str:
+    """Normalise a prompt to NFC with single spaces; raises Refused where nothing is left."""
+    cleaned = " ".join(unicodedata.normalize("NFC", prompt).split())
+    if not cleaned:
+        raise Refused("a prompt is empty; describe the desired result, e.g. edit='a cat in the snow'")
+    return cleaned
+
+
+def fill(template: str, *, rare: str, edit: str, caption: str = "") -> str:
+    """Fill a template such as "{rare} {edit}" and clean it; an empty `rare` leaves the edit alone. Braces inside the values stay as they are."""
+    values = {"rare": rare, "edit": edit, "caption": caption}
+    allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    asked = re.findall(r"\{([^{}]*)\}", template)
+    unknown = [name for name in asked if name not in values]
+    if unknown:
+        raise Refused(f"the template {template!r} has the unknown placeholder {{{unknown[0]}}}; allowed: {allowed}")
+    if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", template)):
+        raise Refused(f"the template {template!r} has a brace without its partner; allowed: {allowed}")
+    if "caption" in asked and not caption.strip():
+        raise Refused(f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}")
+    return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))
+
+
+def random_rare_token(pieces: Sequence[str], *, seed: int, count: int = 3) -> str:
+    """Join `count` of a tokenizer's pieces, drawn by seed among those of at most 3 letters and without a space.
+
+    DreamBooth (arXiv 2208.12242, section 3.2) draws 1-3 of them from the ids 5000-10000 of T5-XXL: pass that slice as `pieces`. The pieces that
+    begin a word (SentencePiece writes "▁" for the space) are left out, and so is case, which text encoders for captions drop.
+    """
+    if count < 1:
+        raise Refused(f"a rare token of {count} pieces is asked for; use 1 to 3")
+    usable = [piece for piece in dict.fromkeys(pieces) if len(piece) <= 3 and piece.isalpha() and piece == piece.lower()]
+    if not usable:
+        raise Refused(f"none of {len(pieces)} pieces has at most 3 letters; pass more of the tokenizer's vocabulary or set token.text")
+    rng = random.Random(seed)  # only random() is promised to give the same sequence in every version of Python
+    return "".join(usable[int(rng.random() * len(usable))] for _ in range(count))
+
+
+def advice(*, rare: str, edits: Sequence[str], tokenize: Callable[[str], list[str]], known: Collection[str] | None = None, max_tokens: int = 77) -> list[str]:
+    """List what a person should know about a rare token and the edit prompts (without it) before tuning; one line each.
+
+    `tokenize` gives pieces without end marks; one of `max_tokens` places is kept for the end mark (pass 76 for an encoder with two marks).
+    `known` holds the words of a model with a small vocabulary, lower case; None: everything is known.
+    """
+    rare_words = _words(rare)
+    lines = []
+    if rare.strip():
+        pieces = tokenize(clean(rare))
+        lines.append(f"the rare token {rare!r} is {len(pieces)} piece{'s' * (len(pieces) != 1)}: {' '.join(pieces)}")
+        if known is not None and rare_words and all(word in known for word in rare_words):
+            lines.append(f"the rare token {rare!r} is a common word of the model, whose meaning tuning would overwrite; use a token without meaning")
+    unknown: dict[str, None] = {}
+    for edit in edits:
+        words = _words(edit)
+        if rare_words and any(words[i : i + len(rare_words)] == rare_words for i in range(len(words))):
+            lines.append(f"the rare token {rare!r} stands in the edit prompt {edit!r} already; it is put before the edit by the template")
+        pieces = tokenize(clean(f"{rare} {edit}"))
+        if len(pieces) > max_tokens - 1:
+            lines.append(f"the prompt {edit!r} is {len(pieces)} tokens, the model reads {max_tokens - 1}; dropped: {_text(pieces[max_tokens - 1 :])!r}")
+        if known is not None:
+            unknown.update(dict.fromkeys(word for word in words if word not in known and word not in rare_words))
+    return lines + [f"{word!r} is unknown to the pocket model; use model=if_m or larger" for word in unknown]
+
+
+def _words(prompt: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFC", prompt).lower())
+
+
+def _text(pieces: Sequence[str]) -> str:
+    # "▁" marks the beginning of a word in SentencePiece, "</w>" its end in CLIP's vocabulary.
+    return "".join(pieces).replace("▁", " ").replace("</w>", " ").strip()

@@ -1,0 +1,185 @@
+"""Records: one line of scores.jsonl is one edit with its configuration, its scores and what it cost. Figures and tables read nothing else."""
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import get_origin
+
+import torch
+
+from unitune.types import Refused
+
+FILE = "scores.jsonl"
+ROWS = ("edit", "reference")
+SHOWN_COSTS = {"seconds": "s", "peak_mib": "MiB"}  # of a record's cost, as a table heads them: sampling one edit, peak memory meanwhile
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One edit, or one reference (a copy of the base, the exact target) that a table compares edits with."""
+
+    run: str
+    method: str
+    sampler: str
+    model: str
+    example: str
+    kind: str
+    aligned: bool | None
+    prompt: str
+    text: str  # the whole text that was sampled
+    seed: int
+    weight: float
+    start: float
+    steps: int  # tuning steps used
+    image: str  # PNG file, relative to the folder of the record file
+    scores: dict[str, float | None]  # None: the metric does not apply
+    cost: dict[str, float]
+    environment: dict[str, object]
+    row: str = "edit"
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            expected = get_origin(spec.type) if get_origin(spec.type) is dict else spec.type
+            if not isinstance(getattr(self, spec.name), (int, float) if expected is float else expected):  # type: ignore[arg-type]
+                raise ValueError(f"{spec.name} of a record is {getattr(self, spec.name)!r}, not {expected}")
+        if self.row not in ROWS:
+            raise ValueError(f"row of a record is {self.row!r}, not one of {', '.join(ROWS)}")
+        if PurePath(self.image).is_absolute() or ".." in PurePath(self.image).parts:
+            raise ValueError(f"image of a record is {self.image!r}; it must be relative to the record file and below it")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over the records of one method, sampler and prompt; `counts` says over how many each mean goes, as not every metric applies to every edit."""
+
+    row: str
+    method: str
+    sampler: str
+    prompt: str
+    n: int
+    means: Mapping[str, float | None] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)  # means of what an edit took; references cost nothing
+
+
+def append(path: Path | str, record: Record) -> None:
+    """Add one line to a record file, on disk when this returns. A score that is NaN is stored as null; an infinite number raises ValueError."""
+    data = dataclasses.asdict(record)
+    infinite = [name for name, value in record.scores.items() if value is not None and math.isinf(value)]
+    if infinite:
+        raise ValueError(f"score {infinite[0]!r} is infinite: a metric must return a finite number, or NaN where it does not apply")
+    data["scores"] = {name: None if value is None or math.isnan(value) else float(value) for name, value in record.scores.items()}
+    line = json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line  # a process was killed within its line: that one is lost, not this one
+        with os.fdopen(os.dup(descriptor), "ab") as file:
+            file.write(line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path | str) -> list[Record]:
+    """Read a record file, or every scores.jsonl below a folder in the order of their names.
+
+    A line that a killed process left half-written is skipped with a warning; a field that is unknown, missing or of another type raises Refused.
+    """
+    path = Path(path)
+    files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise Refused(f"{path} holds no {FILE}; name a record file or the folder of a run")
+    return [record for file in files for record in _read_file(file)]
+
+
+def merge(records: Iterable[Record]) -> list[Record]:
+    """Join the records of one edit: scoring again appends a line for it, whose scores add to the earlier ones or replace them."""
+    edits: dict[tuple[object, ...], Record] = {}
+    for record in records:
+        identity = tuple(getattr(record, spec.name) for spec in dataclasses.fields(record) if spec.name not in ("scores", "cost", "environment"))
+        earlier = edits.get(identity)
+        edits[identity] = record if earlier is None else dataclasses.replace(earlier, scores={**earlier.scores, **record.scores})
+    return list(edits.values())
+
+
+def summary(records: Iterable[Record]) -> list[Row]:
+    """Average scores by method, sampler and prompt (references apart from edits), in order of first appearance."""
+    groups: dict[tuple[str, str, str, str], list[Record]] = {}
+    for record in merge(records):
+        groups.setdefault((record.row, record.method, record.sampler, record.prompt), []).append(record)
+    rows = []
+    for (row, method, sampler, prompt), members in groups.items():
+        names = dict.fromkeys(name for member in members for name in member.scores)
+        values = {name: [value for member in members if (value := member.scores.get(name)) is not None] for name in names}
+        means = {name: math.fsum(found) / len(found) if found else None for name, found in values.items()}
+        costs = {name: math.fsum(m.cost[name] for m in members) / len(members) for name in SHOWN_COSTS if all(name in m.cost for m in members)}
+        rows.append(Row(row, method, sampler, prompt, len(members), means, {name: len(found) for name, found in values.items()}, costs))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Write rows as plain text with aligned columns; "-" where a metric does not apply, "(k)" where a mean goes over k of the n records only."""
+    metrics = list(dict.fromkeys(name for row in rows for name in row.means))
+    costs = [name for name in SHOWN_COSTS if any(name in row.costs for row in rows)]
+    lines = [["method", "sampler", "prompt", "n", *metrics, *(SHOWN_COSTS[name] for name in costs)]]
+    for row in rows:
+        label = row.method if row.row == "edit" else f"{row.method} ({row.row})"
+        spent = [f"{row.costs[name]:.3g}" if name in row.costs else "-" for name in costs]
+        lines.append([label, row.sampler, row.prompt, str(row.n), *(_cell(row, name) for name in metrics), *spent])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["  ".join(cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
+    return "\n".join(line.rstrip() for line in text)
+
+
+def environment(*, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, object]:
+    """Describe what may change a number: versions, device, threads and the networks' precision."""
+    device = torch.device(device)
+    return {
+        "torch": torch.__version__,
+        "diffusers": importlib.metadata.version("diffusers"),
+        "device": f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "python": platform.python_version(),
+    }
+
+
+def _cell(row: Row, name: str) -> str:
+    mean = row.means.get(name)
+    if mean is None:
+        return "-"
+    return f"{mean:.4g}" + (f" ({row.counts[name]})" if row.counts[name] < row.n else "")
+
+
+def _read_file(file: Path) -> list[Record]:
+    records = []
+    names = {spec.name for spec in dataclasses.fields(Record)}
+    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except ValueError:  # cut within a number, a string or a letter
+            log.warning("%s line %d is half-written: skipped", file, number)
+            continue
+        if not isinstance(data, dict):
+            raise Refused(f"{file} line {number} is not a record")
+        unknown = sorted(set(data) - names)
+        if unknown:
+            raise Refused(f"{file} line {number} has the unknown field {unknown[0]!r}; known: {', '.join(sorted(names))}")
+        try:
+            records.append(Record(**data))
+        except (TypeError, ValueError) as error:
+            raise Refused(f"{file} line {number} is not a record: {error}") from error
+    return records

@@ -1,0 +1,167 @@
+"""Fine-tune one stage on one image: a Lightning module with the model's ordinary denoising loss and nothing else."""
+
+import itertools
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from unitune.tuning.data import OneImage
+from unitune.tuning.interrupt import StopOnSignal, WholeCheckpoints, write_whole
+from unitune.tuning.optimizers import AdamW, Recipe
+from unitune.tuning.select import Selection
+from unitune.types import Diverged, Refused
+
+log = logging.getLogger(__name__)
+StepDone = Callable[[str, int, int, float], None]  # (stage, steps done, steps, loss)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a stage is tuned; all of it is part of the stored result's key. The paper: 128 steps x batch 4, Adafactor, lr 1e-4 (Imagen's scale)."""
+
+    lr: float
+    steps: int = 128
+    batch_size: int = 4
+    optimizer: Recipe = field(default_factory=AdamW)
+    select: Selection = field(default_factory=Selection)
+    crop: int = 0  # px; super-resolution stages only, 0 = the whole picture
+    snapshots: Sequence[int] = (16, 32, 64, 128)  # steps whose weights are kept beside the last one's
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and torch.isfinite(torch.tensor(self.lr))):
+            raise Refused(f"lr must be above 0 and finite, got {self.lr}")
+        if self.steps < 0:
+            raise Refused(f"steps must be 0 (no tuning) or more, got {self.steps}")
+        if self.batch_size < 1:
+            raise Refused(f"batch_size must be at least 1, got {self.batch_size}")
+
+    @property
+    def kept(self) -> list[int]:
+        """Steps whose weights are stored."""
+        return sorted({s for s in self.snapshots if 0 < s < self.steps} | {self.steps})
+
+
+class FineTune(pl.LightningModule):
+    """The loss is the model's own: mean squared error of its prediction at a random noise level."""
+
+    def __init__(self, data: OneImage, tuning: Tuning, names: Sequence[str]) -> None:
+        super().__init__()
+        self.data, self.tuning = data, tuning
+        self.network = data.stage.network
+        self.losses: list[float] = []
+        wanted = set(names)
+        self.tuned = {name: p for name, p in self.network.named_parameters() if name in wanted}
+
+    def training_step(self, *_: Any) -> Tensor:
+        """One step; the batch is made here because its noise is named by the step, which makes a resumed run exact."""
+        batch = self.data.batch(self.global_step)
+        loss = F.mse_loss(self.data.stage.output(batch.x_t, batch.t, batch.condition), batch.target)
+        value = float(loss.detach())
+        if value != value or value == float("inf"):
+            raise Diverged(f"the loss of {self.data.stage.name} is {value} at step {self.global_step} (lr {self.tuning.lr:g}); use a smaller lr")
+        self.losses.append(value)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Constant lr, no clipping, no schedule: the paper reports none."""
+        return self.tuning.optimizer.build(self.tuned.values(), lr=self.tuning.lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the curve."""
+        checkpoint["losses"] = self.losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the curve back."""
+        self.losses = list(checkpoint["losses"])
+
+
+class Snapshots(pl.Callback):
+    """Write the tuned tensors after the steps to keep, and a checkpoint to resume from."""
+
+    def __init__(self, folder: Path, report: StepDone | None) -> None:
+        self.folder, self.report = folder, report
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: FineTune, *_: Any) -> None:  # type: ignore[override]
+        """Act on a step boundary."""
+        step, tuning, name = trainer.global_step, pl_module.tuning, pl_module.data.stage.name
+        if self.report is not None:
+            self.report(name, step, tuning.steps, pl_module.losses[-1])
+        if step in tuning.kept:
+            tensors = {n: p.detach().float().cpu().contiguous() for n, p in pl_module.tuned.items()}
+            if bad := next((n for n, tensor in tensors.items() if not bool(tensor.isfinite().all())), None):
+                raise Diverged(f"tuning made {bad} of {name} not finite by step {step} (lr {tuning.lr:g}); use a smaller lr")
+            if step < tuning.steps:
+                trainer.save_checkpoint(checkpoint_file(self.folder, name))
+            write_whole(json.dumps(pl_module.losses).encode(), self.folder / f"{name}-losses.json")
+            write_whole(save(tensors), snapshot_file(self.folder, name, step))
+
+
+def snapshot_file(folder: Path, stage: str, step: int) -> Path:
+    """Name the file of a stage's tuned tensors after `step` steps."""
+    return folder / f"{stage}-{step}.safetensors"
+
+
+def checkpoint_file(folder: Path, stage: str) -> Path:
+    """Name the file that an interrupted tuning resumes from."""
+    return folder / f"{stage}.ckpt"
+
+
+def fit(data: OneImage, tuning: Tuning, *, folder: Path, report: StepDone | None = None) -> None:
+    """Tune data.stage's network and leave its snapshots and losses in `folder`; the network ends as it began, also on error.
+
+    Resumes from the checkpoint that an interrupted call left in `folder`. Raises Diverged on a loss that is not finite, Stopped after a signal.
+    """
+    stage = data.stage
+    if tuning.steps == 0 or snapshot_file(folder, stage.name, tuning.steps).exists():
+        return
+    names = tuning.select.names(stage.network)
+    module = FineTune(data, tuning, names)
+    before = {name: p.data.clone() for name, p in module.tuned.items()}
+    stop = StopOnSignal(lambda: trainer.save_checkpoint(checkpoint_file(folder, stage.name)))
+    trainer = _trainer(stage.network, tuning.steps, folder, [Snapshots(folder, report), stop])
+    resume = checkpoint_file(folder, stage.name)
+    began = time.monotonic()
+    for parameter in module.tuned.values():
+        parameter.requires_grad_(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice on workers and logging intervals does not apply to one image
+            trainer.fit(module, itertools.repeat(0), ckpt_path=str(resume) if resume.exists() else None)
+    finally:
+        stop.restore()
+        for name, parameter in module.tuned.items():
+            parameter.requires_grad_(False)
+            parameter.data, parameter.grad = before[name], None
+        stage.network.eval()
+    seconds = time.monotonic() - began
+    first, last = _mean(module.losses[:8]), _mean(module.losses[-8:])
+    log.info("tuned %s: %d steps x batch %d in %.1f s, loss %.4f -> %.4f", stage.name, trainer.global_step, data.batch_size, seconds, first, last)
+    resume.unlink(missing_ok=True)
+
+
+def _trainer(network: nn.Module, steps: int, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """One device, no logger, no bar of its own; arithmetic precision is the stage's business."""
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    device = next(network.parameters()).device
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, max_steps=steps, max_epochs=-1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, callbacks=callbacks,
+        plugins=[WholeCheckpoints(), LightningEnvironment()],
+    )  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))

@@ -1,0 +1,75 @@
+"""Surviving interruption: checkpoints that are whole or absent, and signals that stop at a step's end with the right exit code.
+
+Lightning 2.6 stages a checkpoint in $TMPDIR and moves it (not atomic across file systems), swallows PermissionError, and ends a SIGTERM with exit code 0.
+"""
+
+import io
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from unitune.types import Stopped
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def write_whole(data: bytes, file: Path) -> None:
+    """Write beside the target, flush to the disk, rename: the file is whole or as it was."""
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    partial.replace(file)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Serialise to memory first, so that a full disk costs no old checkpoint; read with weights_only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write one checkpoint."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_whole(buffer.getvalue(), Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read one checkpoint; never unpickles code."""
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+class StopOnSignal(pl.Callback):
+    """Note a signal, finish the step, save, raise `Stopped`."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self.save = save
+        self.received = 0
+        self.before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen; only the main thread may."""
+        try:
+            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        except ValueError:
+            self.before = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Stop at a step boundary."""
+        if self.received:
+            self.save()
+            raise Stopped(self.received)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}

@@ -1,0 +1,108 @@
+"""Exact denoisers, and stages and a cascade made of them: what the loop must give is then known in closed form."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unitune.diffusion.loop import Condition
+from unitune.diffusion.schedule import Schedule
+
+Denoiser = Callable[[Schedule, Tensor, Tensor, Condition], Tensor]  # (schedule, x_t, t, condition) -> x_0
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Data N(mu, sigma^2 I); without `mu` the mean is the number that the text embeds (an item's own)."""
+
+    sigma: float = 0.5
+    mu: float | Tensor | None = None
+
+    def mean(self, condition: Condition) -> Tensor:
+        return condition.text[:, 0, 0][:, None, None, None] if self.mu is None else torch.as_tensor(self.mu)
+
+    def gain(self, a: Tensor) -> Tensor:
+        """How far E[x_0 | x_t] follows x_t."""
+        return a.sqrt() * self.sigma**2 / (a * self.sigma**2 + 1 - a)
+
+    def __call__(self, schedule: Schedule, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        a, mu = schedule.at(t), self.mean(condition)
+        return (mu + self.gain(a) * (x_t - a.sqrt() * mu)).to(x_t)
+
+    def flow(self, schedule: Schedule, x_t: Tensor, *, t: int, mu: float = 0.0) -> Tensor:
+        """Solve the probability flow from level t to x_0: it keeps each pixel's quantile, so it is affine."""
+        a = float(schedule.alpha_bar[t])
+        return mu + (x_t - a**0.5 * mu) * self.sigma / (a * self.sigma**2 + 1 - a) ** 0.5
+
+
+@dataclass(frozen=True)
+class Points:
+    """A finite data set (N, C, H, W), each as likely as the others."""
+
+    data: Tensor
+
+    def __call__(self, schedule: Schedule, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        a = schedule.at(t)[:, :, :, 0]  # (B, 1, 1)
+        y = self.data.flatten(1).double()
+        distance = ((x_t.flatten(1).double()[:, None] - a.sqrt() * y) ** 2).sum(-1)
+        posterior = torch.softmax(-distance / (2 * (1 - a[:, 0])), dim=-1)
+        return (posterior @ y).view_as(x_t).to(x_t)
+
+
+def unchanged(x_0: Tensor) -> Tensor:
+    return x_0
+
+
+@dataclass
+class FakeStage:
+    """A stage without a network; `calls` lists the rows of every call, `base` is the denoiser of the untouched weights."""
+
+    denoiser: Denoiser
+    base: Denoiser | None = None
+    name: str = "base"
+    resolution: int = 4
+    schedule: Schedule = field(default_factory=Schedule.cosine)
+    threshold: Callable[[Tensor], Tensor] = unchanged
+    calls: list[int] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+    in_base: bool = False
+    base_calls: int = 0
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        assert len(x_t) == len(t) == len(condition.text) and x_t.dtype == torch.float32
+        self.calls.append(len(x_t))
+        self.conditions.append(condition)
+        self.base_calls += self.in_base
+        return (self.base if self.in_base and self.base else self.denoiser)(self.schedule, x_t, t, condition)
+
+    def upsampled(self, low: Tensor) -> Tensor:
+        return F.interpolate(low, (self.resolution, self.resolution), mode="nearest")
+
+    @contextmanager
+    def base_weights(self) -> Iterator[None]:
+        self.in_base = True
+        try:
+            yield
+        finally:
+            self.in_base = False
+
+
+@dataclass
+class FakeCascade:
+    """Texts embed as the numbers that `meaning` gives them, 0 where it does not."""
+
+    stages: Sequence[FakeStage]
+    meaning: Mapping[str, float] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        self.seen.extend(texts)
+        return torch.tensor([self.meaning.get(text, 0.0) for text in texts])[:, None, None]
+
+
+def number(*values: float) -> Condition:
+    """A condition whose text embeds as these numbers."""
+    return Condition(torch.tensor(values)[:, None, None])

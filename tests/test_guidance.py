@@ -1,0 +1,106 @@
+"""Guidance: closed forms on Gaussians, what it costs, and whose prediction the reference is."""
+
+import pytest
+import torch
+from analytic import FakeCascade, FakeStage, Gaussian, number
+
+from unitune.diffusion.guidance import Guidance, guide
+from unitune.diffusion.loop import denoise
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.schedule import Schedule
+from unitune.diffusion.steps import DDIM, DDPM, levels
+from unitune.types import Draw, Example, Refused, Request, Tuned
+
+STEPS = 10
+
+
+def randn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def run(stage: FakeStage, *, texts: list[float], references: list[float], weight: list[float], from_base: bool = False, step=DDPM()) -> torch.Tensor:  # noqa: B008
+    x = randn(1, 3, 4, 4, seed=1).expand(len(texts), -1, -1, -1)
+    return denoise(
+        stage, x, levels=levels(stage.schedule, 999, STEPS)[:, None].expand(-1, len(x)), condition=number(*texts), reference=number(*references),
+        weight=torch.tensor(weight), step=step, noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1), reference_from_base=from_base,
+    )  # fmt: skip
+
+
+def test_weight_one_is_the_plain_prediction_bitwise_and_costs_one_call():
+    plain, x = FakeStage(Gaussian()), randn(1, 3, 4, 4, seed=1)
+    for k, (t, s) in enumerate(zip(levels(plain.schedule, 999, STEPS)[:-1, None], levels(plain.schedule, 999, STEPS)[1:, None], strict=True)):
+        x = DDPM()(plain.schedule, x, plain.predict(x, t, number(0.4)), t=t, s=s, noise=randn(1, 3, 4, 4, seed=100 + k))
+    for from_base in (False, True):
+        stage = FakeStage(Gaussian())
+        assert torch.equal(run(stage, texts=[0.4], references=[-5.0], weight=[1.0], from_base=from_base), x)
+        assert stage.calls == [1] * STEPS
+
+
+def test_other_weights_cost_one_call_of_twice_the_rows():
+    stage = FakeStage(Gaussian())
+    run(stage, texts=[0.4] * 3, references=[0.0] * 3, weight=[1.0, 1.0, 4.0])
+    assert stage.calls == [6] * STEPS
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0, 32.0, -1.0])
+def test_guidance_between_gaussians_is_a_gaussian_with_the_extrapolated_mean(weight: float):
+    """x_0 is affine in the mean with the same slope, so pushing x_0 by w is pushing the mean by w, at every step."""
+    guided = run(FakeStage(Gaussian()), texts=[0.4], references=[-0.1], weight=[weight])
+    moved = run(FakeStage(Gaussian()), texts=[-0.1 + weight * 0.5], references=[0.0], weight=[1.0])
+    torch.testing.assert_close(guided, moved, rtol=1e-4, atol=1e-5)
+
+
+def test_x_0_and_eps_may_be_guided_alike():
+    schedule, t, w = Schedule.cosine(), torch.tensor([300, 700]), torch.tensor([3.0, 7.5])
+    x_t, eps, eps_ref = (randn(2, 3, 4, 4, seed=k).double() for k in range(3))
+    imagen = w[:, None, None, None] * eps + (1 - w[:, None, None, None]) * eps_ref
+    through_x_0 = guide(schedule.x_0_from_eps(x_t, eps, t), schedule.x_0_from_eps(x_t, eps_ref, t), w)
+    torch.testing.assert_close(through_x_0, schedule.x_0_from_eps(x_t, imagen, t), rtol=0, atol=1e-9)
+
+
+def test_weights_per_item():
+    together = run(FakeStage(Gaussian()), texts=[0.4, 0.4, 0.2], references=[0.0, -0.3, 0.0], weight=[1.0, 4.0, 0.0])
+    alone = [run(FakeStage(Gaussian()), texts=[m], references=[r], weight=[w]) for m, r, w in ((0.4, 0.0, 1.0), (0.4, -0.3, 4.0), (0.2, 0.0, 0.0))]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+    assert (together[0] - together[1]).abs().min() > 0.1
+
+
+def test_reference_of_the_base_weights_takes_two_calls_and_their_context():
+    stage = FakeStage(Gaussian(), base=Gaussian(mu=-0.2))
+    out = run(stage, texts=[0.4], references=[9.0], weight=[3.0], from_base=True)
+    assert stage.calls == [1] * (2 * STEPS) and stage.base_calls == STEPS and not stage.in_base
+    moved = run(FakeStage(Gaussian()), texts=[-0.2 + 3.0 * 0.6], references=[0.0], weight=[1.0])
+    torch.testing.assert_close(out, moved, rtol=1e-4, atol=1e-5)
+
+
+def sample(guidance: Guidance, *, meaning: dict[str, float], caption: str = "", stage: FakeStage | None = None) -> tuple[torch.Tensor, FakeCascade]:
+    cascade = FakeCascade([stage or FakeStage(Gaussian())], meaning)
+    sampler = Sampler("test", steps=STEPS, guidance=guidance, step=DDIM())
+    example = Example("one", torch.zeros(1, 3, 4, 4), (Request("a dog"),), caption)
+    return sampler(cascade, example, tuned=Tuned("beikkpic"), draws=[Draw(example.requests[0], 0)])[0].image, cascade
+
+
+@pytest.mark.parametrize(("reference", "text"), [("", ""), ("{rare}", "beikkpic"), ("{caption}", "a cat in the city"), ("a photo", "a photo")])
+def test_the_reference_prompt_is_used(reference: str, text: str):
+    meaning = {"beikkpic a dog": 0.5, text: -0.3}
+    guided, cascade = sample(Guidance(4.0, reference=reference), meaning=meaning, caption="a cat in the city")
+    moved, _ = sample(Guidance(1.0), meaning={"beikkpic a dog": -0.3 + 4.0 * 0.8})
+    torch.testing.assert_close(guided, moved, rtol=1e-4, atol=1e-5)
+    assert set(cascade.seen) == {"beikkpic a dog", text}
+
+
+def test_sampler_passes_whose_weights_the_reference_has():
+    stage = FakeStage(Gaussian(), base=Gaussian())
+    sample(Guidance(4.0, weights="base"), meaning={}, stage=stage)
+    assert stage.base_calls == STEPS and len(stage.calls) == 2 * STEPS
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_weight_must_be_finite(weight: float):
+    with pytest.raises(Refused, match="finite"):
+        Guidance(weight)
+
+
+def test_weights_must_be_known():
+    with pytest.raises(Refused, match="tuned or base"):
+        Guidance(weights="other")

@@ -1,0 +1,220 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unitune.metrics.clip import Alignment, Clip, build_clip, image_features, load_clip, save_clip, text_features
+from unitune.metrics.judge import EditSuccess, Judge, load_judge, read_facts, reduced, save_judge
+from unitune.pretrain import networks
+from unitune.pretrain.data import SceneBatches
+from unitune.pretrain.scoring import ClipTask, JudgeTask, augment, evaluate_clip, evaluate_judge
+from unitune.scenes import Object, Scene, render
+from unitune.scenes.vocabulary import NOUNS
+from unitune.types import Edit, Example, Refused, Request
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    networks.tokenizer().save_pretrained(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("judge")
+    save_judge(Judge(), folder)
+    return folder
+
+
+@pytest.fixture
+def judge(judge_folder: Path) -> Judge:
+    return load_judge(judge_folder)
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    save_clip(build_clip(networks.tokenizer()), folder)
+    return folder
+
+
+@pytest.fixture
+def clip(clip_folder: Path) -> Clip:
+    return load_clip(clip_folder)
+
+
+def pictures(count: int, size: int = 64) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count)) * 2 - 1
+
+
+def edits_of(images: torch.Tensor, requests: list[Request]) -> list[Edit]:
+    example = Example("one", images[:1], tuple(requests))
+    return [Edit(example, r, 0, 4.0, 0.9, r.prompt, image[None]) for image, r in zip(images, requests, strict=True)]
+
+
+def size_of(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_the_networks_are_small_enough_to_ship(judge: Judge, clip: Clip):
+    assert size_of(judge) <= 740_000
+    assert size_of(clip.network) <= 740_000
+
+
+def test_area_reduction_is_the_reduction_of_the_renderer():
+    scene = Scene("beach", "day", (Object("cat", 0.5, 0.9, 0.5),))
+    large, small = (torch.from_numpy(render(scene, s)[0].copy()).permute(2, 0, 1)[None].float() for s in (256, 64))
+    assert (reduced(large, 64) - small).abs().max() <= 0.51  # rounding to uint8
+
+
+def test_the_judge_reads_any_size(judge: Judge):
+    large = pictures(2, 128)
+    for a, b in zip(judge(large).values(), judge(reduced(large, 64)).values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_saved_judge_reads_as_before(tmp_path: Path):
+    torch.manual_seed(1)
+    judge = Judge().eval()
+    save_judge(judge, tmp_path)
+    (tmp_path / "card.json").write_text('{"place": 0.98765}')
+    again = load_judge(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size <= 1.5e6
+    assert again.card == {"place": "0.988"} and again.vocabulary == judge.vocabulary
+    assert next(again.parameters()).dtype == torch.float32
+    for a, b in zip(again(pictures(2)).values(), judge(pictures(2)).values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
+    assert EditSuccess(tmp_path).card["held-out place"] == "0.988"
+
+
+def test_missing_folders_are_refused(tmp_path: Path):
+    with pytest.raises(Refused, match="no judge"):
+        load_judge(tmp_path)
+    with pytest.raises(Refused, match="no CLIP"):
+        load_clip(tmp_path)
+
+
+def test_success_asks_for_every_fact(judge: Judge, judge_folder: Path):
+    image = pictures(1)
+    seen = read_facts(judge, image)[0]
+    nouns = sorted(seen["nouns"])  # type: ignore[call-overload]
+    absent = next(noun for noun in NOUNS if noun not in nouns)
+    right = {"place": seen["place"], "time": seen["time"], "style": seen["style"], "count": seen["count"], "nouns": nouns}
+    other_count = seen["count"] % 3 + 1  # type: ignore[operator]
+    asked = [right, {"nouns": nouns[:1]}, {**right, "nouns": [*nouns, absent]}, {**right, "count": other_count}, {"count": seen["count"]}, {}]
+    requests = [Request("a cat", facts=facts) for facts in asked]
+    values = EditSuccess(judge_folder)(edits_of(image.expand(len(requests), -1, -1, -1), requests))
+    assert values[:5] == [1.0, 1.0, 0.0, 0.0, 1.0]
+    assert math.isnan(values[5])
+
+
+def test_success_keeps_the_order_among_edits_without_facts(judge: Judge, judge_folder: Path):
+    images = pictures(3)
+    counts = [f["count"] for f in read_facts(judge, images)]
+    requests = [Request("a", facts={"count": counts[0]}), Request("b"), Request("c", facts={"count": counts[2] % 3 + 1})]  # type: ignore[operator]
+    values = EditSuccess(judge_folder)(edits_of(images, requests))
+    assert values[0] == 1.0 and math.isnan(values[1]) and values[2] == 0.0
+    assert math.isnan(EditSuccess(judge_folder)(edits_of(images[:1], requests[1:2]))[0])
+
+
+@pytest.mark.parametrize("facts", [{"noun": ["cat"]}, {"nouns": ["minion"]}, {"nouns": "cat"}, {"place": "moon"}, {"count": 4}])
+def test_facts_that_the_judge_cannot_read_are_refused(judge_folder: Path, facts: dict):
+    with pytest.raises(Refused):
+        EditSuccess(judge_folder)(edits_of(pictures(1), [Request("a", facts=facts)]))
+
+
+def test_a_saved_clip_scores_as_before_and_loads_in_stock_open_clip(tmp_path: Path):
+    import open_clip
+
+    torch.manual_seed(1)
+    clip = build_clip(networks.tokenizer())
+    clip.network.eval()
+    save_clip(clip, tmp_path)
+    assert (tmp_path / "open_clip_model.safetensors").stat().st_size <= 1.5e6
+    again, texts = load_clip(tmp_path), ["a cat in the snow", "A Dog at night "]
+    torch.testing.assert_close(image_features(again, pictures(2)), image_features(clip, pictures(2)), rtol=0.02, atol=0.02)
+    stock = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+    ids = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(texts)
+    with torch.no_grad():
+        torch.testing.assert_close(stock.encode_text(ids, normalize=True), text_features(again, texts))
+        torch.testing.assert_close(stock.encode_image(pictures(2), normalize=True), image_features(again, pictures(2)))
+
+
+def test_alignment_is_the_cosine_with_the_prompt(clip: Clip, clip_folder: Path):
+    images, prompts = pictures(2, 128), ["A cat in the snow ", "a dog at night"]
+    values = Alignment(clip_folder)(edits_of(images, [Request(p) for p in prompts]))
+    expected = (image_features(clip, images) * text_features(clip, ["a cat in the snow", "a dog at night"])).sum(dim=1)
+    assert values == pytest.approx(expected.tolist(), abs=1e-6)
+    assert all(-1 <= v <= 1 for v in values)
+    assert Alignment(clip_folder)([]) == []
+
+
+def test_word_order_and_every_word_matter_to_the_text_tower(clip: Clip):
+    a, b, c = text_features(clip, ["a cat in the snow", "the snow in a cat", "a cat in the"])
+    assert (a - b).abs().max() > 1e-3 and (a - c).abs().max() > 1e-3
+
+
+def test_texts_are_encoded_once(clip: Clip, monkeypatch: pytest.MonkeyPatch):
+    first = text_features(clip, ["a pizza", "a crown", "a pizza"])
+    assert torch.equal(first[0], first[2])
+    monkeypatch.setattr(clip.network, "encode_text", None)
+    assert torch.equal(text_features(clip, ["a crown", "a pizza"]), first[[1, 0]])
+
+
+def test_augmentation_stays_in_range_and_near_the_picture():
+    x = pictures(16)
+    y = augment(x, torch.Generator().manual_seed(0))
+    assert y.shape == x.shape and y.abs().max() <= 1
+    assert 0.01 < (y - x).square().mean() < 0.2
+    assert torch.equal(y, augment(x, torch.Generator().manual_seed(0)))
+
+
+def test_rare_words_and_empty_captions_do_not_reach_the_clip(text_folder: Path):
+    task = ClipTask(CPU, text_folder=text_folder)
+    assert task.clean("qzxv a cat, a dog and a bird in the snow, pixel art") == "a cat, a dog and a bird in the snow, pixel art"
+    assert task.clean("qzxvw") == "" and task.clean("") == ""
+
+
+@pytest.mark.parametrize("part", ["judge", "clip"])
+def test_a_task_learns_one_batch_and_exports(part: str, text_folder: Path, tmp_path: Path):
+    torch.manual_seed(0)
+    task = JudgeTask(CPU) if part == "judge" else ClipTask(CPU, text_folder=text_folder)
+    batch = SceneBatches(seed=0, batch_size=16, size=64).batch(0)
+    optimizer = torch.optim.Adam(task.network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(12):
+        loss = task.loss(batch, 64)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    task.export(tmp_path)
+    assert task.network.training
+    loaded = load_judge(tmp_path) if part == "judge" else load_clip(tmp_path).network
+    assert all(not module.training for module in loaded.modules())
+
+
+def test_evaluations_are_shares_and_repeat(judge: Judge, clip: Clip):
+    a, b = (evaluate_judge(judge, count=32, seed=3) for _ in range(2))
+    assert a == b and all(0 <= v <= 1 for v in a.values())
+    assert set(a) == {"nouns_exact", "noun_single", "place", "time", "style", "count"}
+    found = evaluate_clip(clip, count=32, seed=3)
+    assert set(found) == {"caption_of_16", "noun"} and all(0 <= v <= 1 for v in found.values())
+
+
+def test_a_perfect_judge_is_measured_as_perfect(judge: Judge, monkeypatch: pytest.MonkeyPatch):
+    # heads replaced by the truth: the evaluation itself must not lose a point
+    stream = SceneBatches(seed=3, batch_size=32, size=64, held_out=True)
+    batch = stream.batch(0)
+    one_hot = {n: torch.nn.functional.one_hot(getattr(batch, n), c).float() for n, c in (("place", 8), ("time", 3), ("style", 4), ("count", 3))}
+    monkeypatch.setattr(judge, "forward", lambda image: {"nouns": batch.nouns * 2 - 1, **one_hot})
+    assert set(evaluate_judge(judge, count=32, seed=3).values()) == {1.0}
+    assert np.isclose(batch.nouns.sum(dim=1).numpy(), batch.count.numpy() + 1).all()

@@ -1,0 +1,153 @@
+import dataclasses
+import json
+import logging
+import math
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from unitune.records import Record, append, environment, merge, read, summary, table
+from unitune.types import Refused
+
+RECORD = Record(
+    run="outputs/one",
+    method="unitune",
+    sampler="cfg",
+    model="pocket",
+    example="cat",
+    kind="replace",
+    aligned=None,
+    prompt="a dog, 'quoted' \u00e9\u732b",
+    text="beikkpic a dog",
+    seed=0,
+    weight=16.0,
+    start=0.98,
+    steps=128,
+    image="cat_0.png",
+    scores={"clip": 0.25, "psnr": 19.5},
+    cost={"seconds": 1.5},
+    environment={"torch": "2", "threads": 1},
+)
+
+
+def with_(**changes):
+    return dataclasses.replace(RECORD, **changes)
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    written = [RECORD, with_(seed=1, aligned=True, row="reference", weight=4, scores={"clip": None})]
+    for record in written:
+        append(path, record)
+    assert read(path) == written and read(tmp_path) == written
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_nan_is_null_and_infinity_an_error(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    append(path, with_(scores={"psnr": math.nan, "clip": 0.5}))
+    assert json.loads(path.read_text())["scores"] == {"psnr": None, "clip": 0.5}
+    assert read(path)[0].scores == {"psnr": None, "clip": 0.5}
+    with pytest.raises(ValueError, match="psnr"):
+        append(path, with_(scores={"psnr": math.inf}))
+    assert len(read(path)) == 1
+
+
+def test_half_written_last_line_is_skipped_and_healed(tmp_path, caplog):
+    path = tmp_path / "scores.jsonl"
+    append(path, RECORD)
+    whole = path.read_bytes()
+    for cut in (1, 2, len(whole) // 2, whole.index("\u732b".encode()) + 1):
+        path.write_bytes(whole + whole[:-1][:-cut])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert read(path) == [RECORD]
+        assert "line 2 is half-written" in caplog.text
+        append(path, with_(seed=1))
+        assert read(path) == [RECORD, with_(seed=1)]
+
+
+def test_folder_is_searched_in_order(tmp_path):
+    for name, seed in (("b/2", 2), ("a", 0), ("b/1", 1)):
+        (tmp_path / name).mkdir(parents=True)
+        append(tmp_path / name / "scores.jsonl", with_(seed=seed))
+    append(tmp_path / "other.jsonl", with_(seed=9))
+    assert [record.seed for record in read(tmp_path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "change", [{"colour": 1}, {"seed": None}, {"seed": "0"}, {"scores": None}, {"row": "mean"}, {"image": "/etc/x.png"}, {"image": "../x.png"}]
+)
+def test_wrong_fields_are_refused_with_file_and_line(tmp_path, change):
+    path = tmp_path / "scores.jsonl"
+    append(path, RECORD)
+    path.write_text(path.read_text() + json.dumps({**dataclasses.asdict(RECORD), **change}) + "\n")
+    with pytest.raises(Refused, match=rf"scores\.jsonl line 2.*{next(iter(change))}"):
+        read(path)
+
+
+def test_missing_field_and_missing_file(tmp_path):
+    data = dataclasses.asdict(RECORD)
+    del data["method"]
+    (tmp_path / "scores.jsonl").write_text(json.dumps(data) + "\n")
+    with pytest.raises(Refused, match="method"):
+        read(tmp_path)
+    (tmp_path / "scores.jsonl").write_text("[1]\n")
+    with pytest.raises(Refused, match="not a record"):
+        read(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "missing.jsonl"):
+        with pytest.raises(Refused, match=r"scores\.jsonl"):
+            read(path)
+
+
+def test_two_processes_append_whole_lines(tmp_path):
+    script = (
+        "import dataclasses, json, sys; from unitune.records import *; "
+        "[append(sys.argv[1], Record(**{**json.loads(sys.argv[2]), 'seed': i, 'text': 'x' * 20000})) for i in range(int(sys.argv[3]), int(sys.argv[3]) + 20)]"
+    )
+    path = tmp_path / "scores.jsonl"
+    data = json.dumps(dataclasses.asdict(RECORD))
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(path), data, str(first)]) for first in (0, 100)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert sorted(record.seed for record in read(path)) == [*range(20), *range(100, 120)]
+
+
+def test_merge_joins_scores_of_one_edit():
+    later = with_(scores={"clip": 0.5, "judge": 1.0}, cost={})
+    assert merge([RECORD, with_(seed=1), later]) == [with_(scores={"clip": 0.5, "psnr": 19.5, "judge": 1.0}), with_(seed=1)]
+
+
+def test_summary_means_and_counts():
+    records = [with_(seed=seed, scores={"clip": clip, "psnr": psnr}) for seed, clip, psnr in ((0, 0.1, None), (1, 0.3, 20.0), (2, 0.8, None))]
+    records += [with_(method="sdedit", scores={"psnr": None}), with_(row="reference", scores={"clip": 1.0})]
+    rows = summary(records)
+    assert [(row.row, row.method, row.n) for row in rows] == [("edit", "unitune", 3), ("edit", "sdedit", 1), ("reference", "unitune", 1)]
+    assert rows[0].means == {"clip": pytest.approx(0.4), "psnr": 20.0} and rows[0].counts == {"clip": 3, "psnr": 1}
+    assert rows[1].means == {"psnr": None}
+
+
+def test_summary_counts_an_edit_once_when_it_was_scored_twice():
+    (row,) = summary([RECORD, with_(scores={"judge": 1.0})])
+    assert row.n == 1 and row.means == {"clip": 0.25, "psnr": 19.5, "judge": 1.0}
+
+
+def test_table_is_aligned():
+    text = table(summary([with_(prompt="a dog"), with_(prompt="a dog", seed=1, scores={"clip": 0.75}), with_(method="sdedit", prompt="x", scores={})]))
+    assert text.splitlines() == [
+        "method   sampler  prompt  n  clip      psnr    s",
+        "unitune  cfg      a dog   2   0.5  19.5 (1)  1.5",
+        "sdedit   cfg      x       1     -         -  1.5",
+    ]
+    assert table([]) == "method  sampler  prompt  n"
+
+
+def test_environment_is_plain(tmp_path):
+    found = environment(dtype=torch.bfloat16)
+    assert sorted(found) == ["device", "diffusers", "dtype", "python", "threads", "torch"]
+    assert found["torch"] == torch.__version__ and found["dtype"] == "bfloat16" and found["device"] == "cpu" and found["python"] == platform.python_version()
+    append(tmp_path / "scores.jsonl", with_(environment=found))
+    assert read(tmp_path)[0].environment == found
