@@ -31,9 +31,9 @@ OmegaConf.register_new_resolver("noted", ended.noted, replace=True)  # a folder 
 
 def make(node: DictConfig, **more: object) -> Any:
     """Instantiate a node of the config after checking every _target_ in it."""
-    commandline.check_targets(OmegaConf.to_container(node, resolve=True))
+    commandline.check_targets(plain := OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
     try:
-        return instantiate(node, _convert_="all", **more)
+        return instantiate(commandline.literals(plain), _convert_="all", **more)
     except InstantiationException as error:
         raise error.__cause__ if isinstance(error.__cause__, Refused) else error from None
 
@@ -53,7 +53,7 @@ def edit(cfg: Any, folder: Path) -> None:
 
     if cfg["from"]:
         cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
-    commandline.check_settings(OmegaConf.to_container(cfg, resolve=True), ASSETS)
+    commandline.check_settings(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), ASSETS)
     cfg.edit = [commandline.literal(prompt) for prompt in commandline.edit_prompts(cfg.edit)] or None
     sampler, plan, method, benchmark = (make(cfg[name]) for name in ("sampler", "plan", "method", "benchmark"))
     device = machine.device(cfg.machine.device)

@@ -28,7 +28,11 @@ def theirs() -> DDPMScheduler:
 
 def images(count: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
-    return torch.randn(count, 3, 4, 4, generator=g).double(), torch.randn(count, 3, 4, 4, generator=g).double(), torch.tensor([0, 7, 250, 640, 900, 980])[:count]
+    return (
+        torch.randn(count, 3, 4, 4, generator=g).double(),
+        torch.randn(count, 3, 4, 4, generator=g).double(),
+        torch.tensor([0, 7, 250, 640, 900, 980])[:count],
+    )
 
 
 @pytest.mark.parametrize("T", [10, 1000])

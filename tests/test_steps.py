@@ -1,5 +1,6 @@
 """Reverse steps against diffusers' schedulers, and against closed forms on Gaussian data."""
 
+import itertools
 import math
 
 import pytest
@@ -126,7 +127,8 @@ def sampled(step, gaussian: Gaussian, schedule: Schedule, x: torch.Tensor, *, st
     spacing = levels(schedule, schedule.T - 1, steps)[:, None].expand(-1, len(x))
     condition = number(*[0.0] * len(x))
     return denoise(
-        stage, x, levels=spacing, condition=condition, reference=condition, weight=torch.ones(len(x)), step=step, noise=lambda role, k: randn(*x.shape, seed=1000 * seed + k)
+        stage, x, levels=spacing, condition=condition, reference=condition, weight=torch.ones(len(x)), step=step,
+        noise=lambda role, k: randn(*x.shape, seed=1000 * seed + k),
     )  # fmt: skip
 
 
@@ -135,14 +137,14 @@ def test_ddim_converges_to_the_probability_flow_with_order_one():
     exact = gaussian.flow(schedule, x, t=schedule.T - 1, mu=0.3)
     counts = [16, 32, 64, 128, 256]
     errors = [float((sampled(DDIM(), gaussian, schedule, x, steps=n) - exact).abs().max()) for n in counts]
-    slopes = [math.log2(coarse / fine) for coarse, fine in zip(errors[:-1], errors[1:], strict=True)]
+    slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
     assert errors[-1] < 0.01 and all(0.9 < slope < 1.1 for slope in slopes), (errors, slopes)
 
 
 def ddpm_moments(gaussian: Gaussian, schedule: Schedule, spacing: list[int], mu: float) -> tuple[float, float]:
     """Mean and variance that DDPM has after these levels, from N(0, 1): every step is affine with Gaussian noise."""
     mean, variance = 0.0, 1.0
-    for t, s in zip(spacing[:-1], spacing[1:], strict=True):
+    for t, s in itertools.pairwise(spacing):
         a_t, a_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s]) if s >= 0 else 1.0
         beta, gain = 1 - a_t / a_s, float(gaussian.gain(torch.tensor(a_t)))
         on_x_0, on_x_t = a_s**0.5 * beta / (1 - a_t), (1 - beta) ** 0.5 * (1 - a_s) / (1 - a_t)

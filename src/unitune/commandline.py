@@ -14,6 +14,7 @@ FREE_TEXT = ("image", "edit", "caption", "from", "runs")  # values that are pros
 TARGETS = ("unitune.", "pytorch_lightning.loggers.")  # what a config's _target_ may name
 OURS = ("config.yaml", "multirun.yaml")  # files of a run's folder that are worth nothing without a result
 FAILED, REFUSED = 1, 2  # exit codes
+WHOLE = ("seed", "seeds", "steps", "batch_size")
 FAR_BELOW = 10  # times
 BESIDE_FROM = ("store.", "hydra.", "hydra/")  # what may be set beside from=: where things are kept
 
@@ -21,20 +22,22 @@ log = logging.getLogger(__name__)
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
-    """Turn what was typed into what Hydra reads."""
+    """Turn what was typed into what Hydra reads; flags may stand anywhere."""
     _check_from(arguments)
-    return with_benchmark(quoted(arguments))
+    settings = [argument for argument in arguments if argument.startswith("~") or ("=" in argument and not argument.startswith("-"))]
+    flags = [argument for argument in arguments if argument not in settings]
+    return [*flags, *with_benchmark(quoted(settings))]
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """Quote the values of free-text fields, unless a value stands in quotes or begins with `[`: commas, apostrophes, brackets and accents stay as typed."""
+    """Quote the values of free-text fields, unless a value stands in quotes or is a [list]: commas, apostrophes, brackets and accents stay as typed."""
     return [_quoted(argument) for argument in arguments]
 
 
 def _quoted(argument: str) -> str:
     key, equals, value = argument.partition("=")
-    in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if not equals or key.lstrip("+") not in FREE_TEXT or in_quotes or value.startswith("[") or value == "null":
+    enclosed = len(value) > 1 and value[0] + value[-1] in ("''", '""', "[]")
+    if not equals or key.lstrip("+") not in FREE_TEXT or enclosed or value == "null":
         return argument
     # In a quoted value of Hydra's grammar only backslashes before a quote, and the quote, need escaping.
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", literal(value)).replace("'", "\\'")
@@ -44,6 +47,13 @@ def _quoted(argument: str) -> str:
 def literal(text: str) -> str:
     """Escape what a config would take for an interpolation, so that `${` stays as typed."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def literals(tree: Any) -> Any:
+    """Escape every string of plain data that Hydra instantiates: it resolves a config in place, and then again."""
+    if isinstance(tree, Mapping):
+        return {name: literals(child) for name, child in tree.items()}
+    return [literals(child) for child in tree] if isinstance(tree, list) else literal(literal(tree)) if isinstance(tree, str) else tree
 
 
 def with_benchmark(arguments: Sequence[str]) -> list[str]:
@@ -99,21 +109,39 @@ def check_settings(settings: Any, assets: Path) -> None:
         raise Refused(f"image= and edit= have no effect with benchmark={benchmark}; leave one of them out")
     if settings["benchmark"].get("path") is None:
         raise Refused(f"benchmark={benchmark} needs a picture: image=FILE")
+    if settings["benchmark"].get("caption") == "" and "{caption}" in f"{settings['method']} {settings['sampler']}":
+        raise Refused("{caption} stands in a prompt of this method or sampler, and the picture has none; describe it: caption='a cat in a city'")
+    _check_numbers(settings)
     if not Path(model["path"]).is_dir():
         raise Refused(f"no model folder {model['path']}; give model.path the folder that holds {', '.join(model['stages'])}")
     for line in advice(settings, assets):
         log.warning("%s", line)
 
 
+def _check_numbers(settings: Any) -> None:
+    for name in WHOLE:
+        if not isinstance(settings[name], int):
+            raise Refused(f"{name} must be a whole number, got {settings[name]!r}")
+    at = settings["snapshot"]
+    for stage, tuning in _tuned(settings).items():
+        kept = sorted({0, tuning["steps"], *(step for step in tuning["snapshots"] if step < tuning["steps"])})
+        if at is not None and at not in kept:
+            raise Refused(f"no snapshot of {stage} at {at} steps; there are {', '.join(map(str, kept))}: change snapshot= or snapshots=")
+
+
+def _tuned(settings: Any) -> dict[str, Any]:
+    """How each tuned stage is tuned, of a method that says so."""
+    return {stage: tuning for stage, tuning in settings["method"].get("tune", {}).items() if stage in settings["stage"]["tuned"]}
+
+
 def advice(settings: Any, assets: Path) -> list[str]:
     """List what will not work as hoped: a learning rate far below the measured one, a picture (not of `assets`) from outside the model's world."""
     model, benchmark, optimizer = settings["model"], settings["benchmark"], settings["optimizer"]["name"]
     measured = model["lr"][optimizer]
-    rates = {stage: tuning["lr"] for stage, tuning in settings["method"].get("tune", {}).items() if stage in settings["stage"]["tuned"]}
     lines = [
         f"lr {lr:g} of {stage} is far below the {measured:g} that {model['name']} was measured to need with {optimizer}: expect little of the tuning"
-        for stage, lr in rates.items()
-        if isinstance(lr, int | float) and 0 < lr < measured / FAR_BELOW
+        for stage, tuning in _tuned(settings).items()
+        if isinstance(lr := tuning["lr"], int | float) and 0 < lr < measured / FAR_BELOW
     ]
     own = benchmark["name"] in ("image", "photo") and not Path(benchmark["path"]).is_relative_to(assets)
     return [*lines, model["note"]] if own and model["note"] else lines
@@ -147,11 +175,13 @@ def one_line(error: BaseException) -> str:
     """Return the first telling line of an error, with the options where Hydra lists them on the lines after."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     options = ", ".join(line for line in lines[1:] if re.fullmatch(r"[\w./-]+", line))
-    first = lines[0] if lines else type(error).__name__
+    said = lines[0] if lines else type(error).__name__
     if "Available options" in str(error) and options:
-        return f"{first}; available: {options}"
-    hint = next((line for line in lines[1:] if line.startswith("Did you mean")), "")
-    return f"{first} {hint}".strip()
+        return f"{said}; available: {options}"
+    if said.endswith(":") and len(lines) > 1:  # what went wrong stands on the next line
+        said = f"{said} {lines[1]}"
+    where = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    return said if where in said else f"{said} ({where})"
 
 
 @dataclass(frozen=True)
@@ -196,10 +226,10 @@ class Ended:
         """Say which runs failed: one line outside a sweep, else a table with one line per failed cell."""
         if not any(failure.cell for failure in self.failures):
             return [f"unitune: {one_line(failure.error)}" for failure in self.failures]
-        rows = [(failure.cell, " ".join(failure.overrides), one_line(failure.error)) for failure in self.failures]
+        rows = [(failure.cell, one_line(failure.error), " ".join(failure.overrides)) for failure in self.failures]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         some = "1 run of the sweep" if len(rows) == 1 else f"{len(rows)} runs of the sweep"
-        return [f"unitune: {some} failed:", *(f"  {cell:{widths[0]}}  {what:{widths[1]}}  {why}" for cell, what, why in rows)]
+        return [f"unitune: {some} failed:", *(f"  {cell:{widths[0]}}  {why:{widths[1]}}  {what}" for cell, why, what in rows)]
 
     def tell(self, stream: TextIO) -> int:
         """Say what went wrong and return the exit code; after refused input alone, remove the folders that hold no result."""

@@ -78,7 +78,7 @@ class Dials:
 
     def draws(self, example: Example, seed: int) -> list[Draw]:
         """All pairs."""
-        return [Draw(example.requests[0], seed, weight, start) for weight in self.weights for start in self.starts]
+        return [Draw(example.requests[0], seed, float(weight), float(start)) for weight in self.weights for start in self.starts]
 
     def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]:
         """One row per weight, one column per start."""

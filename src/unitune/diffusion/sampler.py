@@ -42,8 +42,11 @@ class SuperResolution:
     step: Step = field(default_factory=DDIM)
     guidance: Guidance = field(default_factory=lambda: Guidance(weight=OFF))
     noise_level: float = 0.25
+    start: float = PURE_NOISE  # below 1 the stage begins at the upsampled low-resolution picture noised to it: a weak stage strays less
 
     def __post_init__(self) -> None:
+        if not 0 < self.start <= 1:
+            raise Refused(f"sr.start must be in (0, 1] (cosine time; 1 = pure noise), got {self.start}")
         if not 0 <= self.noise_level <= 1:
             raise Refused(f"sr.noise_level must be in [0, 1], got {self.noise_level}")
         if self.steps < 1:
@@ -111,17 +114,18 @@ class Sampler:
         if low is None:
             guidance, step, count = self.guidance, self.step, self.steps
             starts, weights = [item.start for item in items], [item.weight for item in items]
-            condition = Condition(text)
+            condition, origin = Condition(text), base
         else:
             guidance, step, count = self.sr.guidance, self.sr.step, self.sr.steps
-            starts, weights = [PURE_NOISE] * len(items), [guidance.weight] * len(items)
+            starts, weights = [self.sr.start] * len(items), [guidance.weight] * len(items)
             level = torch.full((len(items),), min(round(self.sr.noise_level * stage.schedule.T), stage.schedule.T - 1))
-            condition = Condition(text, stage.schedule.add_noise(stage.upsampled(low), noise("low", 0), level), level)
+            origin = stage.upsampled(low)
+            condition = Condition(text, stage.schedule.add_noise(origin, noise("low", 0), level), level)
         away = prompts.fill(guidance.reference, rare=tuned.prompt, edit="", caption=example.caption) if guidance.reference else ""
         t = start.first_levels(stage.schedule, starts)
         return denoise(
             stage,
-            start.first_image(stage.schedule, base, t, noise("start", 0)),
+            start.first_image(stage.schedule, origin, t, noise("start", 0)),
             levels=torch.stack([levels(stage.schedule, int(first), count) for first in t], dim=1),
             condition=condition,
             reference=Condition(cascade.encode([away] * len(items)), condition.low, condition.level),

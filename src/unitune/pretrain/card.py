@@ -16,7 +16,8 @@ from unitune.benchmarks.scenes import facts
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.loop import Condition, denoise
 from unitune.diffusion.sampler import Sampler, SuperResolution
-from unitune.diffusion.steps import DDIM, levels
+from unitune.diffusion.start import first_image
+from unitune.diffusion.steps import levels
 from unitune.figures.grid import labelled_grid
 from unitune.images import from_uint8, to_uint8
 from unitune.metrics.clip import load_clip
@@ -31,12 +32,13 @@ SHOWN = (
     "a dog and a cat in a meadow", "a guitar and a pizza in a desert", "a pencil sketch of a robot in a city", "a train in the snow, pixel art",
     "a lion in a room", "a black and white photo of a house under water",
 )  # fmt: skip
+SR = SuperResolution(steps=4, start=0.4, noise_level=0.1)  # as model=pocket samples
 BLANK = torch.zeros(1, 3, 256, 256)
 
 
 def sample(cascade: Cascade, prompts: list[str], *, weight: float, seed: int) -> list[Tensor]:
-    """Plain text-to-image, 32 DDPM steps and 8 steps of super-resolution, uncurated; (1, 3, S, S) each, S the last stage's side."""
-    sampler = Sampler("card", guidance=Guidance(weight=weight), sr=SuperResolution(steps=8, noise_level=0.1))
+    """Plain text-to-image, 32 DDPM steps and the super-resolution of model=pocket, uncurated; (1, 3, S, S) each, S the last stage's side."""
+    sampler = Sampler("card", guidance=Guidance(weight=weight), sr=SR)
     draws = [Draw(Request(text), seed * 100_000 + k) for k, text in enumerate(prompts)]
     return [edit.image for edit in sampler(cascade, Example("card", BLANK, ()), tuned=Tuned(), draws=draws)]
 
@@ -65,17 +67,20 @@ def sharpness(cascade: Cascade, *, count: int, seed: int) -> dict[str, float]:
     low = reduced(truth, 64)
     stage, generator = cascade.stages[1], torch.Generator().manual_seed(seed)
     text = cascade.encode([caption(scene) for scene in scenes])
-    level = torch.full((count,), 100)  # the level that model=pocket samples with
+    level = torch.full((count,), round(SR.noise_level * stage.schedule.T))
     noised = stage.schedule.add_noise(stage.upsampled(low), torch.randn(truth.shape, generator=generator), level)
-    start = torch.randn(truth.shape, generator=generator)
-    fine = torch.cat([_upscale(stage, start[k], Condition(text[k], noised[k], level[k])) for k in (slice(i, i + 4) for i in range(0, count, 4))])
+    origin, noise = stage.upsampled(low), torch.randn(truth.shape, generator=generator)
+    parts = [slice(i, i + 4) for i in range(0, count, 4)]
+    fine = torch.cat([_upscale(stage, origin[k], noise[k], Condition(text[k], noised[k], level[k])) for k in parts])
     bicubic = F.interpolate(low, 256, mode="bicubic", antialias=True).clamp(-1, 1)
     return {"sr256: PSNR, dB": _psnr(fine, truth), "bicubic: PSNR, dB": _psnr(bicubic, truth)}
 
 
-def _upscale(stage: FloydStage, start: Tensor, condition: Condition) -> Tensor:
-    steps = levels(stage.schedule, stage.schedule.T - 1, 8)[:, None].expand(-1, len(start))
-    return denoise(stage, start, levels=steps, condition=condition, reference=condition, weight=torch.ones(len(start)), step=DDIM(), noise=lambda *_: start)
+def _upscale(stage: FloydStage, origin: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+    t = torch.full((len(origin),), stage.schedule.level(SR.start))
+    steps = levels(stage.schedule, int(t[0]), SR.steps)[:, None].expand(-1, len(origin))
+    x = first_image(stage.schedule, origin, t, noise)
+    return denoise(stage, x, levels=steps, condition=condition, reference=condition, weight=torch.ones(len(x)), step=SR.step, noise=lambda *_: noise)
 
 
 def _share(hits: object) -> float:

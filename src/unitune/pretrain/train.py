@@ -53,6 +53,7 @@ def train(
         task.network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
+        ema.decay = ema_decay  # this call's, not the checkpoint's: a short last phase wants a short memory
         done = state["done"]
         log.info("%s: resumed at step %d (%d samples)", folder.name, done["step"], done["samples"])
 

@@ -6,6 +6,7 @@ Lightning 2.6 stages a checkpoint in $TMPDIR and moves it (not atomic across fil
 import io
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -50,17 +51,19 @@ class StopOnSignal(pl.Callback):
     def __init__(self, save: Callable[[], None]) -> None:
         self.save = save
         self.received = 0
-        self.before: dict[int, Any] = {}
+        self.listening = False
+        # Taken here and not when training begins: by then Lightning has put its own handlers in, which must not stay.
+        self.before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen; only the main thread may."""
-        try:
-            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        except ValueError:
-            self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            self.listening = True
+            for number in SIGNALS:
+                signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop at a step boundary."""
@@ -70,6 +73,7 @@ class StopOnSignal(pl.Callback):
 
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before = {}
+        if self.listening:
+            self.listening = False
+            for number, handler in self.before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,183 @@
+"""Every option of every group is found on disk, composed, instantiated and run on a tiny random model; a new option is tested by itself."""
+
+import importlib.util
+import itertools
+import math
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from transformers import T5Tokenizer
+
+from unitune import commandline, records
+from unitune.backends import tiny
+from unitune.errors import Refused
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+DEMO = ROOT / "src/unitune/assets/demo"
+OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in CONF.glob("*/*.yaml"))
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+NEEDS = {  # what an option cannot do without
+    "benchmark=folder": [f"benchmark.path={DEMO}"],
+    "sampler=masked": ["benchmark=demo"],
+    "benchmark=image": [f"image={DEMO}/cat-city-0.png", "edit=a dog"],
+}
+
+
+@pytest.fixture(scope="module")
+def run() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run", ROOT / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> list[str]:
+    """Settings that make a run short; the store is shared, so that only what tunes differently tunes."""
+    folder = tmp_path_factory.mktemp("conf")
+    tiny.floyd(folder / "tiny")
+    sizes = ["model.resolution=32", "model.crop=16", "budget.steps=2", "sampler.steps=2", "sampler.sr.steps=2", "seeds=1", "snapshots=[]"]
+    return [f"model.path={folder}/tiny", f"store.path={folder}/store", *sizes]
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def arguments(option: str, small: list[str]) -> list[str]:
+    given = [*small, option, *NEEDS.get(option, [])]
+    chosen = {argument.partition("=")[0] for argument in given}
+    given += [] if "benchmark" in chosen or option.startswith("experiment") else NEEDS["benchmark=image"] + ["caption=a cat in a city"]
+    given += [] if "metrics" in chosen else ["metrics=none"]
+    return commandline.prepared(given)
+
+
+def with_tiny_metrics(cfg: DictConfig, folder: Path) -> None:
+    """Put untrained scoring models in place of the package's."""
+    from unitune.metrics import clip, judge
+
+    tokenizer = T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz")], extra_ids=0)
+    clip.save_clip(clip.build_clip(tokenizer), folder / "clip")
+    judge.save_judge(judge.Judge(), folder / "judge")
+    if importlib.util.find_spec("stlpips_pytorch") is None:
+        cfg.metrics.use = [metric for metric in cfg.metrics.use if "STLPIPS" not in metric._target_]
+    for metric in cfg.metrics.use:
+        if "folder" in metric:
+            metric.folder = str(folder / ("judge" if "judge" in metric._target_ else "clip"))
+
+
+def test_options_are_found():
+    assert {"sampler=unitune", "model=pocket", "experiment=dials"} <= set(OPTIONS) and len(OPTIONS) >= 40
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_runs(option, small, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if option == "logger=wandb":
+        logger = run.make(composed(*arguments(option, small)).logger, save_dir=str(tmp_path))
+        assert logger._offline  # its run needs a process of its own: test_run.py
+        return
+    cfg = composed(*arguments(option, small))
+    if cfg.metrics.use:
+        with_tiny_metrics(cfg, tmp_path)
+    if option == "machine=gpu" and not torch.cuda.is_available():
+        with pytest.raises(Refused, match="no GPU here; use machine=cpu"):
+            run.edit(cfg, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        return
+    run.edit(cfg, tmp_path / "run")
+    done = records.read(tmp_path / "run")
+    edits = [record for record in done if record.row == "edit"]
+    assert edits and (tmp_path / "run/grid.png").is_file()
+    assert all(record.sampler == cfg.sampler.name and record.method == cfg.method.name for record in edits)
+    assert all(math.isfinite(record.cost["seconds"]) for record in edits)
+    assert OmegaConf.load(tmp_path / "run/config.yaml") == cfg
+    if option == "metrics=offline":
+        assert {"alignment", "psnr", "ssim", "success"} <= set(done[0].scores)
+    if option == "method=untuned":
+        assert {record.steps for record in edits} == {0}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "experiment").glob("*.yaml")))
+def test_every_cell_of_an_experiment_composes(name, run):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        params = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True).hydra.sweeper.get("params") or {}
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    (cells,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    assert len(cells) == math.prod(len(str(value).split(",")) for value in params.values())
+    for cell in itertools.islice(cells, 0, None, max(1, len(cells) // 5)):
+        cfg = composed(f"experiment={name}", *cell)
+        commandline.check_settings(OmegaConf.to_container(cfg, resolve=True), run.ASSETS)
+        for node in ("sampler", "plan", "method"):
+            run.make(cfg[node])
+
+
+def test_names_that_scripts_rely_on():
+    cfg = composed()
+    names = "image edit lr steps batch_size seed seeds from store.path sampler.start sampler.steps sampler.guidance.weight benchmark.limit"
+    assert not [name for name in names.split() if OmegaConf.select(cfg, name, default="absent") == "absent"]
+
+
+def test_the_rate_follows_model_and_optimizer_and_the_command_line_wins():
+    model = yaml.safe_load((CONF / "model/pocket.yaml").read_text())
+    for optimizer in ("adamw", "adafactor"):
+        assert composed(f"optimizer={optimizer}").method.tune.base.lr == float(model["lr"][optimizer])
+    cfg = composed("lr=1e-5", "method.tune.sr256.lr=2e-5", "optimizer=adafactor")
+    assert (cfg.method.tune.base.lr, cfg.method.tune.sr256.lr) == (1e-5, 2e-5)
+
+
+def test_two_runs_of_one_second_get_different_folders():
+    folders = set()
+    for _ in range(2):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", return_hydra_config=True)
+        folders |= {cfg.hydra.run.dir, OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["dir"]}
+        OmegaConf.clear_cache(cfg)
+    assert len(folders) == 3 and all("outputs/" in folder for folder in folders)
+
+
+EXEMPT = {"_target_", "name", "defaults"}
+CODE = re.compile(r"^(?P<code>(?:[^#\"']|\"[^\"]*\"|'[^']*')*)(?P<comment>#.*)?$")
+
+
+def fields(text: str) -> list[tuple[str, str, str]]:
+    """(key, its comment, the comment line above it) of every field that has a value; what stands under `hydra:` belongs to Hydra."""
+    found, above = [], ""
+    for line in text.partition("\nhydra:")[0].splitlines():
+        match = CODE.match(line)
+        assert match is not None, line
+        code, comment = match["code"].rstrip(), match["comment"] or ""
+        keys = [] if code.lstrip().startswith("- ") else re.findall(r"(\w+):(?=\s|$)", re.sub(r"\"[^\"]*\"|'[^']*'", "", code))
+        found += [(key, comment, above) for key in keys]
+        above = comment if not code else ""
+    return found
+
+
+@pytest.mark.parametrize("file", [*sorted(CONF.glob("*.yaml")), *sorted(CONF.glob("*/*.yaml"))], ids=lambda file: str(file.relative_to(CONF)))
+def test_every_field_is_explained(file):
+    """On its line, above it, in the file's header, or where another file of the group (which this one changes) has it."""
+    text = file.read_text()
+    header = " ".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    assert header.replace("# @package _global_", "").strip("# "), "a file begins with a comment that says what it is"
+    known = {key for other in file.parent.glob("*.yaml") for key, comment, above in fields(other.read_text()) if comment or above}
+    known |= {key for key, comment, above in fields((CONF / "config.yaml").read_text()) if comment or above}
+    known |= {word for _, comment, _ in fields(text) for word in re.findall(r"\w+", comment)} if file.name == "pretrain.yaml" else set()
+    bare = {key for key, comment, above in fields(text) if not (comment or above or key in EXEMPT or key in known)}
+    assert not {key for key in bare if not re.search(rf"\b{key}\b", header, re.IGNORECASE)}
+
+
+def test_fields_are_found():
+    text = 'a: 1  # why\nb:  # B\n  c: "#x: y"\n# above\nd: {e: 1, f: [2]}\n- override /g: h\nhydra:\n  i: 1\n'
+    above = "# above"
+    assert fields(text) == [("a", "# why", ""), ("b", "# B", ""), ("c", "", ""), ("d", "", above), ("e", "", above), ("f", "", above)]

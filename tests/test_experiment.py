@@ -1,0 +1,218 @@
+import csv
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from unitune import experiment, images, records
+from unitune.backends import cascade, tiny
+from unitune.backends.cascade import Cascade, weights_digest
+from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.experiment import Dials, Seeds, Setting
+from unitune.methods.unitune import UniTune
+from unitune.methods.untuned import Untuned
+from unitune.tuning.finetune import Tuning
+from unitune.types import Draw, Edit, Example, Refused, Request
+
+SIZE = 32
+
+
+class Brightness:
+    """A metric whose answer is known: the mean of the picture."""
+
+    name = "brightness"
+    higher_is_better = True
+    card: Mapping[str, str] = {}
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        return [float(edit.image.mean()) for edit in edits]
+
+
+class Curves:
+    def __init__(self) -> None:
+        self.lines: list[tuple[dict[str, float], int | None]] = []
+        self.ended = ""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.lines.append((metrics, step))
+
+    def finalize(self, status: str) -> None:
+        self.ended = status
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Iterator[Cascade]:
+    folder = tiny.floyd(tmp_path_factory.mktemp("experiment"))
+    yield cascade.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+
+
+def picture(level: float) -> torch.Tensor:
+    return torch.full((1, 3, SIZE, SIZE), level)
+
+
+def example(name: str = "cat", *requests: Request) -> Example:
+    return Example(name, picture(0.5), requests or (Request("a dog"), Request("a cat in the snow", target=picture(-0.5))), caption="a cat")
+
+
+def run(chosen: Setting, examples: list[Example], folder: Path) -> list[records.Record]:
+    folder.mkdir(exist_ok=True)
+    return experiment.run(chosen, examples, folder=folder)
+
+
+def setting(model: Cascade, store, **more) -> Setting:
+    sampler = Sampler("quick", steps=2, start=0.8, guidance=Guidance(weight=2.0), sr=SuperResolution(steps=2))
+    return replace(Setting(model, Untuned(), sampler, [Brightness()], store, Seeds(2)), **more)
+
+
+def tuned() -> UniTune:
+    return UniTune({"base": Tuning(lr=1e-2, steps=4, batch_size=1, snapshots=(2,))}, stages=("base",), prompt="beikkpic")
+
+
+def test_seeds_are_in_order_and_another_run_takes_others():
+    requests = (Request("a"), Request("b"))
+    first, second = (Seeds(3).draws(example("x", *requests), seed) for seed in (0, 1))
+    assert [(draw.request.prompt, draw.seed) for draw in first] == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2)]
+    assert not {draw.seed for draw in first} & {draw.seed for draw in second}
+    for count in (0, -1, 1.5):
+        with pytest.raises(Refused, match="seeds must be"):
+            Seeds(count)  # type: ignore[arg-type]
+
+
+def test_dials_are_all_pairs_of_one_request():
+    draws = Dials((2, 4), (0.8, 1)).draws(example(), 7)
+    assert [(draw.weight, draw.start) for draw in draws] == [(2.0, 0.8), (2.0, 1.0), (4.0, 0.8), (4.0, 1.0)]
+    assert {draw.request.prompt for draw in draws} == {"a dog"} and {draw.seed for draw in draws} == {7}
+    edits = [Edit(example(), draw.request, 7, draw.weight or 0, draw.start or 0, "", picture(0)) for draw in draws]
+    layout = Dials((2, 4), (0.8, 1)).layout(edits)
+    assert {row: list(columns) for row, columns in layout.items()} == {"weight 2": ["start 0.8", "start 1"], "weight 4": ["start 0.8", "start 1"]}
+    assert layout["weight 4"]["start 0.8"] is edits[2]
+
+
+@pytest.mark.parametrize(
+    ("weights", "starts", "said"), [((math.nan,), (1.0,), "finite"), ((1.0,), (0.0,), "starts"), ((1.0,), (1.1,), "starts"), ((), (1.0,), "at least one")]
+)
+def test_dials_out_of_range_are_refused(weights, starts, said):
+    with pytest.raises(Refused, match=said):
+        Dials(weights, starts)
+
+
+def test_a_run_writes_pictures_scores_and_a_grid(model, tmp_store, tmp_path):
+    curves = Curves()
+    done = run(setting(model, tmp_store, logger=curves), [example()], tmp_path)
+    assert records.read(tmp_path) == done
+    edits, references = ([r for r in done if r.row == row] for row in ("edit", "reference"))
+    assert [(r.prompt, r.seed, r.method, r.sampler, r.model, r.steps) for r in edits] == [
+        (prompt, seed, "untuned", "quick", "tiny", 0) for prompt in ("a dog", "a cat in the snow") for seed in (0, 1)
+    ]
+    assert {(r.weight, r.start) for r in edits} == {(2.0, 0.8)}
+    for record in done:
+        saved = images.load(tmp_path / record.image, size=SIZE).image
+        assert record.scores["brightness"] == pytest.approx(float(saved.mean()), abs=2 / 255)
+    assert [(r.method, r.prompt, r.scores["brightness"]) for r in references] == [
+        ("copy of the base", "a dog", 0.5), ("copy of the base", "a cat in the snow", 0.5), ("exact target", "a cat in the snow", -0.5)
+    ]  # fmt: skip
+    assert len({r.image for r in done}) == len(done) and (tmp_path / "grid.png").is_file()
+    assert edits[0].environment["batch"] == 4 and edits[0].environment["dtype"] == "float32" and edits[0].environment["device"] == "cpu"
+    # per item: base 2 steps x 2 (guidance), super-resolution 2 steps x 1
+    assert edits[0].cost["evaluations"] == 6 and edits[0].cost["optimizer_steps"] == 0
+    (means,) = [line for line, step in curves.lines if step is None]
+    assert means["copy of the base/a dog/brightness"] == 0.5 and curves.ended == "success"
+
+
+def test_tuning_is_shared_and_leaves_the_base_weights_alone(model, tmp_store, tmp_path):
+    before = weights_digest(model.stage("base").network)
+    curves = Curves()
+    base = setting(model, tmp_store, method=tuned(), plan=Seeds(1))
+    first = run(replace(base, logger=curves), [example()], tmp_path / "a")
+    assert [step for line, step in curves.lines if "cat/base/loss" in line] == [1, 2, 3, 4]
+    again = run(replace(base, sampler=replace(base.sampler, start=1.0)), [example("cat", Request("a bird"))], tmp_path / "b")
+    untouched = run(replace(base, snapshot=0), [example()], tmp_path / "c")
+    middle = run(replace(base, snapshot=2), [example()], tmp_path / "d")
+    assert len(list(tmp_store.path.glob("tuned-*"))) == 1 and weights_digest(model.stage("base").network) == before
+    assert [done[0].steps for done in (first, again, untouched, middle)] == [4, 4, 0, 2]
+    assert first[0].text == "beikkpic a dog" and first[0].cost["optimizer_steps"] == again[0].cost["optimizer_steps"] == 4
+    levels = {done[0].scores["brightness"] for done in (first, untouched, middle)}
+    assert len(levels) == 3  # each state of the weights samples differently
+
+
+def test_the_same_run_gives_the_same_bytes(model, tmp_store, tmp_path):
+    for name in ("a", "b"):
+        run(setting(model, tmp_store), [example()], tmp_path / name)
+    pictures = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
+    assert len(pictures) == 8 and all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in pictures)
+
+
+def test_several_examples_get_a_grid_each(model, tmp_store, tmp_path):
+    done = run(setting(model, tmp_store, plan=Seeds(1)), [example("one"), example("two")], tmp_path)
+    assert [r.example for r in done if r.row == "edit"] == ["one", "one", "two", "two"]
+    assert sorted(path.name for path in tmp_path.glob("grid*.png")) == ["grid-000.png", "grid-001.png"]
+
+
+def test_a_picture_of_another_size_is_refused(model, tmp_store, tmp_path):
+    wrong = replace(example(), image=torch.zeros(1, 3, 64, 64))
+    with pytest.raises(Refused, match=r"read at 64 px.*model\.resolution=32"):
+        run(setting(model, tmp_store), [wrong], tmp_path)
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_advice_comes_before_tuning(model, tmp_store, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        experiment.run(
+            setting(replace(model, known=frozenset({"a", "dog"})), tmp_store, method=tuned()), [example("cat", Request("a minion"))], folder=tmp_path
+        )
+    lines = [record.getMessage() for record in caplog.records]
+    unknown = next(k for k, line in enumerate(lines) if "'minion' is unknown" in line)
+    assert unknown < next(k for k, line in enumerate(lines) if line.startswith("tuning "))
+
+
+def test_a_drawn_token_is_named(model, tmp_store, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        done = run(setting(model, tmp_store, method=replace(tuned(), prompt="{random}")), [example()], tmp_path)
+    token = done[0].text.removesuffix(" a dog")
+    assert token.isalpha() and f"the tuning prompt is {token!r}" in caplog.text and "{random}" not in caplog.text
+
+
+def test_scoring_again_appends_and_needs_no_model(model, tmp_store, tmp_path):
+    done = run(setting(model, tmp_store, metrics=[]), [example()], tmp_path)
+    again = experiment.score(tmp_path, [example()], chosen=[Brightness()])
+    assert records.read(tmp_path) == [*done, *again] and [r.image for r in again] == [r.image for r in done]
+    merged = records.merge(records.read(tmp_path))
+    assert len(merged) == len(done) and all(set(record.scores) == {"brightness"} for record in merged)
+    third = experiment.score(tmp_path, [example()], chosen=[Brightness()])
+    assert [r.scores for r in third] == [r.scores for r in again]
+
+
+@pytest.mark.parametrize("other", [example("dog"), example("cat", Request("a horse"))])
+def test_scoring_with_another_benchmark_is_refused(model, tmp_store, tmp_path, other):
+    run(setting(model, tmp_store, plan=Seeds(1)), [example()], tmp_path)
+    before = (tmp_path / records.FILE).read_bytes()
+    with pytest.raises(Refused, match="lacks"):
+        experiment.score(tmp_path, [other], chosen=[Brightness()])
+    assert (tmp_path / records.FILE).read_bytes() == before
+
+
+def test_a_real_logger_takes_the_curves(model, tmp_store, tmp_path):
+    from pytorch_lightning.loggers import CSVLogger
+
+    logger = CSVLogger(str(tmp_path), name="", version="curves")
+    run(setting(model, tmp_store, method=tuned(), logger=logger), [example()], tmp_path)
+    with Path(tmp_path / "curves/metrics.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["step"] for line in lines if line["cat/base/loss"]] == ["1", "2", "3", "4"]
+
+
+def test_draws_are_what_the_sampler_gets(model, tmp_store, tmp_path):
+    class One:
+        def draws(self, example: Example, seed: int) -> list[Draw]:
+            return [Draw(example.requests[1], 5, weight=3.0, start=0.9)]
+
+        def layout(self, edits):
+            return {"row": {"column": edits[0]}}
+
+    (record, *_) = run(setting(model, tmp_store, plan=One()), [example()], tmp_path)
+    assert (record.prompt, record.seed, record.weight, record.start) == ("a cat in the snow", 5, 3.0, 0.9)
