@@ -13,7 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first importe
 os.environ["WANDB_MODE"] = "offline"
 install_import_hook("unitune.diffusion", "beartype.beartype")  # before anything imports unitune.diffusion
 ensure_torchvision()  # tests import diffusers and transformers themselves, for parity
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
 @pytest.fixture

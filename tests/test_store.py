@@ -45,7 +45,7 @@ def entries(path):
 
 
 def unfinished(path):
-    return sorted(child.name for child in (path / ".work").iterdir())
+    return sorted(child.name for child in (path / ".work").iterdir() if child.suffix != ".lock")
 
 
 def run_script(path, body):
@@ -217,8 +217,10 @@ def test_scratch_is_stable_and_goes_with_success(tmp_path):
     assert not folder.exists()
 
 
-def test_two_processes_racing_give_one_valid_entry(tmp_path):
+def test_without_locks_two_processes_racing_give_one_valid_entry(tmp_path):
     body = f"""
+import contextlib, unitune.store
+unitune.store.FileLock = lambda file: contextlib.nullcontext()  # as on a file system whose locks do nothing
 def build(folder):
     (Path({str(tmp_path)!r}) / ".work" / f"started-{{os.getpid()}}").touch()
     until = time.monotonic() + 60
@@ -235,6 +237,19 @@ print(store.get_or_make("tuned", {{"a": 1}}, build))
     build = Build()
     assert (Store(tmp_path).get_or_make("tuned", {"a": 1}, build) / "weights.bin").read_text() in [str(process.pid) for process in processes]
     assert build.calls == 0
+
+
+def test_a_second_process_waits_and_builds_nothing(tmp_path):
+    body = f"""
+def build(folder):
+    time.sleep(1)
+    (Path({str(tmp_path)!r}) / f"built-{{os.getpid()}}").touch()
+    (folder / "weights.bin").write_text("x")
+print(store.get_or_make("tuned", {{"a": 1}}, build))
+"""
+    processes = [run_script(tmp_path, body) for _ in range(2)]
+    assert len({process.communicate(timeout=120)[0] for process in processes}) == 1 and [process.returncode for process in processes] == [0, 0]
+    assert len(list(tmp_path.glob("built-*"))) == 1
 
 
 def test_budget_removes_the_least_recently_used(tmp_path, caplog):

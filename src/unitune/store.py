@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 from unitune.types import Refused
 
 TUNING_VERSION = 1  # raised whenever the same key would give another result
@@ -62,13 +64,16 @@ class Store:
     def get_or_make(self, kind: str, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
         """Return the folder of an entry; where it is missing or damaged, `build(folder)` writes its files first.
 
-        Two processes that build the same key at once both work; the first to finish is kept. Raises Refused when the disk is full.
+        A second process that wants it waits; without working locks both build, the first to finish is kept. Raises Refused when the disk is full.
         """
         name, key = _entry(kind, key)
+        with FileLock(self._work / f"{name}.lock"):
+            return self._get_or_make(kind, name, key, build)
+
+    def _get_or_make(self, kind: str, name: str, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
         entry = self.path / name
         if entry.exists():
-            damage = _damage(entry, kind)
-            if damage is None:
+            if (damage := _damage(entry, kind)) is None:
                 os.utime(entry / MANIFEST)
                 return entry
             log.warning("stored entry %s is damaged (%s): rebuilt", name, damage)

@@ -3,3 +3,7 @@
 from unitune.compat import ensure_torchvision
 
 ensure_torchvision()
+
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
+
+disable_progress_bar()  # a bar for reading a few megabytes is noise

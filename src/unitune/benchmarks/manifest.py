@@ -62,7 +62,7 @@ class Folder:
             )
             for line in edits
         )
-        return Example(Path(image).stem, loaded.image, requests, caption=edits[0].get("caption", ""))
+        return Example("-".join(Path(image).with_suffix("").parts), loaded.image, requests, caption=edits[0].get("caption", ""))
 
     def _mask(self, root: Path, path: str, resolution: int) -> torch.Tensor:
         grey = images.load(inside(root, path), size=resolution, fit=self.fit).image.mean(dim=1, keepdim=True)

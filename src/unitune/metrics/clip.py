@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5Tokenizer
+from transformers import T5Tokenizer
 
 from unitune.metrics.judge import CHUNK, read_card, reduced
 from unitune.types import Edit, Refused
@@ -22,7 +22,7 @@ SIZE = 64  # px
 CONTEXT = 32  # tokens; the longest caption of the scenes world has 21
 
 
-def model_config(tokenizer: PreTrainedTokenizerBase) -> dict:
+def model_config(tokenizer: T5Tokenizer) -> dict:
     """Return the open_clip config: a small residual network for pictures, two causal transformer layers for text, pooled at the end token.
 
     A convolutional tower learns from fewer pictures than patches do, and costs a third of a ViT's time per step on a CPU.
@@ -42,12 +42,12 @@ class Clip:
     """An open_clip model with its tokenizer; `texts` caches features of texts, so make a new Clip when the weights change."""
 
     network: open_clip.CLIP
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: T5Tokenizer
     card: Mapping[str, str] = field(default_factory=dict)
     texts: dict[str, Tensor] = field(default_factory=dict)
 
 
-def build_clip(tokenizer: PreTrainedTokenizerBase) -> Clip:
+def build_clip(tokenizer: T5Tokenizer) -> Clip:
     """Build an untrained pocket CLIP."""
     return Clip(open_clip.CLIP(**model_config(tokenizer)), tokenizer)
 
