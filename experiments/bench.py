@@ -53,7 +53,7 @@ def tuning(cascade, example, folder: Path) -> tuple[float, float, float]:
     reset_peak()
     began = time.perf_counter()
     try:
-        UniTune(tune={"base": Tuning(lr=3e-4), "sr256": Tuning(lr=3e-4, crop=64)}).prepare(cascade, example, store=Store(folder), seed=0, at=None, report=None)
+        UniTune(tune={"base": Tuning(lr=2.5e-4), "sr256": Tuning(lr=2.5e-4, crop=64)}).prepare(cascade, example, store=Store(folder), seed=0, at=None, report=None)
     finally:
         torch.optim.AdamW.step, OneImage.batch = clocks["step"].function, clocks["batch"].function
     seconds = time.perf_counter() - began
@@ -63,7 +63,7 @@ def tuning(cascade, example, folder: Path) -> tuple[float, float, float]:
 
 def sampling(cascade, example) -> tuple[float, float]:
     """Seconds and peak MiB of 16 edits at 256 px."""
-    sampler = Sampler("bench", start=0.95, guidance=Guidance(weight=8.0), sr=SuperResolution(steps=4, start=0.4, noise_level=0.1))
+    sampler = Sampler("bench", start=0.95, guidance=Guidance(weight=6.0), sr=SuperResolution(steps=4, start=0.4, noise_level=0.1))
     draws = [Draw(request, seed) for request in example.requests for seed in range(4)]
     reset_peak()
     began = time.perf_counter()

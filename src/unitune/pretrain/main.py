@@ -27,7 +27,7 @@ def run(part: str, *, parts: Mapping[str, Mapping], minutes: float, folder: Path
     if part == "assemble":
         assemble(folder, POCKET, machine_name=cpu_name())
     elif part == "card":
-        card.write(POCKET, count=128, weight=4.0, seed=seed)
+        card.write(POCKET, count=48, weight=4.0, seed=seed)
     elif part in PARTS:
         train_part(part, **parts[part], minutes=minutes, folder=folder, text_encoder=text_encoder, seed=seed, device=device, workers=workers)
     else:

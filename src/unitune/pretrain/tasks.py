@@ -131,5 +131,5 @@ class DenoiseTask:
         return torch.stack([x for x, _ in cut]), torch.stack([y for _, y in cut])
 
     def export(self, folder: Path) -> None:
-        """Write the UNet (float16)."""
-        copy.deepcopy(self.network).half().save_pretrained(folder)  # type: ignore[operator]
+        """Write the UNet (float16, in files small enough for any host of git repositories)."""
+        copy.deepcopy(self.network).half().save_pretrained(folder, max_shard_size="12MB")  # type: ignore[operator]
