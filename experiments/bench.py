@@ -53,7 +53,9 @@ def tuning(cascade, example, folder: Path) -> tuple[float, float, float]:
     reset_peak()
     began = time.perf_counter()
     try:
-        UniTune(tune={"base": Tuning(lr=2.5e-4), "sr256": Tuning(lr=2.5e-4, crop=64)}).prepare(cascade, example, store=Store(folder), seed=0, at=None, report=None)
+        UniTune(tune={"base": Tuning(lr=2.5e-4), "sr256": Tuning(lr=2.5e-4, crop=64)}).prepare(
+            cascade, example, store=Store(folder), seed=0, at=None, report=None
+        )
     finally:
         torch.optim.AdamW.step, OneImage.batch = clocks["step"].function, clocks["batch"].function
     seconds = time.perf_counter() - began
