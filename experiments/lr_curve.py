@@ -27,12 +27,12 @@ from unitune.types import Draw, Request
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parent / "src/unitune/assets"
-RATES = {"adamw": (3e-5, 1e-4, 2.5e-4, 1e-3), "adafactor": (1e-4, 1e-3, 3e-3, 1e-2)}
+RATES = {"adamw": (3e-5, 1e-4, 3e-4, 1e-3), "adafactor": (1e-4, 1e-3, 3e-3, 1e-2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weight", type=float, default=6.0)
+    parser.add_argument("--weight", type=float, default=8.0)
     parser.add_argument("--start", type=float, default=0.95)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("outputs/figures"))

@@ -81,4 +81,4 @@ def load(name: str, folder: Path, *, stages: Sequence[str], device: torch.device
     for stage in stages:
         low_resolution = loaded[-1].resolution if loaded else 0
         loaded.append(floyd.load_stage(folder / stage, stage, low_resolution=low_resolution, device=device, dtype=dtype))
-    return Cascade(name, loaded, encode, tokenize, pieces, floyd.files_digest(folder), floyd.known_words(folder))
+    return Cascade(name, loaded, encode, tokenize, pieces, floyd.files_digest([folder / stage for stage in stages]), floyd.known_words(folder))

@@ -150,12 +150,13 @@ def load_stage(folder: Path, name: str, *, low_resolution: int, device: torch.de
     )
 
 
-def files_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of a model folder's weights and settings."""
+def files_digest(folders: Sequence[Path]) -> str:
+    """sha256 over the names and bytes of the stages' weights and settings; cards and notes beside them do not count."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
-        digest.update(str(file.relative_to(folder)).encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for folder in folders:
+        for file in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
+            digest.update(f"{folder.name}/{file.relative_to(folder)}".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
