@@ -4,6 +4,8 @@ from unitune.compat import ensure_torchvision
 
 ensure_torchvision()
 
-from transformers.utils.logging import disable_progress_bar  # noqa: E402
+import diffusers.utils.logging  # noqa: E402
+import transformers.utils.logging  # noqa: E402
 
-disable_progress_bar()  # a bar for reading a few megabytes is noise
+diffusers.utils.logging.disable_progress_bar()  # a bar for reading a few megabytes is noise
+transformers.utils.logging.disable_progress_bar()
