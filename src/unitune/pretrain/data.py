@@ -41,8 +41,8 @@ def facts(scenes: list[Scene]) -> dict[str, Tensor]:
 class SceneBatches(IterableDataset[Batch]):
     """Batch k of the run `seed`, starting at batch `first`; `size` None draws no pictures, `held_out` draws the unseen compositions."""
 
-    def __init__(self, *, seed: int, batch_size: int, size: int | None, first: int = 0, held_out: bool = False, captions: bool = True) -> None:
-        self.seed, self.batch_size, self.size, self.first, self.held_out, self.captions = seed, batch_size, size, first, held_out, captions
+    def __init__(self, *, seed: int, batch_size: int, size: int | None, first: int = 0, held_out: bool = False) -> None:
+        self.seed, self.batch_size, self.size, self.first, self.held_out = seed, batch_size, size, first, held_out
 
     def batch(self, k: int) -> Batch:
         """Draw batch `k`."""
