@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from functools import lru_cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,10 @@ def score(cfg: Any, folder: Path) -> None:
         print(records.table(records.summary(experiment.score(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))))
 
 
-def pretrain(cfg: Any, folder: Path) -> None:
-    """Train one embedded part."""
-    from unitune.pretrain.main import run
-
-    run(**OmegaConf.to_container(cfg, resolve=True) | {name: Path(cfg[name]) for name in ("folder", "text_encoder")})  # type: ignore[arg-type]
+def other(cfg: Any, folder: Path) -> None:
+    """Train an embedded part or generate a benchmark: the config's fields are the arguments."""
+    module = import_module({"pretrain": "unitune.pretrain.main", "scenes": "unitune.benchmarks.scenes"}[str(HydraConfig.get().job.config_name)])
+    module.run(**OmegaConf.to_container(cfg, resolve=True) | {name: Path(cfg[name]) for name in ("folder", "text_encoder") if name in cfg})  # type: ignore
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -96,7 +96,7 @@ def main(cfg: DictConfig) -> None:
     now: Any = HydraConfig.get()
     folder = Path(ended.noted(now.runtime.output_dir))
     try:
-        {"score": score, "pretrain": pretrain}.get(now.job.config_name, edit)(cfg, folder)
+        {"score": score, "pretrain": other, "scenes": other}.get(now.job.config_name, edit)(cfg, folder)
     except Exception as error:
         ended.failed(error, refused=isinstance(error, REFUSALS), cell=folder.name if now.mode.name == "MULTIRUN" else "", overrides=now.overrides.task)
         if not isinstance(error, (*REFUSALS, Diverged)):

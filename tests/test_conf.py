@@ -28,6 +28,7 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 NEEDS = {  # what an option cannot do without
     "benchmark=folder": [f"benchmark.path={DEMO}"],
     "sampler=masked": ["benchmark=demo"],
+    "benchmark=scenes": ["benchmark.limit=1"],
     "benchmark=image": [f"image={DEMO}/cat-city-0.png", "edit=a dog"],
 }
 

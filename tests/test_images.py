@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from unitune import images
-from unitune.images import from_uint8, load, resize, save_png, to_uint8
+from unitune.images import from_uint8, load, resize, save_mask, save_png, to_uint8
 from unitune.types import Refused
 
 ORIGINALS = Path(__file__).parents[2] / "shared" / "data" / "tedbench" / "originals"
@@ -78,6 +78,17 @@ def test_png_round_trip_is_exact_and_deterministic(tmp_path):
     loaded = load(tmp_path / "a.png", size=40)
     assert torch.equal(loaded.image, image) and loaded.notes == ()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_mask_is_one_bit_a_pixel_and_comes_back(tmp_path):
+    mask = np.indices((48, 40)).sum(0) % 3 == 0
+    save_mask(mask, tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as picture:
+        assert picture.mode == "1" and (np.asarray(picture) == mask).all()
+    assert ((load(tmp_path / "m.png", size=40, fit="crop").image[0] > 0).numpy() == mask[4:44]).all()
+    for wrong in (mask.astype(np.uint8), mask[None]):
+        with pytest.raises(ValueError, match="booleans"):
+            save_mask(wrong, tmp_path / "w.png")
 
 
 def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):

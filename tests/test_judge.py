@@ -1,12 +1,11 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from unitune.metrics.clip import Alignment, Clip, build_clip, image_features, load_clip, save_clip, text_features
-from unitune.metrics.judge import EditSuccess, Judge, load_judge, read_facts, reduced, save_judge
+from unitune.metrics.judge import EditSuccess, Judge, found, load_judge, read_facts, reduced, save_judge
 from unitune.pretrain import networks
 from unitune.pretrain.data import SceneBatches
 from unitune.pretrain.scoring import ClipTask, JudgeTask, augment, evaluate_clip, evaluate_judge
@@ -107,7 +106,7 @@ def test_success_asks_for_every_fact(judge: Judge, judge_folder: Path):
     nouns = sorted(seen["nouns"])  # type: ignore[call-overload]
     absent = next(noun for noun in NOUNS if noun not in nouns)
     right = {"place": seen["place"], "time": seen["time"], "style": seen["style"], "count": seen["count"], "nouns": nouns}
-    other_count = seen["count"] % 3 + 1  # type: ignore[operator]
+    other_count = seen["count"] % 4 + 1  # type: ignore[operator]
     asked = [right, {"nouns": nouns[:1]}, {**right, "nouns": [*nouns, absent]}, {**right, "count": other_count}, {"count": seen["count"]}, {}]
     requests = [Request("a cat", facts=facts) for facts in asked]
     values = EditSuccess(judge_folder)(edits_of(image.expand(len(requests), -1, -1, -1), requests))
@@ -115,16 +114,26 @@ def test_success_asks_for_every_fact(judge: Judge, judge_folder: Path):
     assert math.isnan(values[5])
 
 
+def test_an_order_is_found_when_each_noun_stands_further_right_than_the_one_before():
+    seen = {"nouns": {"cat", "dog"}, "colours": {"red"}, "place": "beach", "time": "day", "style": "plain", "count": 2, "right": {"cat": -2.0, "dog": 1.5}}
+    assert found({"nouns": ["cat", "dog"], "order": ["cat", "dog"], "colours": ["red"]}, seen)
+    assert not found({"order": ["dog", "cat"]}, seen)
+    assert not found({"order": ["cat", "cat"]}, seen)
+    assert not found({"order": ["cat", "dog"], "colours": ["blue"]}, seen)
+
+
 def test_success_keeps_the_order_among_edits_without_facts(judge: Judge, judge_folder: Path):
     images = pictures(3)
     counts = [f["count"] for f in read_facts(judge, images)]
-    requests = [Request("a", facts={"count": counts[0]}), Request("b"), Request("c", facts={"count": counts[2] % 3 + 1})]  # type: ignore[operator]
+    requests = [Request("a", facts={"count": counts[0]}), Request("b"), Request("c", facts={"count": counts[2] % 4 + 1})]  # type: ignore[operator]
     values = EditSuccess(judge_folder)(edits_of(images, requests))
     assert values[0] == 1.0 and math.isnan(values[1]) and values[2] == 0.0
     assert math.isnan(EditSuccess(judge_folder)(edits_of(images[:1], requests[1:2]))[0])
 
 
-@pytest.mark.parametrize("facts", [{"noun": ["cat"]}, {"nouns": ["minion"]}, {"nouns": "cat"}, {"place": "moon"}, {"count": 4}])
+@pytest.mark.parametrize(
+    "facts", [{"noun": ["cat"]}, {"nouns": ["minion"]}, {"nouns": "cat"}, {"place": "mars"}, {"count": 5}, {"colours": ["pink"]}, {"order": "cat"}]
+)
 def test_facts_that_the_judge_cannot_read_are_refused(judge_folder: Path, facts: dict):
     with pytest.raises(Refused):
         EditSuccess(judge_folder)(edits_of(pictures(1), [Request("a", facts=facts)]))
@@ -205,16 +214,17 @@ def test_a_task_learns_one_batch_and_exports(part: str, text_folder: Path, tmp_p
 def test_evaluations_are_shares_and_repeat(judge: Judge, clip: Clip):
     a, b = (evaluate_judge(judge, count=32, seed=3) for _ in range(2))
     assert a == b and all(0 <= v <= 1 for v in a.values())
-    assert set(a) == {"nouns_exact", "noun_single", "place", "time", "style", "count"}
-    found = evaluate_clip(clip, count=32, seed=3)
-    assert set(found) == {"caption_of_16", "noun"} and all(0 <= v <= 1 for v in found.values())
+    assert set(a) == {"nouns_exact", "noun_single", "colours", "side", "place", "time", "style", "count"}
+    shares = evaluate_clip(clip, count=32, seed=3)
+    assert set(shares) == {"caption_of_16", "noun"} and all(0 <= v <= 1 for v in shares.values())
 
 
 def test_a_perfect_judge_is_measured_as_perfect(judge: Judge, monkeypatch: pytest.MonkeyPatch):
     # heads replaced by the truth: the evaluation itself must not lose a point
     stream = SceneBatches(seed=3, batch_size=32, size=64, held_out=True)
     batch = stream.batch(0)
-    one_hot = {n: torch.nn.functional.one_hot(getattr(batch, n), c).float() for n, c in (("place", 8), ("time", 3), ("style", 4), ("count", 3))}
-    monkeypatch.setattr(judge, "forward", lambda image: {"nouns": batch.nouns * 2 - 1, **one_hot})
+    one_hot = {n: torch.nn.functional.one_hot(getattr(batch, n), c).float() for n, c in (("place", 10), ("time", 3), ("style", 5), ("count", 4))}
+    truth = {"nouns": batch.nouns * 2 - 1, "colours": batch.colours.amax(dim=1) * 2 - 1, "side": batch.side * 2 - 1}
+    monkeypatch.setattr(judge, "forward", lambda image: {**truth, **one_hot})
     assert set(evaluate_judge(judge, count=32, seed=3).values()) == {1.0}
-    assert np.isclose(batch.nouns.sum(dim=1).numpy(), batch.count.numpy() + 1).all()
+    assert (batch.nouns.sum(dim=1) <= batch.count + 1).all()  # fewer nouns than objects where several are alike

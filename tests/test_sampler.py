@@ -54,10 +54,11 @@ def pictures(edits: list[Edit]) -> torch.Tensor:
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_batch_equals_one_by_one(step, masked: bool, tiny_cascade: backend.Cascade):
     sampler = replace(SAMPLER, step=step, masked=masked, interpolation=Interpolation("auto"))
-    # A random network's x_0 is huge near pure noise and thresholding cuts it, which magnifies float32's last digit.
-    for cascade, tolerance in ((fake(), 1e-5), (tiny_cascade, 1e-3)):
-        together = sample(cascade, DRAWS, sampler)
-        alone = [sample(cascade, [draw], sampler)[0] for draw in DRAWS]
+    # A random network's x_0 is huge near pure noise and thresholding cuts it, which magnifies float32's last digit: it starts late.
+    late = replace(sampler, start=0.7, sr=replace(sampler.sr, start=0.7))
+    for cascade, chosen, tolerance in ((fake(), sampler, 1e-5), (tiny_cascade, late, 1e-3)):
+        together = sample(cascade, DRAWS, chosen)
+        alone = [sample(cascade, [draw], chosen)[0] for draw in DRAWS]
         torch.testing.assert_close(pictures(together), pictures(alone), rtol=0, atol=tolerance)
         for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a.stages["base"], b.stages["base"], rtol=0, atol=tolerance)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
@@ -106,9 +106,19 @@ def from_uint8(pixels: UInt8[np.ndarray, "H W 3"]) -> Picture:
 
 def save_png(image: Picture, path: Path | str) -> None:
     """Write a picture as PNG: whole or not at all, and the same bytes for the same pixels. Raises Refused where the file cannot be written."""
-    path = Path(path)
+    _write(Image.fromarray(to_uint8(image)), Path(path))
+
+
+def save_mask(mask: Bool[np.ndarray, "H W"], path: Path | str) -> None:
+    """Write a mask as PNG of one bit a pixel, white where it is true; otherwise as `save_png`."""
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise ValueError(f"a mask of booleans of shape (H, W) is needed, got {mask.dtype} {mask.shape}")
+    _write(Image.fromarray(mask), Path(path))
+
+
+def _write(picture: Image.Image, path: Path) -> None:
     encoded = BytesIO()
-    Image.fromarray(to_uint8(image)).save(encoded, format="PNG")
+    picture.save(encoded, format="PNG")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:

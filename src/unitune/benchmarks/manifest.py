@@ -1,6 +1,7 @@
 """The one format of benchmarks: a folder with images and `edits.jsonl`, one line per edit; lines with the same image are one Example.
 
-A line holds `image` and `edit`, and may hold caption, kind, aligned, target, mask (paths inside the folder; white = may change), facts.
+A line holds `image` and `edit`, and may hold caption, kind, aligned, target, mask (paths inside the folder; white = may change), facts,
+and which of them the edit must make appear and which must stay.
 """
 
 import json
@@ -14,7 +15,7 @@ from unitune import images
 from unitune.types import Example, Refused, Request
 
 log = logging.getLogger(__name__)
-FIELDS = {"image", "edit", "caption", "kind", "aligned", "target", "mask", "facts", "imagic"}
+FIELDS = {"image", "edit", "caption", "kind", "aligned", "target", "mask", "facts", "appear", "stay", "imagic"}
 
 
 @dataclass(frozen=True)

@@ -1,36 +1,122 @@
-"""Writes scenes edits as a benchmark folder: base images, exact targets, exact masks, facts for the judge."""
+"""The benchmark `scenes`: edits of held-out scenes drawn by a seed, as a folder with base images, exact targets, exact masks and facts for a judge.
 
+The same seed and size give the same bytes (with the same versions of Pillow and numpy); another seed makes a fresh private copy.
+"""
+
+import filecmp
+import hashlib
 import json
-from collections.abc import Sequence
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from unitune import images
-from unitune.scenes import Scene, caption, render
+from unitune.scenes import Scene, caption, render, sprites, vocabulary
 from unitune.scenes.edits import SceneEdit
+from unitune.scenes.scene import NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out
+from unitune.scenes.suite import generate
+from unitune.types import Refused
+
+log = logging.getLogger(__name__)
+
+README = """# Scenes: edits whose right answers are known
+
+{edits} edit prompts for {images} base images: ten kinds of edit (replace, add, remove, recolour, restyle, background, time, move, count, two of these at
+once), half of them aligned with the base image. Seed {seed}, {per_type} of each kind; made by
+
+    python run.py --config-name scenes seed={seed} per_type={per_type} folder=FOLDER
+
+which gives the same bytes again, and fresh ones for another seed. `edits.jsonl` has a line for each edit: base image and its caption, edit prompt (it
+describes the result), kind, aligned or not, exact target, exact mask (white may change; outside it base and target are the same pixels), and the facts
+that a judge must find: those that must appear, those that must stay, and both together. All scenes, before and after, are compositions of noun, place
+and style that pretraining never sees; `held_out.txt` lists them all. `benchmark.json` holds the sha256 of every file.
+
+Licence: the objects are glyphs of Noto Color Emoji (SIL Open Font License 1.1, text in the package's `assets/sprites/OFL.txt`), and so these pictures are
+under that licence too; the rest is under the Apache License 2.0.
+"""
 
 
-def facts(scene: Scene) -> dict[str, object]:
-    """What a judge must find in a picture of the scene."""
-    return {"nouns": sorted(o.noun for o in scene.objects), "place": scene.place, "time": scene.time, "style": scene.style, "count": len(scene.objects)}
+def run(*, folder: Path, seed: int, per_type: int) -> None:
+    """Generate the benchmark of a seed with `per_type` edits of each kind and write it into a new folder."""
+    for name, value, least in (("seed", seed, 0), ("per_type", per_type, 1)):
+        if not isinstance(value, int) or value < least:
+            raise Refused(f"{name} must be a whole number of at least {least}, got {value!r}")
+    write(folder, generate(seed=seed, per_type=per_type), about={"seed": seed, "per_type": per_type})
 
 
-def write(folder: Path, edits: Sequence[SceneEdit]) -> None:
-    """Write edits of scenes; edits of an equal scene share its base image. The same edits give the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(folder: Path, edits: Sequence[SceneEdit], *, about: Mapping[str, object]) -> None:
+    """Write edits as a folder, whole or not at all; edits of an equal scene share its base image. `about` says in `benchmark.json` where they come from.
+
+    A folder that holds the same already is left as it is; Refused where it holds something else or cannot be written.
+    """
+    folder = Path(folder)
+    work = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        work.mkdir(parents=True)
+        _fill(work, edits, about)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if other := _difference(work, folder):
+                raise Refused(f"{folder} exists and holds something else ({other}); name another folder, or remove it first")
+        else:
+            os.replace(work, folder)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be written ({error.strerror}); choose a folder that can, on a disk with room") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    log.info("%d edits of %d scenes in %s, %.1f MB", len(edits), len({edit.before for edit in edits}), folder, size / 1e6)
+
+
+def _fill(folder: Path, edits: Sequence[SceneEdit], about: Mapping[str, object]) -> None:
     names: dict[Scene, str] = {}
     lines = []
+    digits = max(3, len(str(len(edits) - 1)))
     for number, edit in enumerate(edits):
-        if edit.before not in names:
-            names[edit.before] = f"{'-'.join(o.noun for o in edit.before.objects)}-{edit.before.place}-{len(names)}.png"
-            images.save_png(images.from_uint8(render(edit.before)[0]), folder / names[edit.before])
-        target, mask = f"target-{number:03}.png", f"mask-{number:03}.png"
+        before = edit.before
+        if before not in names:
+            names[before] = "-".join([*dict.fromkeys(o.noun for o in before.objects), before.place, str(len(names))]) + ".png"
+            images.save_png(images.from_uint8(render(before)[0]), folder / names[before])
+        target, mask = f"target-{number:0{digits}}.png", f"mask-{number:0{digits}}.png"
         images.save_png(images.from_uint8(edit.target()), folder / target)
-        white = torch.from_numpy(edit.mask()).float()[None, None].expand(1, 3, -1, -1) * 2 - 1
-        images.save_png(white, folder / mask)
+        images.save_mask(edit.mask(), folder / mask)
         lines.append({
-            "image": names[edit.before], "edit": edit.prompt, "caption": caption(edit.before), "kind": edit.kind, "aligned": edit.aligned,
-            "target": target, "mask": mask, "facts": facts(edit.after),
+            "image": names[before], "edit": edit.prompt, "caption": caption(before), "kind": edit.kind, "aligned": edit.aligned,
+            "target": target, "mask": mask, "facts": edit.facts, "appear": edit.appear, "stay": edit.stay,
         })  # fmt: skip
-    (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    counts = {"edits": len(edits), "images": len(names)}
+    _text(folder / "edits.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    _text(folder / "held_out.txt", held_out_list())
+    _text(folder / "README.md", README.format(**{"seed": "SEED", "per_type": "N", **about, **counts}))
+    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+    _text(folder / "benchmark.json", json.dumps({**about, **counts, "world": world(), "files": files}, indent=1) + "\n")
+
+
+def _text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _difference(new: Path, old: Path) -> str:
+    """Name a file that two folders do not share; "" where they are equal."""
+    names = [sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [] for folder in (new, old)]
+    if names[0] != names[1]:
+        return min(set(names[0]) ^ set(names[1]))
+    _, different, unread = filecmp.cmpfiles(new, old, names[0], shallow=False)
+    return next(iter(sorted([*different, *unread])), "")
+
+
+def held_out_list() -> str:
+    """List the compositions that pretraining never sees, one a line after a header."""
+    lines = [f"{n} {p} {s}" for n in NOUN_LIST for p in PLACE_LIST for s in STYLE_LIST if held_out(n, p, s)]
+    return f"# {len(lines)} compositions that pretraining never sees: noun place style\n" + "".join(f"{line}\n" for line in lines)
+
+
+def world() -> str:
+    """Name the version of the world: a digest of its words and sprites."""
+    words = (vocabulary.NOUNS, vocabulary.PLACES, vocabulary.TIMES, vocabulary.STYLES, vocabulary.COLOURS, vocabulary.COUNTS, vocabulary.RELATIONS)
+    digest = hashlib.sha256(json.dumps(words).encode())
+    for noun in NOUN_LIST:
+        digest.update((sprites.BANK / f"{noun}.png").read_bytes())
+    return digest.hexdigest()[:16]

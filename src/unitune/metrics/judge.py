@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +13,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unitune.scenes.scene import MAX_OBJECTS
-from unitune.scenes.vocabulary import NOUNS, PLACES, STYLES, TIMES
+from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 from unitune.types import Edit, Refused
 
 SIZE = 64  # px
 CHUNK = 64  # pictures per forward pass
-VOCABULARY: Mapping[str, Sequence[str]] = {"nouns": tuple(NOUNS), "place": tuple(PLACES), "time": tuple(TIMES), "style": tuple(STYLES)}
+LISTS = ("nouns", "colours", "order")  # facts of several words
+VOCABULARY: Mapping[str, Sequence[str]] = {
+    "nouns": tuple(NOUNS),
+    "place": tuple(PLACES),
+    "time": tuple(TIMES),
+    "style": tuple(STYLES),
+    "colours": tuple(COLOURS),
+}
 
 
 def reduced(image: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 size size"]:
@@ -42,9 +51,11 @@ class Residual(nn.Module):
 
 
 class Judge(nn.Module):
-    """Logits of facts from pictures in [-1, 1]: `nouns` (multi-label), `place`, `time`, `style`, `count` (objects less one); about 0.7 M parameters.
+    """Logits of facts from pictures in [-1, 1]; about 0.7 M parameters.
 
-    Thin at 32 px and wide at 16 and 8 px, where a CPU trains fastest; the mean tells the place, the maximum tells that an object is somewhere.
+    `nouns` and `colours` (some object is painted so) are multi-label, `place`, `time`, `style`, `count` (objects less one) one of many; `side` tells for each
+    noun whether its object stands right of the middle. Thin at 32 px and wide at 16 and 8 px, where a CPU trains fastest; the mean tells the place, the maxima
+    of the left and the right half tell that an object is there.
     `card` holds what is known of its accuracy.
     """
 
@@ -56,12 +67,14 @@ class Judge(nn.Module):
             _conv(3, 24, 3, 2), nn.ReLU(), _conv(24, 32, 3), nn.ReLU(),
             Residual(32, 64, stride=2), Residual(64, 64, stride=1), Residual(64, 128, stride=2), Residual(128, 128, stride=1),
         )  # fmt: skip
-        self.heads = nn.ModuleDict({name: nn.Linear(256, n) for name, n in (*((k, len(v)) for k, v in self.vocabulary.items()), ("count", MAX_OBJECTS))})
+        widths = {**{name: len(words) for name, words in self.vocabulary.items()}, "side": len(self.vocabulary["nouns"]), "count": MAX_OBJECTS}
+        self.heads = nn.ModuleDict({name: nn.Linear(3 * 128, width) for name, width in widths.items()})
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Return the logits of every fact, (B, words) each."""
         x = self.trunk(reduced(image, SIZE))
-        features = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+        left, right = x.chunk(2, dim=3)
+        features = torch.cat([x.mean(dim=(2, 3)), left.amax(dim=(2, 3)), right.amax(dim=(2, 3))], dim=1)
         return {name: head(features) for name, head in self.heads.items()}
 
 
@@ -92,15 +105,22 @@ def load_judge(folder: str | Path) -> Judge:
 
 @torch.no_grad()
 def read_facts(judge: Judge, image: Float[Tensor, "B 3 H W"]) -> list[dict[str, object]]:
-    """Return what the judge sees in each picture: {"nouns": set, "place": str, "time": str, "style": str, "count": int}; put it in eval mode first."""
+    """Return what the judge sees in each picture: {"nouns": set, "colours": set, "place": str, "time": str, "style": str, "count": int, "right": dict}.
+
+    `right` is a logit per noun: how surely it stands right of the middle. Put the judge in eval mode first.
+    """
     device = next(judge.parameters()).device
     seen: list[dict[str, object]] = []
     for chunk in image.split(CHUNK):
         logits = {name: value.cpu() for name, value in judge(chunk.to(device).float()).items()}
         for row in range(len(chunk)):
-            nouns = {noun for noun, logit in zip(judge.vocabulary["nouns"], logits["nouns"][row].tolist(), strict=True) if logit > 0}
+            present = {
+                name: {word for word, logit in zip(judge.vocabulary[name], logits[name][row].tolist(), strict=True) if logit > 0}
+                for name in ("nouns", "colours")
+            }
             best = {name: judge.vocabulary[name][int(logits[name][row].argmax())] for name in ("place", "time", "style")}
-            seen.append({"nouns": nouns, **best, "count": int(logits["count"][row].argmax()) + 1})
+            right = dict(zip(judge.vocabulary["nouns"], logits["side"][row].tolist(), strict=True))
+            seen.append({**present, **best, "count": int(logits["count"][row].argmax()) + 1, "right": right})
     return seen
 
 
@@ -125,19 +145,24 @@ class EditSuccess:
         for edit in wanted:
             self._check(edit.request.facts)
         seen = iter(read_facts(self.judge, torch.cat([reduced(e.image, SIZE) for e in wanted])) if wanted else [])
-        return [float(_found(e.request.facts, next(seen))) if e.request.facts else float("nan") for e in edits]
+        return [float(found(e.request.facts, next(seen))) if e.request.facts else float("nan") for e in edits]
 
     def _check(self, facts: Mapping[str, object]) -> None:
-        allowed: dict[str, Sequence[object]] = {**self.judge.vocabulary, "count": range(1, MAX_OBJECTS + 1)}
+        known: dict[str, Sequence[object]] = {**self.judge.vocabulary, "count": range(1, MAX_OBJECTS + 1)}
+        allowed = {**known, "order": known["nouns"]}
         for name, value in facts.items():
             if name not in allowed:
                 raise Refused(f"unknown fact {name!r} in a request; the judge reads: {', '.join(allowed)}")
-            if name == "nouns" and (isinstance(value, str) or not isinstance(value, Sequence)):
-                raise Refused(f"fact nouns={value!r} is not a list; write e.g. nouns: [cat, dog]")
-            for word in value if name == "nouns" else [value]:  # type: ignore[union-attr]
+            if name in LISTS and (isinstance(value, str) or not isinstance(value, Sequence)):
+                raise Refused(f"fact {name}={value!r} is not a list; write e.g. {name}: [{allowed[name][0]}, {allowed[name][1]}]")
+            for word in value if name in LISTS else [value]:  # type: ignore[union-attr]
                 if word not in allowed[name]:
                     raise Refused(f"unknown {name} {word!r} in a request's facts; the judge knows: {', '.join(map(str, allowed[name]))}")
 
 
-def _found(facts: Mapping[str, object], seen: Mapping[str, object]) -> bool:
-    return all(set(value) <= seen["nouns"] if name == "nouns" else seen[name] == value for name, value in facts.items())  # type: ignore
+def found(facts: Mapping[str, object], seen: Mapping[str, Any]) -> bool:
+    """Say whether all facts are among those seen; `order` lists nouns from left to right."""
+    sides = [seen["right"][noun] for noun in facts.get("order", ())]  # type: ignore[attr-defined]
+    if any(a >= b for a, b in pairwise(sides)):
+        return False
+    return all(set(value) <= seen[name] if name in ("nouns", "colours") else seen[name] == value for name, value in facts.items() if name != "order")  # type: ignore

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from unitune.scenes import Scene, random_scene, render
+from unitune.scenes import Object, Scene, random_scene, render
 from unitune.scenes.caption import training_caption
-from unitune.scenes.vocabulary import NOUNS, PLACES, STYLES, TIMES
+from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 
-NOUN, PLACE, TIME, STYLE = ({word: k for k, word in enumerate(words)} for words in (NOUNS, PLACES, TIMES, STYLES))
+NOUN, PLACE, TIME, STYLE, COLOUR = ({word: k for k, word in enumerate(words)} for words in (NOUNS, PLACES, TIMES, STYLES, COLOURS))
+MIDDLE = 0.08  # share of the width from the middle within which an object stands neither left nor right
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,29 @@ class Batch:
     time: Tensor
     style: Tensor
     count: Tensor  # (B,) int, objects less one
+    colours: Tensor  # (B, nouns, colours) float, 1 where an object is painted
+    side: Tensor  # (B, nouns) float: 0 left of the middle, 1 right of it, -1 absent, in the middle or several
 
 
 def facts(scenes: list[Scene]) -> dict[str, Tensor]:
     """Turn scenes into the tensors of a Batch."""
-    nouns = torch.zeros(len(scenes), len(NOUN))
+    nouns, colours = torch.zeros(len(scenes), len(NOUN)), torch.zeros(len(scenes), len(NOUN), len(COLOUR))
+    side = torch.full((len(scenes), len(NOUN)), -1.0)
     for row, scene in enumerate(scenes):
         nouns[row, [NOUN[o.noun] for o in scene.objects]] = 1
+        for thing in scene.objects:
+            if thing.colour:
+                colours[row, NOUN[thing.noun], COLOUR[thing.colour]] = 1
+            if sided(thing, scene):
+                side[row, NOUN[thing.noun]] = float(thing.x > 0.5)
     pick = {"place": PLACE, "time": TIME, "style": STYLE}
     labels = {name: torch.tensor([index[getattr(s, name)] for s in scenes]) for name, index in pick.items()}
-    return {"nouns": nouns, **labels, "count": torch.tensor([len(s.objects) - 1 for s in scenes])}
+    return {"nouns": nouns, **labels, "count": torch.tensor([len(s.objects) - 1 for s in scenes]), "colours": colours, "side": side}
+
+
+def sided(thing: Object, scene: Scene) -> bool:
+    """Say whether the object is the only one of its kind and clearly left or right."""
+    return abs(thing.x - 0.5) > MIDDLE and sum(o.noun == thing.noun for o in scene.objects) == 1
 
 
 class SceneBatches(IterableDataset[Batch]):

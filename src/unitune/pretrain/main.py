@@ -5,31 +5,39 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler
 
 from unitune import machine
-from unitune.pretrain import card, networks
+from unitune.pretrain import networks
+from unitune.pretrain.card import write as card
 from unitune.pretrain.scoring import ClipTask, JudgeTask
 from unitune.pretrain.tasks import DenoiseTask, Task, TextTask
-from unitune.pretrain.train import Phase, train
+from unitune.pretrain.train import Phase, Watch, train
+from unitune.pretrain.warm import warm_start
+from unitune.pretrain.watch import watch
 from unitune.types import Refused
 
 log = logging.getLogger(__name__)
-PARTS = ("text", "base", "sr256", "clip", "judge")
+PARTS = ("text", "base", "sr256", "clip", "clip2", "judge")
+STARTS = ("fresh", "shipped")
 POCKET = Path(__file__).parent.parent / "assets" / "pocket"
 
 
-def run(part: str, *, parts: Mapping[str, Mapping], minutes: float, folder: Path, text_encoder: Path, seed: int, device: str, workers: int) -> None:
+def run(part: str, *, parts: Mapping[str, Mapping], start: str, minutes: float, folder: Path, text_encoder: Path, seed: int, device: str, workers: int) -> None:
     """Train one of PARTS as `parts` says; or "assemble" what was trained into the package; or measure that and write its "card"."""
     if part == "assemble":
         assemble(folder, POCKET, machine_name=cpu_name())
     elif part == "card":
-        card.write(POCKET, count=48, weight=4.0, seed=seed)
+        card.write(POCKET, count=512, weight=4.0, seed=seed)
     elif part in PARTS:
-        train_part(part, **parts[part], minutes=minutes, folder=folder, text_encoder=text_encoder, seed=seed, device=device, workers=workers)
+        if start not in STARTS:
+            raise Refused(f"start must be one of {', '.join(STARTS)}; got {start!r}")
+        options = {"start": start, "minutes": minutes, "folder": folder, "text_encoder": text_encoder, "device": device, "workers": workers}
+        train_part(part, **{"seed": seed, **parts[part]}, **options)
     else:
         raise Refused(f"part must be one of {', '.join(PARTS)}, assemble or card; got {part!r}")
 
@@ -40,6 +48,7 @@ def train_part(
     lr: float,
     ema_decay: float,
     phases: Sequence[Mapping[str, int]],
+    start: str,
     minutes: float,
     folder: Path,
     text_encoder: Path,
@@ -47,13 +56,24 @@ def train_part(
     device: str,
     workers: int,
 ) -> None:
-    """Train a part for so many minutes, from its last checkpoint on; `text_encoder` is the exported folder of part "text"."""
+    """Train a part for so many minutes, from its last checkpoint on; `text_encoder` is the exported folder of part "text".
+
+    Without a checkpoint it starts from `fresh` weights or from the `shipped` ones.
+    """
     if part != "text" and not (text_encoder / "tokenizer").is_dir():
         raise Refused(f"part {part} needs the text part first, and {text_encoder} has no tokenizer: run part=text")
     torch.manual_seed(seed)
     task = _task(part, machine.device(device), text_encoder)
     log.info("%s: %.2f M parameters", part, sum(p.numel() for p in task.network.parameters()) / 1e6)
-    train(task, [Phase(**phase) for phase in phases], folder / part, lr=lr, seed=seed, ema_decay=ema_decay, minutes=minutes, workers=workers)
+    before = warm_start(task.network, part, POCKET, task.tokenizer) if start == "shipped" and not (folder / part / "checkpoint.pt").exists() else {}
+    options = {"lr": lr, "seed": seed, "ema_decay": ema_decay, "minutes": minutes, "workers": workers}
+    eye = partial(look, task, folder=folder / part, judge=folder / "judge" / "export") if isinstance(task, DenoiseTask) else None
+    train(task, [Phase(**phase) for phase in phases], folder / part, before=before, watch=Watch(eye) if eye else None, **options)
+
+
+def look(task: DenoiseTask, done: dict, resolution: int, *, folder: Path, judge: Path) -> None:
+    """Watch a diffusion stage."""
+    watch(task, done, folder=folder, resolution=resolution, judge=judge)
 
 
 def _task(part: str, device: torch.device, text: Path) -> Task:
@@ -63,11 +83,11 @@ def _task(part: str, device: torch.device, text: Path) -> Task:
         return DenoiseTask(device, network=networks.base_unet(), text_folder=text, low_resolution=False)
     if part == "sr256":
         return DenoiseTask(device, network=networks.sr_unet(), text_folder=text, low_resolution=True)
-    return ClipTask(device, text_folder=text) if part == "clip" else JudgeTask(device)
+    return JudgeTask(device) if part == "judge" else ClipTask(device, text_folder=text)
 
 
 def assemble(trained: Path, pocket: Path, *, machine_name: str) -> None:
-    """Copy exported parts into the folder of the pocket models: `base` and `sr256` as stock IF pipelines read them, `clip`, `judge`, `words.json`."""
+    """Copy exported parts into the folder of the pocket models: `base` and `sr256` as stock IF pipelines read them, `clip`, `clip2`, `judge`, `words.json`."""
     for stage, cap, pipeline in (("base", 1.5, "IFPipeline"), ("sr256", 1.0, "IFSuperResolutionPipeline")):
         out = pocket / stage
         shutil.rmtree(out, ignore_errors=True)
@@ -82,14 +102,23 @@ def assemble(trained: Path, pocket: Path, *, machine_name: str) -> None:
             DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(out / "image_noising_scheduler")
             parts |= {"text_encoder": [None, None], "tokenizer": [None, None], "image_noising_scheduler": ["diffusers", "DDPMScheduler"]}
         (out / "model_index.json").write_text(json.dumps(parts | absent, indent=2) + "\n")
-    for part in ("clip", "judge"):
+    for part in ("clip", "clip2", "judge"):
         if (trained / part / "export").is_dir():
             shutil.rmtree(pocket / part, ignore_errors=True)
             shutil.copytree(trained / part / "export", pocket / part)
-    files = {part: trained / part / "checkpoint.pt" for part in PARTS}
-    done = {part: torch.load(file, weights_only=True)["done"] | {"machine": machine_name} for part, file in files.items() if file.exists()}
+    done = {part: {"machine": machine_name, **found} for part in PARTS if (found := _done(trained / part))}
     (pocket / "training.json").write_text(json.dumps(done, indent=2) + "\n")
+    seen = {part: file.read_text().splitlines() for part in PARTS if (file := trained / part / "curve.jsonl").exists()}
+    curves = [{"part": part, **json.loads(line)} for part, lines in seen.items() for line in lines]
+    (pocket / "training_curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curves))
     (pocket / "words.json").write_text(json.dumps(networks.vocabulary()) + "\n")
+
+
+def _done(folder: Path) -> dict:
+    """Return steps, samples and minutes of a trained part: `done.json` where another machine trained it, else its checkpoint's; empty where there is none."""
+    if (folder / "done.json").exists():
+        return json.loads((folder / "done.json").read_text())
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["done"] if (folder / "checkpoint.pt").exists() else {}
 
 
 def cpu_name() -> str:

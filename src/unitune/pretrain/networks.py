@@ -1,20 +1,25 @@
 """The shapes of the pocket models: DeepFloyd IF's architecture, few and wide at low resolution because that is what a CPU trains fastest."""
 
+from typing import Any
+
+import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from unitune.scenes.vocabulary import COUNTS, NOUNS, PLACES, STYLES, TIMES, article, plural
+from unitune.scenes.vocabulary import COLOURS, COUNTS, NOUNS, PLACES, RELATIONS, STYLES, TIMES, plural
 
 TEXT_WIDTH = 128
+SHORTCUT_SCALE = 2**0.5  # by which the super-resolution UNet's blocks divide the sum of body and shortcut, as in IF-II
+LOUD = 4.0  # constant channels beside a picture in [-1, 1]
 TEXT_LENGTH = 77  # tokens; stock IF pads every caption to this and gives the UNet no mask
 
 
 def vocabulary() -> list[str]:
     """Return every word that a caption of the scenes world can hold, in a fixed order."""
-    phrases = [*NOUNS, *COUNTS.values(), *(plural(n) for n in NOUNS), "and", "of"]
-    phrases += [w for _, others in NOUNS.values() for w in others] + [article(n) for n in ("cat", "apple")]
+    nouns = [*NOUNS, *(word for _, others in NOUNS.values() for word in others)]
+    phrases = [*nouns, *map(plural, nouns), *COUNTS.values(), *COLOURS, "a", "an", "and", "with", "scene"]
     phrases += [p for group in (PLACES, TIMES) for options in group.values() for p in options]
-    phrases += [p for before, after in STYLES.values() for p in (*before, *after)]
+    phrases += [p for sides in (*STYLES.values(), *RELATIONS.values()) for options in sides for p in options]
     words = {word.strip(",") for phrase in phrases for word in phrase.lower().split()}
     return sorted(words - {""})
 
@@ -58,10 +63,43 @@ def base_unet() -> UNet2DConditionModel:
 
 def sr_unet() -> UNet2DConditionModel:
     """Build the 64->256 px UNet, 3.9 M parameters: noisy picture and noised low-resolution picture in, `class_labels` the noise level as in IF-II."""
-    return _unet(
-        channels=(16, 48, 96, 128), attention="rrra", norm_groups=8, sample_size=256, in_channels=6, class_embed_type="timestep", only_cross_attention=True,
-        resnet_skip_time_act=True, resnet_out_scale_factor=2**0.5, mid_block_scale_factor=2**0.5,
+    unet = _unet(
+        channels=(16, 48, 96, 128), attention="rrra", norm_groups=2, sample_size=256, in_channels=6, class_embed_type="timestep", only_cross_attention=True,
+        resnet_skip_time_act=True, resnet_out_scale_factor=SHORTCUT_SCALE, mid_block_scale_factor=SHORTCUT_SCALE,
     )  # fmt: skip
+    start_as_copy(unet)
+    return unet
+
+
+@torch.no_grad()
+def start_as_copy(unet: UNet2DConditionModel) -> None:
+    """Set first weights with which the network answers v = -(its low-resolution picture), so that training begins at the upsampled picture, not at noise.
+
+    The picture travels conv_in -> last skip connection -> conv_out. Channels come in pairs +c, -c: their mean is 0, so a norm group only scales them, and
+    SiLU(c) - SiLU(-c) = c. A constant pair of LOUD in each group makes that scale nearly the same for every picture.
+    """
+    net: Any = unet
+    first, last, out = net.conv_in, net.up_blocks[-1].resnets[-1], net.conv_out
+    half = first.out_channels // 2  # one norm group; the pairs of the low-resolution picture lie in the first, those of the noisy one in the second
+    first.weight.zero_()
+    first.bias.zero_()
+    for group, source in ((0, 3), (half, 0)):
+        for colour in range(3):
+            first.weight[group + 2 * colour, source + colour, 1, 1] = 1
+            first.weight[group + 2 * colour + 1, source + colour, 1, 1] = -1
+        first.bias[group + 6], first.bias[group + 7] = LOUD, -LOUD
+    last.conv2.weight.mul_(0.1)
+    last.conv2.bias.zero_()
+    last.conv_shortcut.weight.mul_(0.1)
+    last.conv_shortcut.bias.zero_()
+    skip = last.conv_shortcut.weight[:, -first.out_channels :, 0, 0]
+    skip.copy_(torch.eye(first.out_channels) * SHORTCUT_SCALE)
+    scale = (2 * LOUD**2 / half) ** 0.5  # what the last norm divides by
+    out.weight.mul_(0.1)
+    out.bias.zero_()
+    for colour in range(3):
+        out.weight[colour] = 0
+        out.weight[colour, 2 * colour, 1, 1], out.weight[colour, 2 * colour + 1, 1, 1] = -scale, scale
 
 
 def scheduler(*, sample_max_value: float) -> DDPMScheduler:

@@ -14,10 +14,10 @@ from transformers import T5Tokenizer
 from unitune.metrics.clip import Clip, build_clip, image_features, save_clip, text_features, tokens
 from unitune.metrics.judge import Judge, save_judge
 from unitune.pretrain import networks
-from unitune.pretrain.data import Batch, SceneBatches
+from unitune.pretrain.data import STYLE, Batch, SceneBatches
 from unitune.pretrain.tasks import fact_loss, pixels
 from unitune.scenes import Scene, caption, random_scene, render
-from unitune.scenes.vocabulary import NOUNS, PLACES, article
+from unitune.scenes.vocabulary import COLOURFUL, NOUNS, PLACES, article
 
 RECENT = 8  # batches from which the statistics of batch normalisation are taken anew at an export
 
@@ -46,11 +46,12 @@ class JudgeTask:
     """The judge learns the facts of lightly damaged renders."""
 
     size = 64
+    tokenizer = None
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.network = Judge().to(device)
-        self.generator = torch.Generator(device).manual_seed(0)
+        self.generator = torch.Generator(device)
         self.recent: deque[Tensor] = deque(maxlen=RECENT)
 
     def loss(self, batch: Batch, resolution: int) -> Tensor:
@@ -75,8 +76,10 @@ class ClipTask:
 
     def __init__(self, device: torch.device, *, text_folder: Path) -> None:
         self.device = device
-        self.clip = build_clip(T5Tokenizer.from_pretrained(text_folder / "tokenizer"))
+        self.tokenizer = T5Tokenizer.from_pretrained(text_folder / "tokenizer")
+        self.clip = build_clip(self.tokenizer)
         self.network = self.clip.network.to(device)
+        self.generator = torch.Generator(device)
         self.words = set(networks.vocabulary())
         self.recent: deque[Tensor] = deque(maxlen=RECENT)
 
@@ -109,12 +112,14 @@ class ClipTask:
 def evaluate_judge(network: Judge, *, count: int, seed: int) -> dict[str, float]:
     """Measure the judge on `count` clean renders of compositions it never saw: shares of right answers by fact.
 
-    `nouns_exact` asks for the whole set of nouns; `noun_single` only whether the one object of one-object scenes is seen.
+    `nouns_exact` asks for the whole set of nouns; `noun_single` only whether the one object of one-object scenes is seen; `colours` for the whole set of
+    colours of coloured styles; `side` whether an object that stands clearly left or right is told to.
     """
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
-    right: dict[str, list[Tensor]] = {name: [] for name in ("nouns_exact", "noun_single", "place", "time", "style", "count")}
+    right: dict[str, list[Tensor]] = {name: [] for name in ("nouns_exact", "noun_single", "colours", "side", "place", "time", "style", "count")}
+    colourful = torch.tensor([STYLE[style] for style in COLOURFUL])
     stream = SceneBatches(seed=seed, batch_size=min(64, count), size=64, held_out=True)
     for k in range(-(-count // stream.batch_size)):
         batch = stream.batch(k)
@@ -122,6 +127,8 @@ def evaluate_judge(network: Judge, *, count: int, seed: int) -> dict[str, float]
         logits = {name: value.cpu() for name, value in network(pixels(batch.image, device)).items()}
         found, there = logits["nouns"] > 0, batch.nouns > 0
         right["nouns_exact"].append((found == there).all(dim=1))
+        right["colours"].append(((logits["colours"] > 0) == (batch.colours.amax(dim=1) > 0)).all(dim=1)[torch.isin(batch.style, colourful)])
+        right["side"].append(((logits["side"] > 0) == (batch.side > 0))[batch.side >= 0])
         right["noun_single"].append((found & there).any(dim=1)[batch.count == 0])
         for name in ("place", "time", "style", "count"):
             right[name].append(logits[name].argmax(dim=1) == getattr(batch, name))
@@ -146,7 +153,7 @@ def evaluate_clip(clip: Clip, *, count: int, seed: int, choices: int = 16) -> di
     pictures, texts = (x.unflatten(0, (-1, choices)) for x in (image_features(clip, _pictures(scenes)), text_features(clip, captions)))
     chosen = [captions[k // choices * choices + int(pick)] for k, pick in enumerate((pictures @ texts.mT).argmax(dim=2).flatten())]
     nouns = text_features(clip, [f"{article(n)} {n} {phrases[0]}" for n in NOUNS for phrases in PLACES.values()]).unflatten(0, (len(NOUNS), -1)).mean(dim=1)
-    singles = [random_scene(rng, held_out=True, counts=(1.0, 0.0, 0.0)) for _ in range(count)]
+    singles = [random_scene(rng, held_out=True, counts=(1.0,)) for _ in range(count)]
     picks = (image_features(clip, _pictures(singles)) @ F.normalize(nouns, dim=-1).T).argmax(dim=1)
     names = list(NOUNS)
     return {

@@ -12,18 +12,23 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from unitune.diffusion.schedule import Schedule
 from unitune.pretrain import networks
-from unitune.pretrain.data import NOUN, PLACE, STYLE, TIME, Batch
+from unitune.pretrain.data import COLOUR, NOUN, PLACE, STYLE, TIME, Batch
+from unitune.scenes.scene import MAX_OBJECTS
 
 SNR_CAP = 5.0  # min-SNR weighting (arXiv 2303.09556)
 
 
 class Task(Protocol):
-    """A part to train: `network` holds the trained weights, `size` the pictures it reads."""
+    """A part to train: `network` holds the trained weights, `size` the pictures it reads, `generator` draws whatever its loss needs (reseeded every step)."""
 
     @property
     def network(self) -> nn.Module: ...  # noqa: D102
     @property
     def size(self) -> int | None: ...  # noqa: D102
+    @property
+    def tokenizer(self) -> T5Tokenizer | None: ...  # noqa: D102
+    @property
+    def generator(self) -> torch.Generator: ...  # noqa: D102
     def loss(self, batch: Batch, resolution: int) -> Tensor: ...  # noqa: D102
     def export(self, folder: Path) -> None: ...  # noqa: D102
 
@@ -34,11 +39,12 @@ def pixels(image: Tensor, device: torch.device) -> Tensor:
 
 
 class FactHeads(nn.Module):
-    """Linear heads that read the facts of a scene off a feature vector."""
+    """Linear heads that read the facts of a scene off a feature vector; `colours` tells which noun has which colour."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.nouns, self.place, self.time, self.style, self.count = (nn.Linear(width, n) for n in (len(NOUN), len(PLACE), len(TIME), len(STYLE), 3))
+        self.nouns, self.place, self.time, self.style = (nn.Linear(width, n) for n in (len(NOUN), len(PLACE), len(TIME), len(STYLE)))
+        self.count, self.colours, self.side = nn.Linear(width, MAX_OBJECTS), nn.Linear(width, len(NOUN) * len(COLOUR)), nn.Linear(width, len(NOUN))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return the logits of every fact."""
@@ -46,9 +52,15 @@ class FactHeads(nn.Module):
 
 
 def fact_loss(logits: dict[str, Tensor], batch: Batch) -> Tensor:
-    """Sum the cross entropies of all facts."""
+    """Sum the cross entropies of all facts; `colours` are told by noun or, by a judge with fewer logits, for the picture as a whole."""
     device = logits["nouns"].device
-    loss = 20 * F.binary_cross_entropy_with_logits(logits["nouns"], batch.nouns.to(device))
+    binary = F.binary_cross_entropy_with_logits
+    by_noun = logits["colours"].shape[1] > batch.colours.shape[2]
+    colours = (batch.colours.flatten(1) if by_noun else batch.colours.amax(dim=1)).to(device)
+    side, known = batch.side.to(device), batch.side.to(device) >= 0
+    loss = 20 * binary(logits["nouns"], batch.nouns.to(device)) + (20 if by_noun else 1) * binary(logits["colours"], colours)
+    if known.any():
+        loss = loss + 0.5 * binary(logits["side"][known], side[known])
     return loss + sum(F.cross_entropy(logits[name], getattr(batch, name).to(device)) for name in ("place", "time", "style", "count"))
 
 
@@ -58,7 +70,7 @@ class TextTask:
     size = None
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.generator = device, torch.Generator(device)
         self.tokenizer = networks.tokenizer()
         encoder = networks.text_encoder(len(self.tokenizer))
         self.network = nn.ModuleDict({"encoder": encoder, "heads": FactHeads(networks.TEXT_WIDTH)}).to(device)
@@ -93,7 +105,7 @@ class DenoiseTask:
         encoder: Any = T5EncoderModel.from_pretrained(text_folder / "text_encoder")
         self.encoder = encoder.requires_grad_(False).to(device)
         self.schedule = Schedule.cosine()
-        self.generator = torch.Generator(device).manual_seed(0)
+        self.generator = torch.Generator(device)
 
     def embed(self, captions: tuple[str, ...]) -> Tensor:
         """Encode captions as stock IF does: padded to 77 tokens, the mask inside T5 only."""
@@ -102,31 +114,37 @@ class DenoiseTask:
         with torch.no_grad():
             return self.encoder(tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device))[0]
 
-    def loss(self, batch: Batch, resolution: int) -> Tensor:
-        """Min-SNR weighted error of v at a uniform time."""
+    def output(self, x: Tensor, t: Tensor, text: Tensor, level: Tensor | None = None) -> Tensor:
+        """Run the network in bfloat16: v, float32."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            out = self.network(x.to(self.device).contiguous(memory_format=torch.channels_last), t.to(self.device), text.to(self.device), class_labels=level)
+        return out.sample[:, :3].float().to(x.device)
+
+    def error(self, batch: Batch, resolution: int, *, t: Tensor, noise: torch.Generator) -> Tensor:
+        """Return each picture's mean squared error of v at level t, (B,)."""
         assert batch.image is not None
-        x_0 = pixels(batch.image, self.device)
-        extra = {}
+        x_0, low, level = pixels(batch.image, self.device), None, None
         if self.low_resolution:
             low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), x_0.shape[-2:], mode="bilinear", align_corners=True)
-            x_0, low = self._crop(x_0, low, resolution)
-            level = torch.randint(self.schedule.T, (len(x_0),), generator=self.generator, device=self.device)
-            extra = {"class_labels": level}
+            x_0, low = self._crop(x_0, low, resolution, noise)
+            level = torch.randint(self.schedule.T, (len(x_0),), generator=noise, device=self.device)
         elif x_0.shape[-1] != resolution:
             x_0 = F.interpolate(x_0, (resolution, resolution), mode="area")
-        t = torch.randint(self.schedule.T, (len(x_0),), generator=self.generator, device=self.device)
-        eps = torch.randn(x_0.shape, generator=self.generator, device=self.device)
+        eps = torch.randn(x_0.shape, generator=noise, device=self.device)
         x_t = self.schedule.add_noise(x_0, eps, t)
-        if self.low_resolution:
-            x_t = torch.cat([x_t, self.schedule.add_noise(low, torch.randn(low.shape, generator=self.generator, device=self.device), level)], dim=1)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            out = self.network(x_t.contiguous(memory_format=torch.channels_last), t, self.embed(batch.captions), **extra).sample
-        error = (out[:, :3].float() - self.schedule.v(x_0, eps, t)).square().mean(dim=(1, 2, 3))
+        if low is not None and level is not None:
+            x_t = torch.cat([x_t, self.schedule.add_noise(low, torch.randn(low.shape, generator=noise, device=self.device), level)], dim=1)
+        return (self.output(x_t, t, self.embed(batch.captions), level) - self.schedule.v(x_0, eps, t)).square().mean(dim=(1, 2, 3))
+
+    def loss(self, batch: Batch, resolution: int) -> Tensor:
+        """Min-SNR weighted error of v at a uniform time."""
+        t = torch.randint(self.schedule.T, (len(batch.captions),), generator=self.generator, device=self.device)
+        error = self.error(batch, resolution, t=t, noise=self.generator)
         snr = self.schedule.snr(t).to(error)
         return (error * snr.clamp(max=SNR_CAP) / (snr + 1)).mean()
 
-    def _crop(self, x_0: Tensor, low: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        corners = torch.randint(x_0.shape[-1] - side + 1, (len(x_0), 2), generator=self.generator, device=self.device).tolist()
+    def _crop(self, x_0: Tensor, low: Tensor, side: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        corners = torch.randint(x_0.shape[-1] - side + 1, (len(x_0), 2), generator=noise, device=self.device).tolist()
         cut = [(x[:, i : i + side, j : j + side], y[:, i : i + side, j : j + side]) for x, y, (i, j) in zip(x_0, low, corners, strict=True)]
         return torch.stack([x for x, _ in cut]), torch.stack([y for _, y in cut])
 

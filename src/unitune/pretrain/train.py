@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from unitune.pretrain.muon import MuonAndAdamW
 from unitune.pretrain.tasks import Task
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to do with the mean weights every so many minutes: `look(done, resolution)`."""
+
+    look: Callable[[dict, int], None]
+    minutes: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,17 @@ def _save(state: dict, file: Path) -> None:
 
 
 def train(
-    task: Task, phases: list[Phase], folder: Path, *, lr: float, seed: int, ema_decay: float, minutes: float, workers: int, checkpoint_minutes: float = 3.0
-) -> dict:
-    """Train until the phases or the minutes of this call end; `folder` holds `checkpoint.pt` and `export/`. Return {step, samples, minutes}."""
+    task: Task, phases: list[Phase], folder: Path, *,
+    before: dict, lr: float, seed: int, ema_decay: float, minutes: float, workers: int, checkpoint_minutes: float = 3.0, watch: Watch | None = None,
+) -> dict:  # fmt: skip
+    """Train until the phases or the minutes of this call end; `folder` holds `checkpoint.pt` and `export/`. Return {step, samples, minutes, before}.
+
+    `before` is kept: what is known of an earlier training of the weights that the task came with. `watch` looks at the mean weights every `watch.minutes`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = MuonAndAdamW(task.network, lr=lr)
     ema = EMAModel(task.network.parameters(), decay=ema_decay, use_ema_warmup=False, min_decay=0.0)
-    done = {"step": 0, "samples": 0, "minutes": 0.0}
+    done = {"step": 0, "samples": 0, "minutes": 0.0, "before": before}
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -57,15 +70,23 @@ def train(
         done = state["done"]
         log.info("%s: resumed at step %d (%d samples)", folder.name, done["step"], done["samples"])
 
-    def save() -> None:
+    began = saved = said = watched = time.monotonic()
+
+    def save(resolution: int) -> None:
+        nonlocal watched
         _save({"network": task.network.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "done": done}, checkpoint)
+        buffers = {name: value.clone() for name, value in task.network.named_buffers()}  # an export may measure statistics anew
         ema.store(task.network.parameters())
         ema.copy_to(task.network.parameters())
         task.export(folder / "export")
+        if watch is not None and time.monotonic() - watched > 60 * watch.minutes:
+            watch.look(done, resolution)
+            watched = time.monotonic()
         ema.restore(task.network.parameters())
+        for name, value in task.network.named_buffers():
+            value.copy_(buffers[name])
 
-    began = saved = said = time.monotonic()
-    before = done["minutes"]
+    earlier = done["minutes"]
     running, first = 0.0, 0
     for phase in phases:
         last = first + phase.steps
@@ -73,6 +94,7 @@ def train(
             stream = SceneBatches(seed=seed, batch_size=phase.batch_size, size=task.size, first=done["step"])
             for batch in loader(stream, workers=workers):
                 optimizer.set_lr(lr * min(1.0, (done["step"] + 1) / 200))
+                task.generator.manual_seed(done["step"])  # so that a resumed run draws what an uninterrupted one draws
                 loss = task.loss(batch, phase.resolution)
                 loss.backward()
                 optimizer.step()
@@ -82,7 +104,7 @@ def train(
                     raise FloatingPointError(f"the loss is NaN at step {done['step']} (lr {lr:g}); the last checkpoint is {checkpoint}")
                 running = value if running == 0 else 0.98 * running + 0.02 * value
                 now = time.monotonic()
-                done = {"step": done["step"] + 1, "samples": done["samples"] + phase.batch_size, "minutes": before + (now - began) / 60}
+                done |= {"step": done["step"] + 1, "samples": done["samples"] + phase.batch_size, "minutes": earlier + (now - began) / 60}
                 if now - said > 60:
                     rate = done["samples"] / max(1e-9, 60 * done["minutes"])
                     where = f"{folder.name}: {phase.resolution} px, step {done['step']} of {last}"
@@ -90,7 +112,7 @@ def train(
                     said = now
                 over = now - began > 60 * minutes or done["step"] >= last
                 if now - saved > 60 * checkpoint_minutes or over:
-                    save()
+                    save(phase.resolution)
                     saved = time.monotonic()
                 if over:
                     break

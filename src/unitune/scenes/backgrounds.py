@@ -30,7 +30,7 @@ def _tinted(colour: Colour, time: str) -> Colour:
 def _gradient(canvas: Image.Image, top: Colour, bottom: Colour, y_0: int, y_1: int, x_0: int = 0, x_1: int = SIDE) -> None:
     u = np.arange(y_1 - y_0)[:, None] / max(1, y_1 - y_0)
     column = (np.array(top) + (np.array(bottom) - np.array(top)) * u).astype(np.uint8)
-    canvas.paste(Image.fromarray(np.repeat(column[:, None], x_1 - x_0, axis=1)), (x_0, y_0))
+    canvas.paste(Image.fromarray(column[:, None]).resize((x_1 - x_0, y_1 - y_0), Image.Resampling.NEAREST), (x_0, y_0))
 
 
 def _sky(canvas: Image.Image, time: str, horizon: int, rng: Rng) -> None:
@@ -139,6 +139,35 @@ def _underwater(canvas: Image.Image, time: str, rng: Rng) -> None:
         draw.ellipse([x - r, y - r, x + r, y + r], outline=_tinted((206, 240, 250), time), width=2)
 
 
+def _moon(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
+    horizon = int(rng.integers(128, 146))
+    _gradient(canvas, (4, 4, 10), {"day": (20, 20, 34), "sunset": (70, 30, 40), "night": (4, 4, 16)}[time], 0, horizon)
+    for x, y in zip(rng.integers(0, SIDE, 40), rng.integers(0, horizon, 40), strict=True):
+        draw.point([x, y], fill=(255, 255, 255))
+    x = int(rng.integers(16, 180))
+    draw.ellipse([x, 20, x + 56, 76], fill=_tinted((60, 120, 220), time))  # the Earth
+    draw.ellipse([x + 10, 32, x + 34, 52], fill=_tinted((70, 160, 80), time))
+    draw.ellipse([x + 30, 50, x + 48, 66], fill=_tinted((70, 160, 80), time))
+    _ground(canvas, time, (150, 150, 156), (198, 198, 202), horizon)
+    for x, y, r in zip(rng.integers(-10, SIDE, 9), rng.integers(horizon + 8, SIDE, 9), rng.integers(7, 20, 9), strict=True):
+        draw.ellipse([x - r, y - r // 3, x + r, y + r // 3], fill=_tinted((118, 118, 126), time), outline=_tinted((222, 222, 226), time))
+
+
+def _stage(canvas: Image.Image, time: str, rng: Rng) -> None:
+    draw = ImageDraw.Draw(canvas)
+    floor = int(rng.integers(176, 192))
+    _gradient(canvas, _tinted((88, 30, 60), time), _tinted((128, 48, 78), time), 0, floor)
+    x, tilt = int(rng.integers(90, 166)), int(rng.integers(-40, 40))
+    draw.polygon([(x + tilt, 0), (x - 60, floor), (x + 60, floor)], fill=_tinted((206, 150, 140), time))  # a spotlight
+    for left, fold in ((0, int(rng.integers(16, 24))), (SIDE - 60, int(rng.integers(16, 24)))):
+        for k, start in enumerate(range(left, left + 60, fold)):
+            shade = _mix((150, 16, 28), (208, 34, 46), k % 2)
+            draw.rectangle([start, 0, min(start + fold, left + 60), floor], fill=_tinted(shade, time))
+    draw.rectangle([0, 0, SIDE, 22], fill=_tinted((176, 22, 36), time))
+    _gradient(canvas, _tinted((196, 140, 84), time), _tinted((140, 92, 52), time), floor, SIDE)
+
+
 DRAW: dict[str, Callable[[Image.Image, str, Rng], None]] = {
     "beach": _beach,
     "forest": _forest,
@@ -148,6 +177,8 @@ DRAW: dict[str, Callable[[Image.Image, str, Rng], None]] = {
     "meadow": _meadow,
     "room": _room,
     "underwater": _underwater,
+    "moon": _moon,
+    "stage": _stage,
 }
 
 

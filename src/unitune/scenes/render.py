@@ -12,6 +12,7 @@ from unitune.scenes.scene import Object, Scene
 
 SIDE = 256
 PIXEL = 8  # side of a block of the "pixel" style, px at 256
+HATCH = (np.add.outer(np.arange(SIDE), np.arange(SIDE)) % 8 < 3).astype(np.float64)
 
 
 def _grey(rgb: np.ndarray) -> np.ndarray:
@@ -23,7 +24,12 @@ def _plain(rgb: np.ndarray) -> np.ndarray:
 
 
 def _black_and_white(rgb: np.ndarray) -> np.ndarray:
-    return np.repeat(_grey(rgb)[..., None], 3, axis=2)
+    return np.broadcast_to(_grey(rgb)[..., None], rgb.shape)
+
+
+def _sepia(rgb: np.ndarray) -> np.ndarray:
+    grey = _grey(rgb)[..., None]
+    return grey * np.array([1.0, 0.84, 0.62], np.float32) + np.array([18, 10, 2], np.float32)
 
 
 def _pixel_art(rgb: np.ndarray) -> np.ndarray:
@@ -34,21 +40,20 @@ def _pixel_art(rgb: np.ndarray) -> np.ndarray:
 def _pencil(rgb: np.ndarray) -> np.ndarray:
     grey = _grey(rgb)
     edges = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
-    y, x = np.mgrid[0:SIDE, 0:SIDE]
-    hatching = np.where((x + y) % 8 < 3, 1.0, 0.0) * np.clip(150 - grey, 0, 90) * 0.8  # dark places are hatched
+    hatching = HATCH * (150 - grey).clip(0, 90) * 0.8  # dark places are hatched
     paper = 250 - 0.22 * (255 - grey) - hatching - 1.6 * edges.clip(0, 120)
-    return np.repeat(paper[..., None], 3, axis=2) * np.array([1.0, 0.99, 0.95], np.float32)
+    return paper[..., None] * np.array([1.0, 0.99, 0.95], np.float32)
 
 
-STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": _plain, "grey": _black_and_white, "pixel": _pixel_art, "pencil": _pencil}
-SUPPORT = {"plain": 0, "grey": 0, "pixel": PIXEL - 1, "pencil": 1}  # px that a style's filter reaches: an exact mask grows by it
+STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": _plain, "grey": _black_and_white, "pixel": _pixel_art, "pencil": _pencil, "sepia": _sepia}
+SUPPORT = {"plain": 0, "grey": 0, "pixel": PIXEL - 1, "pencil": 1, "sepia": 0}  # px that a style's filter reaches: an exact mask grows by it
 
 
 def _paste(canvas: Image.Image, thing: Object, time: str) -> np.ndarray:
     side = max(1, round(thing.size * SIDE))
-    tile = sprites.resized(thing.noun, side, thing.flip)
+    tile = sprites.resized(thing.noun, side, thing.flip, thing.colour)
     left, top = round(thing.x * SIDE - side / 2), round(thing.y * SIDE - side)
-    colours = tile.convert("RGB") if time == "day" else Image.fromarray((np.asarray(tile)[..., :3] * np.array(OBJECT_TINT[time])).astype(np.uint8))
+    colours = tile.convert("RGB") if time == "day" else tile.convert("RGB").point([int(value * tint) for tint in OBJECT_TINT[time] for value in range(256)])
     canvas.paste(colours, (left, top), tile.getchannel("A"))
     cover = Image.new("L", canvas.size)
     cover.paste(tile.getchannel("A"), (left, top))

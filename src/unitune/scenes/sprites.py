@@ -4,9 +4,10 @@ import sys
 from functools import cache, lru_cache
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from unitune.scenes.vocabulary import NOUNS
+from unitune.scenes.vocabulary import COLOURS, NOUNS
 
 BANK = Path(__file__).parent.parent / "assets" / "sprites"
 SIDE = 128  # px, of the square tile that holds a sprite
@@ -20,10 +21,20 @@ def sprite(noun: str) -> Image.Image:
     return Image.open(BANK / f"{noun}.png").convert("RGBA")
 
 
+def recoloured(tile: Image.Image, colour: str) -> Image.Image:
+    """Paint a tile in one colour, pixel by pixel: its brightness runs from a third of the colour up to the colour and on to nearly white."""
+    pixels = np.asarray(tile).astype(np.float32)
+    bright = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+    paint = np.array(COLOURS[colour], np.float32) * (0.34 + 0.9 * bright[..., None]).clip(0, 1)
+    paint += (255 - paint) * (0.55 * (bright[..., None] - 0.72).clip(0) / 0.28)
+    return Image.fromarray(np.concatenate([paint.clip(0, 255), pixels[..., 3:]], axis=2).astype(np.uint8))
+
+
 @lru_cache(maxsize=4096)
-def resized(noun: str, side: int, flip: bool) -> Image.Image:
-    """Return the tile of a noun at `side` px, mirrored if asked."""
+def resized(noun: str, side: int, flip: bool, colour: str = "") -> Image.Image:
+    """Return the tile of a noun at `side` px, mirrored and painted if asked."""
     tile = sprite(noun).resize((side, side), Image.Resampling.LANCZOS)
+    tile = recoloured(tile, colour) if colour else tile
     return tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else tile
 
 

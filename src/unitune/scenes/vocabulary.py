@@ -44,6 +44,12 @@ NOUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "teddy": ("🧸", ("teddy bear",)),
     "crown": ("👑", ()),
     "balloon": ("🎈", ()),
+    "octopus": ("🐙", ()),
+    "crab": ("🦀", ()),
+    "owl": ("🦉", ()),
+    "tractor": ("🚜", ()),
+    "tent": ("⛺", ()),
+    "pumpkin": ("🎃", ("squash",)),
 }
 
 # place -> the phrases that put something there; the first one is the standard phrase
@@ -56,6 +62,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "meadow": ("in a meadow", "in the meadow", "on the grass"),
     "room": ("in a room", "in the room", "at home"),
     "underwater": ("under water", "underwater", "under the sea"),
+    "moon": ("on the moon", "in space"),
+    "stage": ("on a stage", "on the stage", "in a theatre"),
 }
 
 TIMES: dict[str, tuple[str, ...]] = {
@@ -70,17 +78,33 @@ STYLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pencil": (("a pencil sketch of ", "a pencil drawing of "), (", pencil sketch", ", as a pencil sketch")),
     "pixel": (("a pixel art picture of ", "pixel art of "), (", pixel art", ", as pixel art")),
     "grey": (("a black and white photo of ", "a black and white picture of "), (", black and white", ", in black and white")),
+    "sepia": (("a sepia photo of ", "a sepia picture of "), (", sepia", ", in sepia")),
 }
 
-COUNTS = {1: "one", 2: "two", 3: "three"}
+# colour -> RGB; objects of the styles in COLOURFUL may have one, the rest come as they are
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (225, 40, 40), "yellow": (245, 205, 40), "green": (50, 165, 70), "blue": (50, 100, 225), "purple": (150, 65, 185),
+}  # fmt: skip
+COLOURFUL = ("plain", "pixel")
+
+COUNTS = {2: "two", 3: "three", 4: "four"}
+
+# where two objects stand -> phrases from the first to the second, phrases from the second to the first
+RELATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "left": (("left of", "to the left of"), ("right of", "to the right of")),
+    "behind": (("behind",), ("in front of",)),
+}
 
 
 def plural(noun: str) -> str:
     """Return the plural of a noun of this world."""
-    irregular = {"fish": "fish", "bus": "buses", "cactus": "cacti", "butterfly": "butterflies", "snowman": "snowmen"}
+    irregular = {
+        "fish": "fish", "bus": "buses", "cactus": "cacti", "butterfly": "butterflies", "snowman": "snowmen", "octopus": "octopuses", "bunny": "bunnies",
+        "puppy": "puppies", "pony": "ponies", "kitty": "kitties", "coach": "coaches", "fortress": "fortresses", "squash": "squashes",
+    }  # fmt: skip
     return irregular.get(noun, noun + "s")
 
 
-def article(noun: str) -> str:
-    """Return "a" or "an" as the noun needs it."""
-    return "an" if noun[0] in "aeiou" else "a"
+def article(word: str) -> str:
+    """Return "a" or "an" as the word after it needs it."""
+    return "an" if word[0] in "aeiou" else "a"

@@ -1,0 +1,342 @@
+"""The scenes benchmark: its files regenerate, its masks are exact, its facts and captions say what the scenes hold, and pretraining never saw them."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unitune import images
+from unitune.benchmarks import scenes as benchmark
+from unitune.benchmarks.manifest import Folder
+from unitune.metrics.judge import VOCABULARY
+from unitune.pretrain.data import NOUN, PLACE, STYLE, SceneBatches
+from unitune.pretrain.networks import vocabulary
+from unitune.scenes import Object, Scene, caption, is_held_out, random_scene, render, sprites
+from unitune.scenes.edits import (
+    KINDS,
+    SceneEdit,
+    add_object,
+    both,
+    change_count,
+    change_place,
+    change_time,
+    facts,
+    is_pair,
+    move_left,
+    recolour,
+    remove_object,
+    replace_object,
+    restyle,
+)
+from unitune.scenes.legible import own_colours, shows_well
+from unitune.scenes.render import SIDE, SUPPORT
+from unitune.scenes.render import STYLE as FILTERS
+from unitune.scenes.scene import MAX_OBJECTS, NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out, relation
+from unitune.scenes.suite import generate
+from unitune.scenes.vocabulary import COLOURFUL, COLOURS, COUNTS, RELATIONS, plural
+from unitune.types import Refused
+
+SHIPPED = Path(benchmark.__file__).parent.parent / "assets" / "scenes"
+ABOUT = json.loads((SHIPPED / "benchmark.json").read_text())
+CAT, DOG = Object("cat", 0.27, 0.9, 0.4), Object("dog", 0.74, 0.85, 0.42, flip=True)
+PAIR = Scene("beach", "day", (CAT, DOG), seed=3)
+ONE = replace(PAIR, objects=(CAT,))
+BEHIND = replace(PAIR, objects=(Object("cat", 0.68, 0.76, 0.42), Object("dog", 0.44, 0.92, 0.45)))
+
+
+@pytest.fixture(scope="module")
+def edits() -> list[SceneEdit]:
+    return generate(seed=ABOUT["seed"], per_type=ABOUT["per_type"])
+
+
+def each(kind: str) -> SceneEdit:
+    return {
+        "replace": replace_object(PAIR, 1, "rocket"),
+        "add": add_object(ONE, DOG),
+        "remove": remove_object(BEHIND, 1),
+        "recolour": recolour(PAIR, "dog", "green"),
+        "restyle": restyle(PAIR, "grey"),
+        "background": change_place(PAIR, "moon"),
+        "time": change_time(PAIR, "night"),
+        "move": move_left(PAIR, 1),
+        "count": change_count(ONE, 3),
+        "two": both(first := replace_object(PAIR, 0, "tree"), change_place(first.after, "room")),
+    }[kind]
+
+
+def test_the_shipped_benchmark_regenerates_byte_for_byte(edits, tmp_path):
+    benchmark.write(tmp_path / "again", edits, about={name: ABOUT[name] for name in ("seed", "per_type")})
+    new, old = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in (tmp_path / "again", SHIPPED))
+    assert new.keys() == old.keys() and not [name for name in old if new[name] != old[name]]
+    assert sum(map(len, old.values())) <= 6e6 and (ABOUT["seed"], ABOUT["per_type"], ABOUT["edits"]) == (0, 12, 120)
+    assert set(ABOUT["files"]) == set(old) - {"benchmark.json"}
+
+
+def test_another_seed_makes_another_benchmark(tmp_path):
+    benchmark.run(folder=tmp_path / "a" / "b", seed=1, per_type=1)
+    made = json.loads((tmp_path / "a" / "b" / "benchmark.json").read_text())
+    pictures = {digest for name, digest in made["files"].items() if not name.startswith("mask")}
+    assert made["edits"] == 10 and made["seed"] == 1 and len(pictures & set(ABOUT["files"].values())) == 1  # held_out.txt
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder, one = tmp_path / "made", [each("add")]
+    folder.mkdir()
+    benchmark.write(folder, one, about={})
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    benchmark.write(folder, one, about={})  # the same again: nothing to do
+    with pytest.raises(Refused, match="holds something else"):
+        benchmark.write(folder, [each("remove")], about={})
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(Refused, match="holds something else"):
+        benchmark.write(tmp_path / "file", one, about={})
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images, "save_mask", fail)
+    with pytest.raises(Refused, match="No space left"):
+        benchmark.write(tmp_path / "other", one, about={})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "made"]
+
+
+@pytest.mark.parametrize(("seed", "per_type", "said"), [(-1, 1, "seed"), (0, 0, "per_type"), ("a", 1, "seed"), (0, 1.5, "per_type")])
+def test_numbers_out_of_range_are_refused(tmp_path, seed, per_type, said):
+    with pytest.raises(Refused, match=f"{said} must be a whole number"):
+        benchmark.run(folder=tmp_path / "x", seed=seed, per_type=per_type)
+
+
+def test_the_manifest_reads_back(edits):
+    examples = Folder(SHIPPED, name="scenes").examples(SIDE)
+    requests = [request for example in examples for request in example.requests]
+    assert len(examples) == ABOUT["images"] == len({edit.before for edit in edits}) and len(requests) == len(edits)
+    assert all(len({request.prompt for request in example.requests} | {example.caption}) == len(example.requests) + 1 for example in examples)
+    for request, edit in zip(requests, edits, strict=True):
+        assert (request.prompt, request.kind, request.aligned, dict(request.facts)) == (edit.prompt, edit.kind, edit.aligned, edit.facts)
+        assert request.target is not None and request.mask is not None
+        assert (images.to_uint8(request.target) == edit.target()).all() and (request.mask[0, 0].bool().numpy() == edit.mask()).all()
+    first = Folder(SHIPPED, limit=8).examples(64)
+    assert {request.kind for example in first for request in example.requests} == set(KINDS)
+
+
+def test_ten_kinds_of_twelve_and_half_of_them_aligned(edits):
+    assert Counter(edit.kind for edit in edits) == dict.fromkeys(KINDS, 12)
+    assert sum(edit.aligned for edit in edits) == 60
+    sides = {kind: {edit.aligned for edit in edits if edit.kind == kind} for kind in KINDS}
+    assert all(sides[kind] == {True} for kind in ("recolour", "restyle", "background", "time"))
+    assert all(sides[kind] == {False} for kind in ("add", "remove", "move", "count")) and sides["replace"] == sides["two"] == {True, False}
+
+
+@pytest.mark.parametrize("per_type", [1, 2, 5])
+def test_any_size_is_balanced(per_type):
+    some = generate(seed=5, per_type=per_type)
+    assert Counter(edit.kind for edit in some) == dict.fromkeys(KINDS, per_type) and sum(edit.aligned for edit in some) == 5 * per_type
+
+
+def test_bases_are_varied(edits):
+    bases = {edit.before for edit in edits}
+    assert {o.noun for scene in bases for o in scene.objects} == set(NOUN_LIST)
+    assert {scene.place for scene in bases} == set(PLACE_LIST) and max(Counter(scene.place for scene in bases).values()) <= 6
+    assert {scene.style for scene in bases} == set(STYLE_LIST) and 0.4 < np.mean([scene.style == "plain" for scene in bases]) < 0.7
+
+
+def test_all_scenes_are_held_out_and_show_what_they_hold(edits):
+    for scene in {scene for edit in edits for scene in (edit.before, edit.after)}:
+        assert is_held_out(scene) and shows_well(scene), caption(scene)
+
+
+def check_mask(edit: SceneEdit) -> None:
+    base, target, mask = render(edit.before)[0], edit.target(), edit.mask()
+    differs = (base != target).any(axis=2)
+    assert mask.shape == (SIDE, SIDE) and mask.any() and not (differs & ~mask).any(), edit
+    before, after = edit.before, edit.after
+    if (before.time, before.style) != (after.time, after.style):
+        assert mask.all()
+    elif before.place != after.place:
+        assert 0.5 < mask.mean() < (0.99 if before.objects == after.objects else 1.01) and differs[mask].mean() > 0.5
+    else:
+        assert mask.mean() < 0.8 and differs[mask].mean() > 0.5, edit.prompt  # no larger than needed
+
+
+def test_masks_are_exact(edits):
+    for edit in edits:
+        check_mask(edit)
+
+
+@pytest.mark.parametrize("style", STYLE_LIST)
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_are_exact_in_every_style(kind, style):
+    edit = each(kind)
+    if kind != "restyle":
+        check_mask(SceneEdit(kind, replace(edit.before, style=style), replace(edit.after, style=style)))
+
+
+@pytest.mark.parametrize("style", STYLE_LIST)
+def test_a_style_reaches_no_farther_than_it_says(style):
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        scene = replace(random_scene(rng, counts=(1.0,)), style=style)
+        thing = scene.objects[0]
+        changed = replace(scene, objects=(replace(thing, colour="blue" if thing.colour != "blue" else "green"),))
+        plain = (render(replace(scene, style="plain"))[0] != render(replace(changed, style="plain"))[0]).any(axis=2)
+        styled = (render(scene)[0] != render(changed)[0]).any(axis=2)
+        reach = SUPPORT[style]
+        near = np.max([np.roll(plain, (y, x), (0, 1)) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)], axis=0)
+        assert styled.any() and not (styled & ~near).any()
+
+
+@pytest.mark.parametrize("style", ["plain", "grey", "sepia"])
+def test_some_styles_are_pixel_local(style):
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.float32)
+    order = np.random.default_rng(1).permutation(SIDE * SIDE)
+    shuffled = FILTERS[style](pixels.reshape(-1, 3)[order].reshape(SIDE, SIDE, 3)).reshape(-1, 3)
+    np.testing.assert_allclose(shuffled, FILTERS[style](pixels).reshape(-1, 3)[order], rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_recolouring_is_pixel_local_and_keeps_the_outline(colour):
+    tile = np.asarray(sprites.sprite("cow"))
+    order = np.random.default_rng(1).permutation(tile.shape[0] * tile.shape[1])
+    shuffled = Image.fromarray(tile.reshape(-1, 4)[order].reshape(tile.shape))
+    painted, again = (np.asarray(sprites.recoloured(x, colour)) for x in (Image.fromarray(tile), shuffled))
+    assert np.abs(again.reshape(-1, 4).astype(int) - painted.reshape(-1, 4)[order]).max() <= 1 and (painted[..., 3] == tile[..., 3]).all()
+    assert recolour(PAIR, "cat", colour).aligned and (recolour(PAIR, "cat", colour).mask() & render(PAIR)[1][1]).sum() == 0
+
+
+def test_painted_objects_stand_in_pictures_with_colours(edits):
+    assert all(scene.style in COLOURFUL for edit in edits for scene in (edit.before, edit.after) if any(o.colour for o in scene.objects))
+
+
+def test_prompts_speak_known_words_and_are_new(edits):
+    words = set(vocabulary())
+    for edit in edits:
+        assert set(re.findall(r"[^\s,]+", edit.prompt)) <= words, edit.prompt
+        assert edit.prompt != caption(edit.before)
+
+
+def said(edit: SceneEdit, name: str, value: object) -> bool:
+    """Whether the prompt says a fact of the result."""
+    text = edit.prompt
+    if name == "count":
+        named = {o.noun for o in edit.after.objects if re.search(rf"\b({o.noun}|{plural(o.noun)})\b", text)}
+        return len(named) == value or f"{COUNTS[value]} {edit.after.objects[0].colour}".strip() in text  # type: ignore[index]
+    if name == "order":
+        return bool(re.search(f"{value[0]} left of an? .*{value[1]}", text))  # type: ignore[index]
+    hints = {"grey": "black and white", "plain": "a photo of", "underwater": "under water", "day": "by day", "pixel": "pixel art"}
+    return all(hints.get(str(word), str(word)) in text or plural(str(word)) in text for word in (value if isinstance(value, list) else [value]))
+
+
+def test_what_must_appear_is_said_and_is_new(edits):
+    for edit in edits:
+        was, now = facts(edit.before), facts(edit.after)
+        assert edit.appear, edit
+        for name, value in edit.appear.items():
+            assert said(edit, name, value), (edit.prompt, name, value)
+            if name == "order":
+                assert [o.noun for o in sorted(edit.before.objects, key=lambda o: o.x)] == value[::-1]  # type: ignore[index]
+            elif isinstance(value, list):
+                assert not set(value) & set(was.get(name, ()))  # type: ignore[call-overload]
+            else:
+                assert was[name] != value and now[name] == value
+        assert len(edit.appear) >= 2 or edit.kind != "two", edit.prompt
+
+
+def test_facts_are_those_of_the_result_in_words_that_a_judge_knows(edits):
+    allowed = {**VOCABULARY, "count": range(1, MAX_OBJECTS + 1), "order": VOCABULARY["nouns"]}
+    for edit in edits:
+        now, all_facts = facts(edit.after), edit.facts
+        assert {name: now[name] for name in now if name != "order" or "order" in all_facts} == all_facts
+        for name, value in all_facts.items():
+            assert set(value if isinstance(value, list) else [value]) <= set(allowed[name])
+        for part in (edit.appear, edit.stay):
+            assert all(set(value) <= set(all_facts[name]) if isinstance(value, list) else all_facts[name] == value for name, value in part.items())  # type: ignore[call-overload]
+        assert json.loads(json.dumps(all_facts)) == all_facts
+
+
+def test_captions_agree_with_scenes():
+    assert caption(PAIR, related=True) == "a cat left of a dog on a beach"
+    assert caption(BEHIND) == "a cat behind a dog on a beach"
+    assert caption(replace(ONE, objects=(replace(CAT, colour="purple"),))) == "a purple cat on a beach"
+    for k in range(2, MAX_OBJECTS + 1):
+        assert caption(change_count(ONE, k).after) == f"{COUNTS[k]} cats on a beach"
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        scene = random_scene(rng)
+        text = caption(scene, related=True)
+        for thing in scene.objects:
+            assert re.search(rf"\b{thing.colour} ?({thing.noun}|{plural(thing.noun)})\b", text)
+        if len({(o.noun, o.colour) for o in scene.objects}) == 1 and len(scene.objects) > 1:
+            assert f"{COUNTS[len(scene.objects)]} " in text
+        if is_pair(scene) and (how := relation(a := scene.objects[0], b := scene.objects[1])):
+            assert re.search(rf"{a.noun} {RELATIONS[how][0][0]} an? .*{b.noun}", text)
+            assert a.x < b.x if how == "left" else a.y < b.y
+
+
+def test_edits_by_hand():
+    assert each("move").prompt == "a dog left of a cat on a beach" and each("move").appear == {"order": ["dog", "cat"]}
+    assert [o.noun for o in each("move").after.objects] == ["dog", "cat"] and not each("move").aligned
+    out = move_left(BEHIND, 0)
+    assert relation(*out.after.objects) == "left" and out.appear["order"] == ["cat", "dog"] and not out.aligned
+    assert change_time(replace(PAIR, time="night"), "day").prompt == "a cat and a dog on a beach by day"
+    assert restyle(replace(PAIR, style="sepia"), "plain").prompt == "a photo of a cat and a dog on a beach"
+    assert each("add").after == PAIR and each("add").appear == {"nouns": ["dog"], "count": 2} and "order" not in each("add").facts
+    assert each("time").stay["order"] == ["cat", "dog"] and each("recolour").appear == {"colours": ["green"]}
+    row = change_count(ONE, 4).after.objects
+    assert all(b.x - a.x >= a.size for a, b in pairwise(row)) and all(o.size / 2 <= o.x <= 1 - o.size / 2 for o in row)
+    assert change_count(change_count(ONE, 4).after, 1).prompt == "a cat on a beach"
+    assert replace_object(ONE, 0, "rabbit").aligned and not replace_object(ONE, 0, "rocket").aligned
+    assert "yellow" in own_colours("star") and "green" in own_colours("tree") and not own_colours("robot")
+
+
+IMPOSSIBLE = [
+    (lambda: remove_object(ONE, 0), "only object"),
+    (lambda: move_left(ONE, 0), "two different"),
+    (lambda: move_left(change_count(ONE, 2).after, 0), "two different"),
+    (lambda: change_count(PAIR, 3), "one kind"),
+    (lambda: change_count(ONE, 0), "1 to 4"),
+    (lambda: change_count(ONE, 5), "1 to 4"),
+    (lambda: both(each("add"), each("count")), "start from the result"),
+    (lambda: SceneEdit("style", PAIR, ONE), "unknown kind"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), IMPOSSIBLE, ids=[said for _, said in IMPOSSIBLE])
+def test_edits_that_cannot_be_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_list_of_held_out_compositions_is_the_rule():
+    header, *lines = (SHIPPED / "held_out.txt").read_text().splitlines()
+    listed = {tuple(line.split()) for line in lines}
+    assert listed == {(n, p, s) for n in NOUN_LIST for p in PLACE_LIST for s in STYLE_LIST if held_out(n, p, s)} and len(listed) == len(lines)
+    assert str(len(lines)) in header and 0.08 < len(lines) / (len(NOUN_LIST) * len(PLACE_LIST) * len(STYLE_LIST)) < 0.12
+    assert {n for n, _, _ in listed} == set(NOUN_LIST)
+
+
+def test_pretraining_never_sees_a_held_out_composition():
+    """100,000 draws of the stream that trains the parts, read off the facts that it hands on."""
+    never = torch.zeros(len(NOUN), len(PLACE), len(STYLE))
+    for line in (SHIPPED / "held_out.txt").read_text().splitlines()[1:]:
+        noun, place, style = line.split()
+        never[NOUN[noun], PLACE[place], STYLE[style]] = 1
+    stream, seen = SceneBatches(seed=0, batch_size=1000, size=None), torch.zeros_like(never)
+    for k in range(100):
+        batch = stream.batch(k)
+        for row, noun in batch.nouns.nonzero().tolist():
+            seen[noun, batch.place[row], batch.style[row]] += 1
+    assert not (seen * never).any() and (seen > 0).float().mean() > 0.85
+
+
+def test_held_out_scenes_are_held_out():
+    rng = np.random.default_rng(1)
+    assert all(is_held_out(random_scene(rng, held_out=True)) for _ in range(200))
