@@ -10,7 +10,7 @@ from transformers import T5Tokenizer
 
 from unitune.pretrain import networks
 from unitune.pretrain.data import COLOUR, NOUN, SceneBatches, facts
-from unitune.pretrain.main import POCKET, train_part
+from unitune.pretrain.main import POCKET, run, train_part
 from unitune.pretrain.tasks import DenoiseTask, TextTask
 from unitune.pretrain.train import Phase, Watch, train
 from unitune.pretrain.warm import warm_start
@@ -86,7 +86,13 @@ def test_embeddings_go_on_word_by_word_when_the_vocabulary_has_grown(tmp_path: P
         warm_start(task.network, "text", tmp_path, tokenizer)
 
 
-def test_an_unknown_start_and_a_missing_text_encoder_are_refused(tmp_path: Path):
+@pytest.mark.parametrize(("part", "start", "said"), [("base", "old", "fresh, shipped"), ("bass", "fresh", "assemble or card")])
+def test_an_unknown_part_and_an_unknown_start_are_refused(part: str, start: str, said: str, tmp_path: Path):
+    with pytest.raises(Refused, match=said):
+        run(part, parts={}, start=start, minutes=1, folder=tmp_path, text_encoder=tmp_path, seed=0, device="cpu", workers=0)
+
+
+def test_a_missing_text_encoder_is_refused(tmp_path: Path):
     with pytest.raises(Refused, match="part=text"):
         train_part("base", lr=1e-3, ema_decay=0.9, phases=[], start="fresh", minutes=1, folder=tmp_path, text_encoder=tmp_path, seed=0, device="cpu", workers=0)
 
