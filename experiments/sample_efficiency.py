@@ -121,7 +121,7 @@ class Denoiser:
         schedule, extra = self.task.schedule, {}
         condition = None
         if self.idea.stage == "sr256":
-            low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), x_0.shape[-2:], mode="bilinear", align_corners=True)
+            low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), x_0.shape[-2:], mode="bilinear", align_corners=False)
             i, j = (int(torch.randint(x_0.shape[-1] - side + 1, (), generator=noise)) for _ in range(2))
             x_0, low, mask = (x[..., i : i + side, j : j + side] for x in (x_0, low, mask))
             level = torch.randint(schedule.T // 4, (len(t),), generator=noise)

@@ -41,7 +41,7 @@ def main() -> None:
     demo = Folder(HERE.parent / "src/unitune/assets/demo").examples(cascade.resolution)[0]
     example = Example(demo.id, demo.image, (Request("the rare token alone"),))
     method = UniTune(tune={"base": Tuning(lr=options.lr), "sr256": Tuning(lr=options.lr, crop=64)})
-    alone = Sampler("alone", template="{rare}", guidance=Guidance(weight=1.0), sr=SuperResolution(steps=4, start=0.4, noise_level=0.1))
+    alone = Sampler("alone", template="{rare}", guidance=Guidance(weight=1.0), sr=SuperResolution(steps=4, start=0.8, noise_level=0.05))
     small = reduced(example.image, cascade.stages[0].resolution)
     lines, rows = [], []
     for at in STEPS:

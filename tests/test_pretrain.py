@@ -10,7 +10,7 @@ from transformers import T5Tokenizer
 
 from unitune.pretrain import networks
 from unitune.pretrain.data import COLOUR, NOUN, SceneBatches, facts
-from unitune.pretrain.main import POCKET, run, train_part
+from unitune.pretrain.main import POCKET, assemble, run, train_part
 from unitune.pretrain.tasks import DenoiseTask, TextTask
 from unitune.pretrain.train import Phase, Watch, train
 from unitune.pretrain.warm import warm_start
@@ -90,6 +90,27 @@ def test_embeddings_go_on_word_by_word_when_the_vocabulary_has_grown(tmp_path: P
 def test_an_unknown_part_and_an_unknown_start_are_refused(part: str, start: str, said: str, tmp_path: Path):
     with pytest.raises(Refused, match=said):
         run(part, parts={}, start=start, minutes=1, folder=tmp_path, text_encoder=tmp_path, seed=0, device="cpu", workers=0)
+
+
+def test_assembling_replaces_what_was_trained_and_counts_from_the_first_training(tmp_path: Path):
+    trained, pocket = tmp_path / "trained", tmp_path / "pocket"
+    for folder, content in ((trained / "judge" / "export", "new"), (pocket / "judge", "old"), (pocket / "clip", "old")):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text(content)
+    earlier = {"samples": 100, "minutes": 1.0, "before": {}}
+    (pocket / "training.json").write_text(json.dumps({"judge": earlier, "clip": earlier}))
+    looks = [{"part": part, "samples": 90, "error": 1.0} for part in ("judge", "clip")]
+    (pocket / "training_curve.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    (trained / "judge" / "done.json").write_text(json.dumps({"samples": 8, "minutes": 1.0, "before": earlier}))
+    (trained / "judge" / "curve.jsonl").write_text(json.dumps({"samples": 5, "error": 0.5}) + "\n")
+    for _ in range(2):  # a second time changes nothing
+        assemble(trained, pocket, machine_name="a machine")
+        assert [(pocket / part / "weights").read_text() for part in ("judge", "clip")] == ["new", "old"]
+        known = json.loads((pocket / "training.json").read_text())
+        assert known["clip"] == earlier
+        assert (known["judge"]["samples"], known["judge"]["before"]) == (8, earlier)
+        seen = [json.loads(line) for line in (pocket / "training_curve.jsonl").read_text().splitlines()]
+        assert sorted((look["part"], look["samples"]) for look in seen) == [("clip", 90), ("judge", 90), ("judge", 105)]
 
 
 def test_a_missing_text_encoder_is_refused(tmp_path: Path):

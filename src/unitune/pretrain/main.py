@@ -12,8 +12,10 @@ import torch
 from diffusers import DDPMScheduler
 
 from unitune import machine
+from unitune.backends.floyd import SETTINGS
 from unitune.pretrain import networks
 from unitune.pretrain.card import write as card
+from unitune.pretrain.card.text import chain
 from unitune.pretrain.scoring import ClipTask, JudgeTask
 from unitune.pretrain.tasks import DenoiseTask, Task, TextTask
 from unitune.pretrain.train import Phase, Watch, train
@@ -87,31 +89,60 @@ def _task(part: str, device: torch.device, text: Path) -> Task:
 
 
 def assemble(trained: Path, pocket: Path, *, machine_name: str) -> None:
-    """Copy exported parts into the folder of the pocket models: `base` and `sr256` as stock IF pipelines read them, `clip`, `clip2`, `judge`, `words.json`."""
-    for stage, cap, pipeline in (("base", 1.5, "IFPipeline"), ("sr256", 1.0, "IFSuperResolutionPipeline")):
-        out = pocket / stage
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(trained / stage / "export", out / "unet")
-        networks.scheduler(sample_max_value=cap).save_pretrained(out / "scheduler")
-        parts: dict[str, object] = {"_class_name": pipeline, "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DConditionModel"]}
-        absent = {"safety_checker": [None, None], "feature_extractor": [None, None], "watermarker": [None, None], "requires_safety_checker": False}
-        if stage == "base":
-            shutil.copytree(trained / "text" / "export", out, dirs_exist_ok=True)
-            parts |= {"text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5Tokenizer"]}
-        else:
-            DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(out / "image_noising_scheduler")
-            parts |= {"text_encoder": [None, None], "tokenizer": [None, None], "image_noising_scheduler": ["diffusers", "DDPMScheduler"]}
-        (out / "model_index.json").write_text(json.dumps(parts | absent, indent=2) + "\n")
+    """Copy exported parts into the folder of the pocket models: `base` and `sr256` as stock IF pipelines read them, `clip`, `clip2`, `judge`, `words.json`.
+
+    A part that `trained` lacks stays as it is, with its record.
+    """
+    exports = {part: folder for part in PARTS if (folder := trained / part / "export").is_dir()}
+    if "text" in exports:
+        shutil.copytree(exports["text"], pocket / "base", dirs_exist_ok=True)
+        (pocket / "words.json").write_text(json.dumps(networks.vocabulary()) + "\n")
+    for part in ("base", "sr256"):
+        if part in exports:
+            shutil.rmtree(pocket / part / "unet", ignore_errors=True)
+            shutil.copytree(exports[part], pocket / part / "unet")
+            _write_schedulers(part, pocket / part)
     for part in ("clip", "clip2", "judge"):
-        if (trained / part / "export").is_dir():
+        if part in exports:
             shutil.rmtree(pocket / part, ignore_errors=True)
-            shutil.copytree(trained / part / "export", pocket / part)
-    done = {part: {"machine": machine_name, **found} for part in PARTS if (found := _done(trained / part))}
-    (pocket / "training.json").write_text(json.dumps(done, indent=2) + "\n")
-    seen = {part: file.read_text().splitlines() for part in PARTS if (file := trained / part / "curve.jsonl").exists()}
-    curves = [{"part": part, **json.loads(line)} for part, lines in seen.items() for line in lines]
-    (pocket / "training_curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curves))
-    (pocket / "words.json").write_text(json.dumps(networks.vocabulary()) + "\n")
+            shutil.copytree(exports[part], pocket / part)
+    _write_record(trained, pocket, machine_name)
+
+
+def _write_schedulers(part: str, out: Path) -> None:
+    """Write what makes a stage's folder one of a stock pipeline."""
+    networks.scheduler(sample_max_value=1.5 if part == "base" else 1.0).save_pretrained(out / "scheduler")
+    parts: dict[str, object] = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DConditionModel"]}
+    if part == "base":
+        parts |= {"_class_name": "IFPipeline", "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5Tokenizer"]}
+    else:
+        DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(out / "image_noising_scheduler")
+        parts |= {"_class_name": "IFSuperResolutionPipeline", "image_noising_scheduler": ["diffusers", "DDPMScheduler"]}
+        parts |= {"text_encoder": [None, None], "tokenizer": [None, None]}
+        (out / SETTINGS).write_text(json.dumps({"align_corners": False}) + "\n")  # as DenoiseTask trains it
+    parts |= {"safety_checker": [None, None], "feature_extractor": [None, None], "watermarker": [None, None], "requires_safety_checker": False}
+    (out / "model_index.json").write_text(json.dumps(parts, indent=2) + "\n")
+
+
+def _write_record(trained: Path, pocket: Path, machine_name: str) -> None:
+    """Write what the trainings behind the weights were, and how their scores moved: samples of a curve count from the first training on."""
+    file, curve = pocket / "training.json", pocket / "training_curve.jsonl"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    looks = _lines(curve)
+    for part in PARTS:
+        done = _done(trained / part)
+        if not done:
+            continue
+        known[part] = {"machine": machine_name, **done}
+        before = sum(training["samples"] for training in chain(done.get("before", {})))
+        looks = [look for look in looks if look["part"] != part or look["samples"] <= before]
+        looks += [{"part": part, **look, "samples": before + look["samples"]} for look in _lines(trained / part / "curve.jsonl")]
+    file.write_text(json.dumps({part: known[part] for part in PARTS if part in known}, indent=2) + "\n")
+    curve.write_text("".join(json.dumps(look) + "\n" for look in looks))
+
+
+def _lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def _done(folder: Path) -> dict:

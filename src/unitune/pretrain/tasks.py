@@ -125,7 +125,7 @@ class DenoiseTask:
         assert batch.image is not None
         x_0, low, level = pixels(batch.image, self.device), None, None
         if self.low_resolution:
-            low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), x_0.shape[-2:], mode="bilinear", align_corners=True)
+            low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), x_0.shape[-2:], mode="bilinear", align_corners=False)
             x_0, low = self._crop(x_0, low, resolution, noise)
             level = torch.randint(self.schedule.T, (len(x_0),), generator=noise, device=self.device)
         elif x_0.shape[-1] != resolution:

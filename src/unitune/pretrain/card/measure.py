@@ -28,7 +28,7 @@ from unitune.scenes import Scene, caption, random_scene, render
 from unitune.scenes.scene import COUNT_SHARES, relation
 from unitune.types import Draw, Example, Request, Tuned
 
-SR = SuperResolution(steps=4, start=0.4, noise_level=0.1)  # as model=pocket samples
+SR = SuperResolution(steps=4, start=0.8, noise_level=0.05)  # as model=pocket samples
 STEPS = 16  # DDPM steps of the base stage
 BLANK = torch.zeros(1, 3, 256, 256)
 EDGE = 1 - 1 / 255  # |x| beyond which a value is within half a grey level of white or black

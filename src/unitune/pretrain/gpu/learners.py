@@ -177,7 +177,7 @@ def denoise_loss(task: DenoiseTask, image: Tensor, ids: Tensor, resolution: int)
     t = torch.randint(task.schedule.T, (n,), generator=generator, device=task.device)
     x_0, low, level = pixels(image, task.device), None, None
     if task.low_resolution:
-        low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), (side, side), mode="bilinear", align_corners=True)
+        low = F.interpolate(F.interpolate(x_0, scale_factor=0.25, mode="area"), (side, side), mode="bilinear", align_corners=False)
         corners = torch.randint(side - resolution + 1, (n, 2), generator=generator, device=task.device)
         at = torch.arange(resolution, device=task.device) + corners[..., None]
         index = torch.arange(n, device=task.device)[:, None, None], slice(None), at[:, 0, :, None], at[:, 1, None, :]
