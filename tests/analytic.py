@@ -78,6 +78,12 @@ class FakeStage:
         self.base_calls += self.in_base
         return (self.base if self.in_base and self.base else self.denoiser)(self.schedule, x_t, t, condition)
 
+    def encode(self, image: Tensor) -> Tensor:
+        return image
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        return x_0
+
     def upsampled(self, low: Tensor) -> Tensor:
         return F.interpolate(low, (self.resolution, self.resolution), mode="nearest")
 

@@ -71,6 +71,16 @@ def test_stages_read_their_folders(cascade: Cascade):
 
 
 @pytest.mark.usefixtures("untouched")
+def test_a_folder_says_how_its_low_resolution_pictures_are_enlarged(folder: Path, tmp_path: Path):
+    low = randn(1, 3, 16, 16, seed=0)
+    shutil.copytree(folder, tmp_path / "tiny")
+    for settings, aligned in (None, True), ({"align_corners": False}, False):
+        if settings:
+            (tmp_path / "tiny" / "sr256" / "upsampling.json").write_text(json.dumps(settings))
+        expected = torch.nn.functional.interpolate(low, (32, 32), mode="bilinear", align_corners=aligned)
+        assert torch.equal(load(tmp_path / "tiny").stage("sr256").upsampled(low), expected)
+
+
 def test_using_swaps_in_and_out(cascade: Cascade):
     tuned = Tuned("beikkpic", {stage.name: changed(stage) for stage in cascade.stages})
     plain, before = [prediction(stage, cascade) for stage in cascade.stages], digests(cascade)

@@ -11,7 +11,7 @@ from diffusers.schedulers import scheduling_ddpm
 
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.schedule import Schedule
-from unitune.diffusion.steps import DDIM, DDPM, Threshold, levels
+from unitune.diffusion.steps import DDIM, DDPM, Threshold, levels, quantile
 from unitune.types import Refused
 
 SETTINGS = {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing", "prediction_type": "sample"}
@@ -176,3 +176,10 @@ def test_a_finite_data_set_is_sampled(step):
     nearest = (x_0[:, None] - data).abs().amax((2, 3, 4))
     assert nearest.amin(1).max() < 0.02  # every sample is a point of the data
     assert torch.bincount(nearest.argmin(1), minlength=3).min() > 10  # and every point is sampled
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 768, 12288])
+@pytest.mark.parametrize("q", [0.0, 0.5, 0.95, 0.995, 1.0])
+def test_the_selected_quantile_is_the_sorted_one_to_the_bit(n, q):
+    x = randn(3, n, seed=n).abs()
+    assert torch.equal(quantile(x, q), torch.quantile(x, q, dim=1))

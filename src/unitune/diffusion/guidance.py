@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune.diffusion.schedule import Image
-from unitune.types import Refused
+from unitune.types import Refused, number
 
 OFF = 1.0
 
@@ -17,20 +17,36 @@ def guide(x: Image, x_ref: Image, weight: Float[Tensor, " B"]) -> Image:
     return x_ref + weight.to(x)[:, None, None, None] * (x - x_ref)
 
 
+def rescale(x: Image, x_cond: Image, share: float) -> Image:
+    """Bring a guided prediction back towards the spread of the conditional one, per image; share 0 changes nothing, 1 all of it.
+
+    Lin et al. (2023), eq. 15 and 16, there on a network's own output. Here x_0 is guided and so x_0 is rescaled: near pure noise, where large weights
+    overexpose, that is v up to its sign; an eps prediction is mostly x_t there, whose spread guidance hardly changes.
+    """
+    if share == 0:
+        return x
+    wanted, got = (y.flatten(1).std(dim=1)[:, None, None, None] for y in (x_cond, x))
+    return share * x * (wanted / got.clamp(min=torch.finfo(x.dtype).tiny)) + (1 - share) * x
+
+
 @dataclass(frozen=True)
 class Guidance:
     """How far to push, and away from what.
 
     `reference` is a prompt template: "" is the unconditional branch; "{rare}" or a caption is the paper's prompt guidance.
+    `rescale` in [0, 1] undoes the overexposure of large weights, for latents, which have no thresholding (0 = off).
     `weights` says whose prediction the reference is: short tuning also degrades the unconditional one, so "base" takes it from the untouched model.
     """
 
     weight: float = 8.0
     reference: str = ""
     weights: str = "tuned"
+    rescale: float = 0.0
 
     def __post_init__(self) -> None:
-        if not torch.isfinite(torch.tensor(float(self.weight))):
+        if not number(self.weight):
             raise Refused(f"the guidance weight must be a finite number (1 = off), got {self.weight}")
+        if not 0 <= self.rescale <= 1:
+            raise Refused(f"guidance.rescale must be in [0, 1] (0 = off), got {self.rescale}")
         if self.weights not in ("tuned", "base"):
             raise Refused(f"guidance.weights must be tuned or base, got {self.weights!r}")

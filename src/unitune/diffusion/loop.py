@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unitune.diffusion import blend, steps
-from unitune.diffusion.guidance import OFF, guide
+from unitune.diffusion.guidance import OFF, guide, rescale
 from unitune.diffusion.schedule import Image, Levels, Schedule
 
 Texts = Float[Tensor, "B L D"]
@@ -54,8 +54,16 @@ class Stage(Protocol):
         ...
 
     @property
-    def threshold(self) -> steps.Threshold:
+    def threshold(self) -> Callable[[Image], Image]:
         """How predicted x_0 are clipped."""
+        ...
+
+    def encode(self, image: Image) -> Image:
+        """Turn pictures of the stage's resolution into the x_0 it predicts: themselves, or latents."""
+        ...
+
+    def decode(self, x_0: Image) -> Image:
+        """Turn x_0 into pictures."""
         ...
 
     def predict(self, x_t: Image, t: Levels, condition: Condition) -> Image:
@@ -73,22 +81,32 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Hold:
-    """What masked sampling keeps: the base image where the mask is 0."""
+    """What masked sampling keeps: x_0 of the base image where the mask is 0."""
 
     base: Float[Tensor, "1 C H W"]
     mask: blend.Masks
 
 
-def guided(stage: Stage, x: Image, t: Levels, *, condition: Condition, reference: Condition, weight: Float[Tensor, " B"], reference_from_base: bool) -> Image:
+def guided(
+    stage: Stage,
+    x: Image,
+    t: Levels,
+    *,
+    condition: Condition,
+    reference: Condition,
+    weight: Float[Tensor, " B"],
+    reference_from_base: bool,
+    rescaling: float = 0.0,
+) -> Image:
     """Predict x_0 with guidance; one network call where the weight is 1 everywhere, or where the reference comes from the same weights (a doubled batch)."""
     if bool((weight == OFF).all()):
         return stage.predict(x, t, condition)
     if reference_from_base:
         x_0 = stage.predict(x, t, condition)
         with stage.base_weights():
-            return guide(x_0, stage.predict(x, t, reference), weight)
+            return rescale(guide(x_0, stage.predict(x, t, reference), weight), x_0, rescaling)
     x_0, x_ref = stage.predict(torch.cat([x, x]), torch.cat([t, t]), condition + reference).chunk(2)
-    return guide(x_0, x_ref, weight)
+    return rescale(guide(x_0, x_ref, weight), x_0, rescaling)
 
 
 def denoise(
@@ -102,12 +120,13 @@ def denoise(
     step: steps.Step,
     noise: NoiseSource,
     reference_from_base: bool = False,
+    rescaling: float = 0.0,
     hold: Hold | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Bring x from levels[0] down to x_0 at levels[-1] = -1."""
     for k, (t, s) in enumerate(itertools.pairwise(levels)):
-        x_0 = guided(stage, x, t, condition=condition, reference=reference, weight=weight, reference_from_base=reference_from_base)
+        x_0 = guided(stage, x, t, condition=condition, reference=reference, weight=weight, reference_from_base=reference_from_base, rescaling=rescaling)
         x = step(stage.schedule, x, stage.threshold(x_0), t=t, s=s, noise=noise("step", k))
         if hold is not None:
             x = blend.keep(stage.schedule, x, hold.base.expand_as(x), hold.mask, s=s, noise=noise("keep", k))

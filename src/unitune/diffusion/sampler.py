@@ -14,7 +14,7 @@ from unitune.diffusion.guidance import OFF, Guidance
 from unitune.diffusion.loop import Condition, Hold, NoiseSource, Progress, Stage, Texts, denoise
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.steps import DDIM, DDPM, Step, levels
-from unitune.types import Draw, Edit, Example, Refused, Tuned
+from unitune.types import Draw, Edit, Example, Refused, Tuned, number, whole
 
 PURE_NOISE = 1.0
 Other = Float[torch.Tensor, "B C h w"]  # a picture of another side than `Image` in the same signature
@@ -45,12 +45,12 @@ class SuperResolution:
     start: float = PURE_NOISE  # below 1 the stage begins at the upsampled low-resolution picture noised to it: a weak stage strays less
 
     def __post_init__(self) -> None:
-        if not 0 < self.start <= 1:
+        if not (number(self.start) and 0 < self.start <= 1):
             raise Refused(f"sr.start must be in (0, 1] (cosine time; 1 = pure noise), got {self.start}")
-        if not 0 <= self.noise_level <= 1:
+        if not (number(self.noise_level) and 0 <= self.noise_level <= 1):
             raise Refused(f"sr.noise_level must be in [0, 1], got {self.noise_level}")
-        if self.steps < 1:
-            raise Refused(f"sr.steps must be at least 1, got {self.steps}")
+        if not (whole(self.steps) and self.steps >= 1):
+            raise Refused(f"sr.steps must be a whole number of at least 1, got {self.steps}")
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Sampler:
     max_pixels: int = 2**18  # of all items in one network call: 64 items at 64 px, 4 at 256 px
 
     def __post_init__(self) -> None:
-        if not 0 < self.start <= 1:
+        if not (number(self.start) and 0 < self.start <= 1):
             raise Refused(f"sampler.start must be in (0, 1] (cosine time; 1 = pure noise), got {self.start}")
-        if self.steps < 1:
-            raise Refused(f"sampler.steps must be at least 1, got {self.steps}")
+        if not (whole(self.steps) and self.steps >= 1):
+            raise Refused(f"sampler.steps must be a whole number of at least 1, got {self.steps}")
 
     def __call__(self, cascade: Cascade, example: Example, *, tuned: Tuned, draws: Sequence[Draw], progress: Progress | None = None) -> list[Edit]:
         """Sample every draw; an item is the same alone or in a batch, because its noise is named by (seed, example, stage, role, step)."""
@@ -99,8 +99,19 @@ class Sampler:
             for i, item in zip(rows, items, strict=True)
         ]  # fmt: skip
 
+    def texts(self, example: Example, draws: Sequence[Draw], *, rare: str) -> list[str]:
+        """List the texts that sampling these draws will embed."""
+        away = [self._reference(guidance, example, rare) for guidance in (self.guidance, self.sr.guidance)]
+        return list(dict.fromkeys([*(self._text(draw, example, rare) for draw in draws), *away]))
+
+    def _text(self, draw: Draw, example: Example, rare: str) -> str:
+        return prompts.fill(self.template, rare=rare, edit=draw.request.prompt, caption=example.caption)
+
+    def _reference(self, guidance: Guidance, example: Example, rare: str) -> str:
+        return prompts.fill(guidance.reference, rare=rare, edit="", caption=example.caption) if guidance.reference else ""
+
     def _item(self, draw: Draw, example: Example, tuned: Tuned) -> "_Item":
-        text = prompts.fill(self.template, rare=tuned.prompt, edit=draw.request.prompt, caption=example.caption)
+        text = self._text(draw, example, tuned.prompt)
         weight = self.guidance.weight if draw.weight is None else draw.weight
         return _Item(draw, text, weight, self.start if draw.start is None else draw.start)
 
@@ -108,8 +119,8 @@ class Sampler:
         self, cascade: Cascade, stage: Stage, items: list["_Item"], *, example: Example, tuned: Tuned, low: Other | None, progress: Progress | None
     ) -> Image:
         """Sample one stage for a chunk of items; `low` is the previous stage's picture, None in the first stage."""
-        base = reduced(example.image, stage.resolution)
-        noise = _noise(items, example, stage)
+        base = stage.encode(reduced(example.image, stage.resolution))
+        noise = _noise(items, example, stage, (1, *base.shape[1:]))
         text = cascade.encode([item.text for item in items])
         if low is None:
             guidance, step, count = self.guidance, self.step, self.steps
@@ -121,9 +132,9 @@ class Sampler:
             level = torch.full((len(items),), min(round(self.sr.noise_level * stage.schedule.T), stage.schedule.T - 1))
             origin = stage.upsampled(low)
             condition = Condition(text, stage.schedule.add_noise(origin, noise("low", 0), level), level)
-        away = prompts.fill(guidance.reference, rare=tuned.prompt, edit="", caption=example.caption) if guidance.reference else ""
+        away = self._reference(guidance, example, tuned.prompt)
         t = start.first_levels(stage.schedule, starts)
-        return denoise(
+        x_0 = denoise(
             stage,
             start.first_image(stage.schedule, origin, t, noise("start", 0)),
             levels=torch.stack([levels(stage.schedule, int(first), count) for first in t], dim=1),
@@ -133,9 +144,11 @@ class Sampler:
             step=step,
             noise=noise,
             reference_from_base=guidance.weights == "base",
-            hold=Hold(base, torch.cat([_mask(item.draw, stage.resolution) for item in items])) if self.masked else None,
+            rescaling=guidance.rescale,
+            hold=Hold(base, torch.cat([_mask(item.draw, base.shape[-1]) for item in items])) if self.masked else None,
             progress=progress,
         )
+        return stage.decode(x_0)
 
     def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, blend.Masks | None]:
         applies = [self.interpolation.applies(item.draw.request.aligned) for item in items]
@@ -159,12 +172,11 @@ def reduced(image: Image, side: int) -> Other:
     return image if image.shape[-1] == side else F.interpolate(image, (side, side), mode="area")
 
 
-def _noise(items: list[_Item], example: Example, stage: Stage) -> NoiseSource:
-    shape = (1, example.image.shape[1], stage.resolution, stage.resolution)
+def _noise(items: list[_Item], example: Example, stage: Stage, shape: tuple[int, ...]) -> NoiseSource:
     return lambda role, step: torch.cat([rng.noise(shape, seed=i.draw.seed, example=example.id, stage=stage.name, role=role, step=step) for i in items])
 
 
 def _mask(draw: Draw, side: int) -> Float[torch.Tensor, "1 1 H W"]:
-    """The request's mask at a stage's resolution; a pixel may change if any part of it may."""
+    """The request's mask at the resolution of a stage's x_0; a place may change if any part of it may."""
     assert draw.request.mask is not None
     return F.adaptive_max_pool2d(draw.request.mask, side)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.types import Refused
@@ -58,8 +59,27 @@ class Threshold:
 
     def __call__(self, x_0: Image) -> Image:
         """Clip to [-s, s] and divide by s, where s is the quantile of |x_0| per image, within [1, cap]."""
-        s = torch.quantile(x_0.abs().flatten(1), self.quantile, dim=1).clamp(1, self.cap)[:, None, None, None]
+        s = quantile(x_0.abs().flatten(1), self.quantile).clamp(1, self.cap)[:, None, None, None]
         return x_0.clamp(-s, s) / s
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    """No thresholding: latents have no range to clip to."""
+
+    def __call__(self, x_0: Image) -> Image:
+        """Return x_0."""
+        return x_0
+
+
+def quantile(x: Float[torch.Tensor, "B N"], q: float) -> Float[torch.Tensor, " B"]:
+    """torch.quantile of each row to the bit (linear interpolation), by selecting its two values instead of sorting all."""
+    # torch computes the rank in the input's own precision.
+    rank = torch.tensor(q, dtype=x.dtype) * (x.shape[1] - 1)
+    below = int(rank.floor())
+    low = x.kthvalue(below + 1, dim=1).values
+    weight = (rank - below).to(low)
+    return torch.lerp(low, low if weight == 0 else x.kthvalue(below + 2, dim=1).values, weight)
 
 
 def levels(schedule: Schedule, start: int, steps: int) -> torch.Tensor:

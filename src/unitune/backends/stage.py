@@ -1,0 +1,178 @@
+"""A stage: one UNet that predicts x_0 in float32, in pixels or in the latents of a codec, whose weights are swapped for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from unitune import models
+from unitune.diffusion.loop import Condition
+from unitune.diffusion.schedule import Image, Levels, Schedule
+from unitune.diffusion.steps import Threshold
+from unitune.types import Refused, Weights
+
+CHANNELS = 3
+PREDICTIONS = ("epsilon", "v_prediction")
+
+
+class Codec(Protocol):
+    """Between pictures and the x_0 that a network predicts."""
+
+    def encode(self, image: Image) -> Image: ...  # noqa: D102
+    def decode(self, x_0: Image) -> Image: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """x_0 is the picture."""
+
+    def encode(self, image: Image) -> Image:
+        """Return the picture."""
+        return image
+
+    def decode(self, x_0: Image) -> Image:
+        """Return the picture."""
+        return x_0
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a network's weights lie in memory: `dtype` of matrices and kernels (vectors stay float32), which `variant` of the files, checkpointed or not."""
+
+    dtype: torch.dtype = torch.float32
+    variant: str = ""
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class UNetStage:
+    """One UNet; of its output the first `channels` are used (IF's learned variance is not: tuning on one loss leaves it stale)."""
+
+    name: str
+    resolution: int
+    network: UNet2DConditionModel
+    schedule: Schedule
+    prediction: str
+    threshold: Threshold
+    low_resolution: int = 0  # side of the previous stage's picture, 0 in a first stage
+    align_corners: bool = True  # of the bilinear upsampling of that picture
+    dtype: torch.dtype = torch.float32  # of the network's arithmetic
+    evaluations: int = 0  # pictures that passed through the network
+    codec: Codec = field(default_factory=Pixels)
+    channels: int = CHANNELS
+    stored: torch.dtype = torch.float32  # of the untuned weights; tuned ones are float32
+    _swapped: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise Refused(f"stage {self.name}: prediction type {self.prediction!r} is not supported, only {', '.join(PREDICTIONS)}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @property
+    def arithmetic(self) -> str:
+        """What names the rounding of the results: the arithmetic, and the stored weights' precision where it is not float32."""
+        return str(self.dtype) if self.stored == torch.float32 else f"{self.dtype}, weights {self.stored}"
+
+    def encode(self, image: Image) -> Image:
+        """Turn a picture of the stage's resolution into its x_0."""
+        return self.codec.encode(image)
+
+    def decode(self, x_0: Image) -> Image:
+        """Turn x_0 into a picture."""
+        return self.codec.decode(x_0)
+
+    def output(self, x_t: Image, t: Levels, condition: Condition) -> Image:
+        """Run the network: its own prediction (eps or v), float32, on the caller's device."""
+        device = self.device
+        x, labels = x_t, None
+        if condition.low is not None and condition.level is not None:
+            x, labels = torch.cat([x_t, condition.low], dim=1), condition.level.to(device)
+        self.evaluations += len(x)
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            # Convolutions in bf16 are faster with channels last; in float32 that order costs accuracy and gains little.
+            x = x.to(device).contiguous(memory_format=torch.contiguous_format if self.dtype == torch.float32 else torch.channels_last)
+            if torch.is_grad_enabled() and device.type == "cpu" and self.dtype != torch.float32:
+                # torch crashes in the backward pass of a group norm whose bf16 input is channels last and needs no gradient: the first one after frozen parts.
+                x = x.detach().requires_grad_()
+            out = self.network(x, t.to(device), condition.text.to(device), class_labels=labels).sample
+        return out[:, : self.channels].float().to(x_t.device)
+
+    @torch.no_grad()
+    def predict(self, x_t: Image, t: Levels, condition: Condition) -> Image:
+        """Predict x_0 in float32: near pure noise a detour over eps loses digits."""
+        out = self.output(x_t, t, condition)
+        return self.schedule.x_0_from_v(x_t, out, t) if self.prediction == "v_prediction" else self.schedule.x_0_from_eps(x_t, out, t)
+
+    def target(self, x_0: Image, eps: Image, t: Levels) -> Image:
+        """What the network is trained to give."""
+        return self.schedule.v(x_0, eps, t) if self.prediction == "v_prediction" else eps
+
+    def upsampled(self, low: Image) -> Image:
+        """Bring a low-resolution picture to the stage's resolution."""
+        return F.interpolate(low, (self.resolution, self.resolution), mode="bilinear", align_corners=self.align_corners)
+
+    @contextmanager
+    def using(self, weights: Weights) -> Iterator[None]:
+        """Predict with these weights in place of the base's, in float32 as they were tuned; always restored."""
+        parameters = dict(self.network.named_parameters())
+        if unknown := sorted(set(weights) - set(parameters)):
+            raise Refused(f"tuned weights name a parameter that {self.name} lacks: {unknown[0]!r}; they belong to another model")
+        if wrong := [n for n, w in weights.items() if w.shape != parameters[n].shape]:
+            raise Refused(f"tuned weights do not fit {self.name} at {wrong[0]!r}: {tuple(weights[wrong[0]].shape)} for {tuple(parameters[wrong[0]].shape)}")
+        before, outer = {name: parameters[name].data for name in weights}, self._swapped
+        self._swapped = before | outer  # of nested contexts the outermost knows the base
+        try:
+            for name, tensor in weights.items():
+                parameters[name].data = tensor.to(parameters[name].device, torch.float32)
+            yield
+        finally:
+            for name, tensor in before.items():
+                parameters[name].data = tensor
+            self._swapped = outer
+
+    @contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """Predict with the base weights inside `using`; pointers move, nothing is copied."""
+        parameters = dict(self.network.named_parameters())
+        tuned = {name: parameters[name].data for name in self._swapped}
+        try:
+            for name, tensor in self._swapped.items():
+                parameters[name].data = tensor
+            yield
+        finally:
+            for name, tensor in tuned.items():
+                parameters[name].data = tensor
+
+
+def read_network(folder: Path, *, device: torch.device, storage: Storage) -> Any:
+    """Read a stage's frozen `unet`."""
+    variant = models.held_variant(folder / "unet", storage.variant)
+    # Files of half precision are read as they are, so that the processor's memory never holds twice their size.
+    half = variant == "fp16" and storage.dtype != torch.float32
+    network: Any = UNet2DConditionModel.from_pretrained(
+        folder / "unet", torch_dtype=torch.float16 if half else torch.float32, variant=variant, use_safetensors=True, local_files_only=True
+    )
+    network = network.eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(device, storage.dtype if parameter.ndim > 1 else torch.float32)
+    if storage.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    return network.to(device)
+
+
+def read_schedule(folder: Path) -> tuple[Schedule, Any]:
+    """Read a stage's noise schedule, whichever scheduler its file names, and the file's settings."""
+    settings: Any = DDPMScheduler.load_config(folder / "scheduler")
+    known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+    betas = DDPMScheduler(**{name: settings[name] for name in known if name in settings}).betas
+    return Schedule(torch.cumprod(1 - betas.double(), 0)), settings
