@@ -17,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from unitune import commandline
-from unitune.errors import Diverged, Refused, Stopped
+from unitune import commandline, ending
+from unitune.errors import Diverged, Refused, Stopped, Unfit
 
 ASSETS = Path(__file__).parent / "src" / "unitune" / "assets"
+PLAIN = {"doctor": "unitune.doctor", "pretrain": "unitune.pretrain.main", "scenes": "unitune.benchmarks.scenes"}  # jobs whose fields are run()'s arguments
 REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
-ended = commandline.Ended()
+ended = ending.Ended(Path(__file__).parent / "conf")
 log = logging.getLogger("unitune")
 
 OmegaConf.register_new_resolver("assets", lambda path: str(ASSETS / path), replace=True)
@@ -40,38 +41,36 @@ def make(node: DictConfig, **more: object) -> Any:
 
 
 @lru_cache(maxsize=1)
-def cascade(name: str, path: str, stages: tuple[str, ...], device: Any, dtype: Any) -> Any:
+def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
     """Load a cascade once per process: the jobs of a sweep share it."""
     from unitune.backends import cascade as backend
 
-    log.info("loading %s on %s (%s)", name, device, dtype)
-    return backend.load(name, Path(path), stages=stages, device=device, dtype=dtype)
+    return backend.build(model, device=device, dtype=dtype, store=store)
 
 
 def edit(cfg: Any, folder: Path) -> None:
     """Tune, sample, score, record; print the table and the grid's path. Whatever can be refused before the model loads is refused there."""
-    from unitune import experiment, machine, records
+    from unitune import experiment, machine, models, parameters, records
 
     if cfg["from"]:
         cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
-    commandline.check_settings(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), ASSETS)
+    settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    commandline.check_settings(settings)
     cfg.edit = [commandline.literal(prompt) for prompt in commandline.edit_prompts(cfg.edit)] or None
     sampler, plan, method, benchmark = (make(cfg[name]) for name in ("sampler", "plan", "method", "benchmark"))
-    device = machine.device(cfg.machine.device)
-    dtype = machine.precision(cfg.machine.precision, device)
+    dtype = machine.precision(cfg.machine.precision, device := machine.device(cfg.machine.device))
     machine.use_threads(cfg.machine.threads)
     examples = benchmark.examples(cfg.model.resolution)
-    metrics = [make(metric) for metric in cfg.metrics.use]
-    store = make(cfg.store)
-    model = cascade(cfg.model.name, cfg.model.path, tuple(cfg.model.stages), device, dtype)
-    folder.mkdir(parents=True, exist_ok=True)
+    sizes = parameters.sizes(described := models.described(settings["model"]))
+    experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib)
+    metrics, store = [make(metric) for metric in cfg.metrics.use], make(cfg.store)
+    commandline.advise(settings, ASSETS)
+    model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
     if wandb := sys.modules.get("wandb"):
         wandb.finish()  # or this cell of a sweep would write into the last one's run
-    logger = make(cfg.logger, save_dir=str(folder))
-    setting = experiment.Setting(model, method, sampler, metrics, store, plan, seed=cfg.seed, snapshot=cfg.snapshot, logger=logger)
-    print(records.table(records.summary(experiment.run(setting, examples, folder=folder))))
-    print(*(f"grid: {grid}" for grid in sorted(folder.glob("grid*.png"))), sep="\n")
+    setting = experiment.Setting(model, method, sampler, metrics, store, plan, cfg.seed, cfg.snapshot, logger=make(cfg.logger, save_dir=str(folder)))
+    print(records.table(records.summary(experiment.run(setting, examples, folder=folder))), *(f"grid: {g}" for g in sorted(folder.glob("grid*.png"))), sep="\n")
 
 
 def score(cfg: Any, folder: Path) -> None:
@@ -84,10 +83,11 @@ def score(cfg: Any, folder: Path) -> None:
         print(records.table(records.summary(experiment.score(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))))
 
 
-def other(cfg: Any, folder: Path) -> None:
-    """Train an embedded part or generate a benchmark: the config's fields are the arguments."""
-    module = import_module({"pretrain": "unitune.pretrain.main", "scenes": "unitune.benchmarks.scenes"}[str(HydraConfig.get().job.config_name)])
-    module.run(**OmegaConf.to_container(cfg, resolve=True) | {name: Path(cfg[name]) for name in ("folder", "text_encoder") if name in cfg})  # type: ignore
+def plain(cfg: Any, folder: Path) -> None:
+    """Run a job of PLAIN; print what it says."""
+    fields: Any = OmegaConf.to_container(cfg, resolve=True) | {name: Path(cfg[name]) for name in ("folder", "text_encoder") if name in cfg}  # type: ignore
+    for line in import_module(PLAIN[str(HydraConfig.get().job.config_name)]).run(**fields) or ():
+        print(line)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -96,10 +96,10 @@ def main(cfg: DictConfig) -> None:
     now: Any = HydraConfig.get()
     folder = Path(ended.noted(now.runtime.output_dir))
     try:
-        {"score": score, "pretrain": other, "scenes": other}.get(now.job.config_name, edit)(cfg, folder)
+        ({"score": score} | dict.fromkeys(PLAIN, plain)).get(now.job.config_name, edit)(cfg, folder)
     except Exception as error:
         ended.failed(error, refused=isinstance(error, REFUSALS), cell=folder.name if now.mode.name == "MULTIRUN" else "", overrides=now.overrides.task)
-        if not isinstance(error, (*REFUSALS, Diverged)):
+        if not isinstance(error, (*REFUSALS, Diverged, Unfit)):
             log.exception("failed")
 
 
@@ -109,7 +109,7 @@ def started() -> int:
     try:
         sys.argv[1:] = commandline.prepared(sys.argv[1:])
         main()
-    except REFUSALS as error:
+    except (*REFUSALS, OSError) as error:  # of the system only Hydra's own folders are left: a run's errors were caught in main
         ended.failed(error, refused=True)
     except (Stopped, KeyboardInterrupt) as stop:
         ended.stopped(stop.signal if isinstance(stop, Stopped) else 2)

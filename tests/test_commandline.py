@@ -6,8 +6,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from unitune import commandline
-from unitune.commandline import Ended
+from unitune import commandline, ending
+from unitune.backends import tiny
+from unitune.ending import Ended
 from unitune.errors import Diverged, Refused
 
 ASSETS = Path("/package/assets")
@@ -142,7 +143,7 @@ def test_own_classes_are_allowed():
     ],
 )  # fmt: skip
 def test_errors_become_one_line(text, line):
-    assert commandline.one_line(ValueError(text)) == line
+    assert ending.one_line(ValueError(text)) == line
 
 
 def told(ended: Ended) -> tuple[int, list[str]]:
@@ -196,7 +197,7 @@ def test_the_working_directory_is_never_removed(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for folder in (".", "..", tmp_path, tmp_path / "absent"):
-        commandline.remove_leftovers(Path(folder))
+        ending.remove_leftovers(Path(folder))
     assert (tmp_path / "here").is_dir()
 
 
@@ -204,6 +205,7 @@ def settings(tmp_path: Path, **more: object) -> dict:
     tuning = {"lr": 3e-4, "steps": 128, "snapshots": [16, 32]}
     return {
         "image": None, "edit": None, "seed": 0, "seeds": 4, "steps": 128, "batch_size": 4, "snapshot": None, "optimizer": {"name": "adamw"},
+        "store": {"path": "store", "budget_gib": 20},
         "model": {"name": "pocket", "path": str(tmp_path), "stages": ["base"], "lr": {"adamw": 3e-4}, "note": "only scenes"},
         "method": {"name": "unitune", "prompt": "beikkpic", "tune": {"base": tuning, "sr256": tuning}}, "stage": {"tuned": ["base"]},
         "sampler": {"template": "{rare} {edit}"}, "benchmark": {"name": "demo", "path": str(ASSETS / "demo")},
@@ -224,15 +226,16 @@ def settings(tmp_path: Path, **more: object) -> dict:
 )
 def test_settings_that_cannot_work_are_refused(tmp_path, more, said):
     with pytest.raises(Refused, match=said):
-        commandline.check_settings(settings(tmp_path, **more), ASSETS)
+        commandline.check_settings(settings(tmp_path, **more))
 
 
 def test_settings_that_work(tmp_path, caplog):
+    tiny.floyd(tmp_path)
     for at in (None, 0, 16, 128):
-        commandline.check_settings(settings(tmp_path, snapshot=at), ASSETS)
+        commandline.check_settings(settings(tmp_path, snapshot=at))
     assert not caplog.records
     with pytest.raises(Refused, match="no model folder"):
-        commandline.check_settings(settings(tmp_path / "absent"), ASSETS)
+        commandline.check_settings(settings(tmp_path / "absent"))
 
 
 def test_a_low_rate_is_said_for_tuned_stages_only(tmp_path):

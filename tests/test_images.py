@@ -141,6 +141,22 @@ def test_modes(tmp_path, mode, note):
     assert loaded.image.min() >= -1 and loaded.image.max() <= 1
 
 
+@pytest.mark.parametrize("suffix", ["tiff", "jpg"])
+def test_cmyk_keeps_its_colours(tmp_path, suffix):
+    """Inks multiply: r = (255 - c)(255 - k) / 255, whatever way round a file stores them."""
+    inks = {"red": ((0, 255, 255, 0), (1, -1, -1)), "dark grey": ((0, 0, 0, 191), (-0.5, -0.5, -0.5)), "paper": ((0, 0, 0, 0), (1, 1, 1))}
+    for cmyk, expected in inks.values():
+        Image.new("CMYK", (32, 32), cmyk).save(tmp_path / f"a.{suffix}")
+        loaded = load(tmp_path / f"a.{suffix}", size=32)
+        assert torch.allclose(loaded.image.mean((0, 2, 3)), torch.tensor(expected, dtype=torch.float32), atol=0.03) and "CMYK" in loaded.notes[0]
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    bits = np.indices((32, 32)).sum(0) % 2 == 0
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    assert torch.equal(load(tmp_path / "a.png", size=32).image, torch.from_numpy(bits).float().mul(2).sub(1).expand(1, 3, -1, -1))
+
+
 def test_float_tiff_with_nan_is_refused(tmp_path):
     Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(tmp_path / "a.tiff")
     assert "floating point" in refused(tmp_path / "a.tiff")

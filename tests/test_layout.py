@@ -17,10 +17,11 @@ MODELS = {"diffusers", "transformers", "open_clip"}
 # A module imports its own layer or a lower one; a new package or file gets its layer here.
 LAYERS = [
     {"types", "errors", "compat"},
-    {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "commandline", "scenes"},
+    {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
+    | {"parameters", "estimate", "scenes"},
     {"tuning", "backends", "diffusion"},
     {"methods", "metrics", "benchmarks", "selection", "figures", "pretrain"},
-    {"experiment"},
+    {"experiment", "doctor"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

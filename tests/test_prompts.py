@@ -84,5 +84,15 @@ def test_advice_quotes_the_dropped_tail():
         return ["\u2581" + word for word in text.split()]
 
     lines = advice(rare="xkq", edits=["one two three four"], tokenize=words, max_tokens=4)
-    assert len(lines) == 2 and "is 5 tokens, the model reads 3; dropped: 'three four'" in lines[1]
-    assert len(advice(rare="xkq", edits=["one two three four"], tokenize=words, max_tokens=6)) == 1
+    assert sum("is 5 tokens, the model reads 3; dropped: 'three four'" in line for line in lines) == 1
+    assert not [line for line in advice(rare="xkq", edits=["one two three four"], tokenize=words, max_tokens=6) if "dropped" in line]
+
+
+def test_advice_rare_token_that_a_large_vocabulary_holds():
+    """Where no list of words is at hand, a token of one piece is one that the model was trained on."""
+
+    def pieces(text):
+        return ["\u2581sks"] if text == "sks" else letters(text)
+
+    assert sum("one piece of the vocabulary" in line for line in advice(rare="sks", edits=["a dog"], tokenize=pieces)) == 1
+    assert not [line for line in advice(rare="beikkpic", edits=["a dog"], tokenize=pieces) if "vocabulary" in line]

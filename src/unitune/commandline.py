@@ -1,20 +1,19 @@
-"""What a person types, made safe for Hydra's grammar; what a config may name; and what the program answers when it cannot go on."""
+"""What a person types, made safe for Hydra's grammar; and what a config may name."""
 
 import importlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from unitune.errors import Refused
+from unitune import models
+from unitune.errors import Refused, number
 
 FREE_TEXT = ("image", "edit", "caption", "from", "runs")  # values that are prose or file names, not Hydra expressions
 TARGETS = ("unitune.", "pytorch_lightning.loggers.")  # what a config's _target_ may name
-OURS = ("config.yaml", "multirun.yaml")  # files of a run's folder that are worth nothing without a result
-FAILED, REFUSED = 1, 2  # exit codes
 WHOLE = ("seed", "seeds", "steps", "batch_size")
+NEEDED = ("image", "edit", "benchmark", "model", "method", "sampler", "stage", "optimizer", "store", "snapshot", *WHOLE)
 FAR_BELOW = 10  # times
 BESIDE_FROM = ("store.", "hydra.", "hydra/")  # what may be set beside from=: where things are kept
 
@@ -98,12 +97,18 @@ def config_of(run: str | Path) -> Path:
     file = Path(run) / "config.yaml"
     if not file.is_file():
         raise Refused(f"no run in {run}: a run's folder holds config.yaml and scores.jsonl")
+    try:
+        file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"the settings {file} cannot be read ({error}); name a folder whose config.yaml this program wrote") from None
     return file
 
 
-def check_settings(settings: Any, assets: Path) -> None:
-    """Refuse what can be seen to be wrong in the main job's config alone, as plain data; log what will not work as hoped."""
+def check_settings(settings: Any) -> None:
+    """Refuse what can be seen to be wrong in the main job's config alone, as plain data."""
     check_targets(settings)
+    if missing := [name for name in NEEDED if name not in settings]:
+        raise Refused(f"the settings hold no {missing[0]}; a run's config.yaml holds all of {', '.join(NEEDED)}")
     benchmark, model = settings["benchmark"]["name"], settings["model"]
     if benchmark != "image" and not (settings["image"] is None and settings["edit"] is None):
         raise Refused(f"image= and edit= have no effect with benchmark={benchmark}; leave one of them out")
@@ -112,16 +117,15 @@ def check_settings(settings: Any, assets: Path) -> None:
     if settings["benchmark"].get("caption") == "" and "{caption}" in f"{settings['method']} {settings['sampler']}":
         raise Refused("{caption} stands in a prompt of this method or sampler, and the picture has none; describe it: caption='a cat in a city'")
     _check_numbers(settings)
-    if not Path(model["path"]).is_dir():
-        raise Refused(f"no model folder {model['path']}; give model.path the folder that holds {', '.join(model['stages'])}")
-    for line in advice(settings, assets):
-        log.warning("%s", line)
+    models.check(models.described(model), tuned=settings["stage"]["tuned"])
 
 
 def _check_numbers(settings: Any) -> None:
     for name in WHOLE:
-        if not isinstance(settings[name], int):
+        if type(settings[name]) is not int:  # nor a yes or no, which Python counts as one
             raise Refused(f"{name} must be a whole number, got {settings[name]!r}")
+    if not (number(budget := settings["store"]["budget_gib"]) and budget > 0):
+        raise Refused(f"store.budget_gib must be a number above 0, got {budget!r}")
     at = settings["snapshot"]
     for stage, tuning in _tuned(settings).items():
         kept = sorted({0, tuning["steps"], *(step for step in tuning["snapshots"] if step < tuning["steps"])})
@@ -134,12 +138,18 @@ def _tuned(settings: Any) -> dict[str, Any]:
     return {stage: tuning for stage, tuning in settings["method"].get("tune", {}).items() if stage in settings["stage"]["tuned"]}
 
 
+def advise(settings: Any, assets: Path) -> None:
+    """Log what will not work as hoped; said once everything that can be refused is not."""
+    for line in advice(settings, assets):
+        log.warning("%s", line)
+
+
 def advice(settings: Any, assets: Path) -> list[str]:
     """List what will not work as hoped: a learning rate far below the measured one, a picture (not of `assets`) from outside the model's world."""
     model, benchmark, optimizer = settings["model"], settings["benchmark"], settings["optimizer"]["name"]
     measured = model["lr"][optimizer]
     lines = [
-        f"lr {lr:g} of {stage} is far below the {measured:g} that {model['name']} was measured to need with {optimizer}: expect little of the tuning"
+        f"lr {lr:g} of {stage} is far below the {measured:g} that conf gives {model['name']} with {optimizer}: expect little of the tuning"
         for stage, tuning in _tuned(settings).items()
         if isinstance(lr := tuning["lr"], int | float) and 0 < lr < measured / FAR_BELOW
     ]
@@ -169,82 +179,3 @@ def _allowed(target: str) -> bool:
     except ImportError:
         return False
     return isinstance(owner, type) and owner.__module__.startswith(TARGETS)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first telling line of an error, with the options where Hydra lists them on the lines after."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    options = ", ".join(line for line in lines[1:] if re.fullmatch(r"[\w./-]+", line))
-    said = lines[0] if lines else type(error).__name__
-    if "Available options" in str(error) and options:
-        return f"{said}; available: {options}"
-    if said.endswith(":") and len(lines) > 1:  # what went wrong stands on the next line
-        said = f"{said} {lines[1]}"
-    where = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
-    return said if where in said else f"{said} ({where})"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that ended early; `cell` names it within a sweep, "" outside of one."""
-
-    error: Exception
-    refused: bool
-    cell: str
-    overrides: Sequence[str]
-
-
-@dataclass
-class Ended:
-    """How the runs of this process ended, and the folders that were made for them."""
-
-    failures: list[Failure] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-    signal: int = 0  # that stopped the program
-
-    def noted(self, folder: str) -> str:
-        """Note a folder that is made for a run or a sweep, and return it."""
-        self.folders.append(Path(folder))
-        return folder
-
-    def failed(self, error: Exception, *, refused: bool, cell: str = "", overrides: Sequence[str] = ()) -> None:
-        """Note that a run ended early."""
-        self.failures.append(Failure(error, refused, cell, overrides))
-
-    def stopped(self, signal: int) -> None:
-        """Note that a signal ended the program."""
-        self.signal = signal
-
-    @property
-    def code(self) -> int:
-        """The exit code: 0 done, 1 failed, 2 refused input, 128 + n stopped by signal n."""
-        if self.signal or not self.failures:
-            return 128 + self.signal if self.signal else 0
-        return REFUSED if all(failure.refused for failure in self.failures) else FAILED
-
-    def report(self) -> list[str]:
-        """Say which runs failed: one line outside a sweep, else a table with one line per failed cell."""
-        if not any(failure.cell for failure in self.failures):
-            return [f"unitune: {one_line(failure.error)}" for failure in self.failures]
-        rows = [(failure.cell, one_line(failure.error), " ".join(failure.overrides)) for failure in self.failures]
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-        some = "1 run of the sweep" if len(rows) == 1 else f"{len(rows)} runs of the sweep"
-        return [f"unitune: {some} failed:", *(f"  {cell:{widths[0]}}  {why:{widths[1]}}  {what}" for cell, why, what in rows)]
-
-    def tell(self, stream: TextIO) -> int:
-        """Say what went wrong and return the exit code; after refused input alone, remove the folders that hold no result."""
-        lines = self.report() + (["unitune: stopped; the same command goes on from the last step that was saved"] if self.signal else [])
-        stream.writelines(f"{line}\n" for line in lines)
-        for folder in self.folders if self.code == REFUSED else []:
-            remove_leftovers(folder)
-        return self.code
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove a run's folder that holds no result, and then the folders above it that are left empty, up to the working directory."""
-    folder, here = folder.absolute(), Path.cwd()
-    while folder != here and folder not in here.parents and folder.is_dir() and {file.name for file in folder.iterdir()} <= set(OURS):
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-        folder = folder.parent

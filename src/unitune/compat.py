@@ -13,6 +13,21 @@ _SCHEMAS = (
 _libraries: list[torch.library.Library] = []  # a Library's definitions last as long as the object
 
 
+def compiled_torchvision() -> Path | None:
+    """Return the file of torchvision's compiled operators, or None where there is no torchvision or it has none."""
+    spec = importlib.util.find_spec("torchvision")
+    return None if spec is None or spec.origin is None else next(Path(spec.origin).parent.glob("_C*"), None)
+
+
+def is_loadable(compiled: Path) -> bool:
+    """Load a file of compiled operators into this torch; False where the two were not built for each other."""
+    try:
+        torch.ops.load_library(str(compiled))
+    except OSError:
+        return False
+    return True
+
+
 def ensure_torchvision() -> None:
     """Let `import torchvision` succeed beside a torch that cannot load its compiled part (a CPU-only torch, a CUDA-linked torchvision).
 
@@ -21,15 +36,8 @@ def ensure_torchvision() -> None:
     """
     if "torchvision" in sys.modules or _libraries:
         return
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return
-    compiled = next(Path(spec.origin).parent.glob("_C*"), None)
-    if compiled is None:
-        return
-    try:
-        torch.ops.load_library(str(compiled))
-    except OSError:
+    compiled = compiled_torchvision()
+    if compiled is not None and not is_loadable(compiled):
         library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             library.define(schema)

@@ -1,8 +1,20 @@
 """What can stop the program, apart from a bug; importable without torch, so that --help stays quick."""
 
+import math
+
 
 class Refused(ValueError):
     """Input that cannot be used; the message is one line for the person at the keyboard: what was given, what is allowed, what to do."""
+
+
+def number(value: object) -> bool:
+    """Whether a value of a config is a finite number: not a word, not nothing, nor a yes or no, which Python counts as numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(value: object) -> bool:
+    """Whether a value of a config is a whole number."""
+    return number(value) and isinstance(value, int)
 
 
 class Diverged(RuntimeError):
@@ -15,3 +27,7 @@ class Stopped(BaseException):
     def __init__(self, signal: int) -> None:
         super().__init__(f"stopped by signal {signal}")
         self.signal = signal
+
+
+class Unfit(RuntimeError):
+    """The doctor found something that will not work; the message says in which checks."""

@@ -1,21 +1,21 @@
 """The story in one function: example -> tuned -> edits -> scores -> records; and the same scoring over pictures that are already there."""
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from unitune import images, metrics, prompts, records
+from unitune import disk, images, metrics, prompts, records
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.sampler import Sampler
 from unitune.figures.grid import labelled_grid
+from unitune.parameters import Sizes
 from unitune.progress import Bars
 from unitune.records import Record
-from unitune.store import Store
-from unitune.types import Draw, Edit, Example, Metric, Refused, Tuned
+from unitune.store import Store, contents
+from unitune.types import Draw, Edit, Example, Metric, Refused, Tuned, number, whole
 
 if TYPE_CHECKING:  # scoring saved pictures loads no diffusion model, nor the libraries of one
     from unitune.backends.cascade import Cascade
@@ -46,7 +46,7 @@ class Seeds:
     count: int = 4
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or self.count < 1:
+        if not (whole(self.count) and self.count >= 1):
             raise Refused(f"seeds must be a whole number of at least 1, got {self.count}")
 
     def draws(self, example: Example, seed: int) -> list[Draw]:
@@ -71,9 +71,9 @@ class Dials:
     def __post_init__(self) -> None:
         if not self.weights or not self.starts:
             raise Refused("plan=dials needs at least one weight and one start")
-        if bad := [weight for weight in self.weights if not math.isfinite(weight)]:
+        if bad := [weight for weight in self.weights if not number(weight)]:
             raise Refused(f"plan.weights must be finite numbers (1 = off), got {bad[0]}")
-        if bad := [start for start in self.starts if not 0 < start <= 1]:
+        if bad := [start for start in self.starts if not (number(start) and 0 < start <= 1)]:
             raise Refused(f"plan.starts must be in (0, 1] (1 = pure noise), got {bad[0]}")
 
     def draws(self, example: Example, seed: int) -> list[Draw]:
@@ -103,13 +103,29 @@ class Setting:
     logger: Logger | None = None
 
 
+def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float) -> None:
+    """Refuse before a model of these sizes is loaded what could not be tuned, and a disk that could not be written or has too little room.
+
+    The estimate of room is an upper one: pictures uncompressed, the grid as large as all of them; every kept tuning, unless the store has one of that image,
+    up to the store's budget.
+    """
+    kept, working = method.room(sizes, at=at)
+    disk.check_writable(folder, "hydra.run.dir")
+    shown = sum((len(plan.draws(example, 0)) + 2 * len(example.requests)) * example.image.numel() for example in examples)
+    stored, used = contents(store)
+    new = sum(example.digest not in stored for example in examples)
+    tuned = min(new * kept, max(0, int(budget_gib * 2**30) - used)) + working if new else 0
+    disk.check_space({folder: ("pictures", 2 * shown), store: ("tuned weights", tuned)})
+
+
 def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[Record]:
     """Tune (or recall), sample, save, score and record every example, all of the cascade's resolution; return the records, reference rows included."""
     resolution = setting.cascade.resolution
     if wrong := next((example for example in examples if example.image.shape[-1] != resolution), None):
         raise Refused(f"pictures were read at {wrong.image.shape[-1]} px, but {setting.cascade.name} makes {resolution} px: set model.resolution={resolution}")
+    setting.cascade.embed(_texts(setting, examples))
     done: list[Record] = []
-    for number, example in enumerate(examples):
+    for k, example in enumerate(examples):
         _advise(setting, example)
         with Bars() as bars:
             reset_peak()
@@ -124,12 +140,22 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
         seconds, evaluations = time.monotonic() - began, _evaluations(setting.cascade) - before
         cost = {"seconds": seconds / len(edits), "peak_mib": peak_memory_mib(), "evaluations": evaluations / len(edits)}
         done += _record(setting, example, edits, tuned, cost, folder)
-        _grid(setting.plan, example, edits, folder / ("grid.png" if len(examples) == 1 else f"grid-{number:03}.png"))
+        _grid(setting.plan, example, edits, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
     if setting.logger is not None:
         rows = records.summary(done)
         setting.logger.log_metrics({f"{row.method}/{row.prompt}/{name}": mean for row in rows for name, mean in row.means.items() if mean is not None})
         setting.logger.finalize("success")
     return done
+
+
+def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
+    """List every text of a run, so that a large encoder is read once and freed before any network trains."""
+    found: dict[str, None] = {}
+    for example in examples:
+        rare = setting.method.rare(setting.cascade, example, seed=setting.seed)
+        found.update(dict.fromkeys([rare] if rare else []))
+        found.update(dict.fromkeys(setting.sampler.texts(example, setting.plan.draws(example, setting.seed), rare=rare)))
+    return list(found)
 
 
 def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
@@ -187,7 +213,7 @@ def _advise(setting: Setting, example: Example) -> None:
     """Say what will not work as hoped: unknown words, prompts that are cut, a rare token that means something."""
     edits = [request.prompt for request in example.requests]
     rare = "" if "{" in setting.method.prompt else setting.method.prompt  # a placeholder is filled later
-    for line in prompts.advice(rare=rare, edits=edits, tokenize=setting.cascade.tokenize, known=setting.cascade.known):
+    for line in prompts.advice(rare=rare, edits=edits, tokenize=setting.cascade.tokenize, known=setting.cascade.known, max_tokens=setting.cascade.max_tokens):
         log.warning("%s", line)
 
 

@@ -1,5 +1,8 @@
 """Where networks run and in which arithmetic: what must not change a result's meaning."""
 
+import os
+from pathlib import Path
+
 import torch
 
 from unitune.types import Refused
@@ -19,7 +22,7 @@ def device(name: str) -> torch.device:
 
 
 def precision(name: str, chosen: torch.device) -> torch.dtype:
-    """Return the networks' arithmetic; "auto" is bf16 where the processor computes it natively. Weights stay float32."""
+    """Return the networks' arithmetic; "auto" is bf16 where the processor computes it natively. Tuned weights stay float32."""
     if name == "auto":
         native = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if native else torch.float32
@@ -34,3 +37,17 @@ def use_threads(count: int) -> None:
         raise Refused(f"machine.threads must be 0 (torch's choice) or more, got {count}")
     if count:
         torch.set_num_threads(count)
+
+
+def memory() -> tuple[int, int]:
+    """Free and total bytes of the system's memory, within the limit that a container sets."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []
+    free = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), total)  # elsewhere, what is free is not known
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            most, taken = (int((Path("/sys/fs/cgroup") / name).read_text()) for name in (limit, used))
+        except (OSError, ValueError):  # no such limit
+            continue
+        total, free = min(total, most), min(free, max(0, most - taken))
+    return free, total

@@ -62,6 +62,8 @@ def advice(*, rare: str, edits: Sequence[str], tokenize: Callable[[str], list[st
         lines.append(f"the rare token {rare!r} is {len(pieces)} piece{'s' * (len(pieces) != 1)}: {' '.join(pieces)}")
         if known is not None and rare_words and all(word in known for word in rare_words):
             lines.append(f"the rare token {rare!r} is a common word of the model, whose meaning tuning would overwrite; use a token without meaning")
+        elif known is None and len(pieces) == 1 and len(rare) > 2:
+            lines.append(f"the rare token {rare!r} is one piece of the vocabulary, so the model has a meaning for it; a common word would be overwritten")
     unknown: dict[str, None] = {}
     for edit in edits:
         words = _words(edit)

@@ -14,6 +14,7 @@ from typing import get_origin
 
 import torch
 
+from unitune import disk
 from unitune.types import Refused
 
 FILE = "scores.jsonl"
@@ -79,6 +80,13 @@ def append(path: Path | str, record: Record) -> None:
         raise ValueError(f"score {infinite[0]!r} is infinite: a metric must return a finite number, or NaN where it does not apply")
     data["scores"] = {name: None if value is None or math.isnan(value) else float(value) for name, value in record.scores.items()}
     line = json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
+    try:
+        _write(path, line)
+    except OSError as error:
+        raise disk.explained(error) from error
+
+
+def _write(path: Path | str, line: bytes) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(descriptor).st_size

@@ -4,6 +4,7 @@ An entry is the folder `<kind>-<fingerprint>` with its files and a `manifest.jso
 aside in `.work` and renamed when everything is on disk, so a killed process leaves no entry. `.work/<entry>.resume` holds a long build's checkpoints.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -21,7 +22,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from unitune.types import Refused
+from unitune import disk
+from unitune.types import Refused, number
 
 TUNING_VERSION = 1  # raised whenever the same key would give another result
 KINDS = ("tuned", "embedding", "class_images")
@@ -46,15 +48,9 @@ class Store:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path).expanduser().absolute())
-        if not self.budget_gib > 0:
-            raise Refused(f"the store's budget is {self.budget_gib} GiB; it must be above 0")
-        try:
-            self._work.mkdir(parents=True, exist_ok=True)
-            probe = self._work / f"probe.{os.getpid()}.{_here()}{secrets.token_hex(4)}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise Refused(f"the store {self.path} cannot be written ({error.strerror}); set store.path to a folder that can") from error
+        if not (number(self.budget_gib) and self.budget_gib > 0):
+            raise Refused(f"store.budget_gib must be a number above 0, got {self.budget_gib!r}")
+        disk.check_writable(self._work, "store.path")
         self._sweep()
 
     @property
@@ -91,9 +87,10 @@ class Store:
                 log.info("another process made %s first; its result is used", name)
             _fsync(self.path)
         except Exception as error:
-            if not _is_disk_full(error):
+            if not disk.is_full(error):
                 raise
-            raise Refused(f"disk full: {name} could not be stored under {self.path}; free some space or set store.path to another disk") from error
+            have = disk.size(shutil.disk_usage(self.path).free)
+            raise Refused(f"disk full ({have} left): {name} could not be stored under {self.path}; free some space or set store.path elsewhere") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(self._work / f"{name}.resume", ignore_errors=True)
@@ -116,7 +113,7 @@ class Store:
             os.rename(entry, aside)
         except FileNotFoundError:  # another process removed it
             return
-        _delete(aside)
+        disk.delete(aside)
 
     def _sweep(self) -> None:
         for folder in self._work.iterdir():
@@ -129,16 +126,10 @@ class Store:
             # A pid says something about this machine alone; the store may be shared by several.
             if old or (pid.isdigit() and random.startswith(_here()) and not _is_alive(int(pid))):
                 log.info("removed the unfinished %s", folder.name)
-                _delete(folder)
+                disk.delete(folder)
 
     def _keep_budget(self, new: Path) -> None:
-        used: dict[Path, tuple[float, int]] = {}
-        for manifest in self.path.glob(f"*/{MANIFEST}"):
-            try:
-                size = sum(file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file())
-                used[manifest.parent] = (manifest.stat().st_mtime, size)
-            except FileNotFoundError:  # another process removed it
-                continue
+        used = _used(self.path)
         total, budget = sum(size for _, size in used.values()), self.budget_gib * 2**30
         for entry, (_, size) in sorted(used.items(), key=lambda item: item[1]):
             if total <= budget:
@@ -149,6 +140,25 @@ class Store:
                 total -= size
         if total > budget:
             log.warning("%s alone is over the store's budget of %g GiB (%.1f MiB)", new.name, self.budget_gib, total / 2**20)
+
+
+def contents(path: Path) -> tuple[set[str], int]:
+    """Return the digests of the images that the entries of a store were made from, and the bytes it uses; nothing where there is no store."""
+    digests, used = set(), _used(path)
+    for entry in used:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            digests.add(str(json.loads((entry / MANIFEST).read_bytes())["key"]["image"]))
+    return digests, sum(size for _, size in used.values())
+
+
+def _used(path: Path) -> dict[Path, tuple[float, int]]:
+    """Of each entry when it was last used and how many bytes it has."""
+    used: dict[Path, tuple[float, int]] = {}
+    for manifest in path.glob(f"*/{MANIFEST}"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            size = sum(file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file())
+            used[manifest.parent] = (manifest.stat().st_mtime, size)
+    return used
 
 
 def _plain(value: object, where: str) -> object:
@@ -221,19 +231,6 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    # safetensors and torch wrap the OSError in an error of their own; the text stays.
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or "No space left on device" in str(error) or "StorageFull" in str(error)
 
 
 def _is_alive(pid: int) -> bool:

@@ -23,6 +23,8 @@ from torch import Tensor
 from unitune.errors import Diverged as Diverged
 from unitune.errors import Refused as Refused
 from unitune.errors import Stopped as Stopped
+from unitune.errors import number as number
+from unitune.errors import whole as whole
 
 Picture = Float[Tensor, "1 3 H W"]
 Mask = Float[Tensor, "1 1 H W"]  # 1 where the picture may change, 0 where it must stay

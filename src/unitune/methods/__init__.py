@@ -6,6 +6,7 @@ A new method is a frozen dataclass with a `name` and `prepare(cascade, example, 
 from typing import Protocol
 
 from unitune.backends.cascade import Cascade
+from unitune.parameters import Sizes
 from unitune.store import Store
 from unitune.tuning.finetune import StepDone
 from unitune.types import Example, Tuned
@@ -22,6 +23,14 @@ class Method(Protocol):
     @property
     def prompt(self) -> str:
         """The tuning prompt, "" where nothing is tuned."""
+        ...
+
+    def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
+        """Refuse what cannot be tuned in stages of these parameters; return the bytes of one image's result and those that making it takes besides."""
+        ...
+
+    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
+        """Return the tuning prompt of an example, its placeholders filled."""
         ...
 
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:

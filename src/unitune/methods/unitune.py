@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
-
-from unitune import prompts
+from unitune import parameters, prompts
 from unitune.backends.cascade import Cascade
 from unitune.cost import peak_memory_mib
+from unitune.parameters import Sizes
 from unitune.store import Store
 from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
@@ -36,10 +35,25 @@ class UniTune:
         if missing := [stage for stage in self.stages if stage not in self.tune]:
             raise Refused(f"no tuning settings for stage {missing[0]!r}; method.tune has {', '.join(self.tune)}")
 
+    def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
+        """Count float32 bytes: every kept snapshot; while tuning once more, and a checkpoint of the network and two moments of what is tuned, written aside."""
+        kept = working = 0
+        for stage, counts in sizes.items():
+            if stage in self.stages and self.tune[stage].steps:
+                tuned = sum(counts[name] for name in self.tune[stage].select.chosen(list(counts)))
+                kept += 4 * tuned * len(self.tune[stage].kept)
+                working = max(working, 2 * 4 * (sum(counts.values()) + 2 * tuned))
+        return (0, 0) if at == 0 else (kept, kept + working)
+
+    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
+        """Return the tuning prompt: as it is, a caption, or drawn by the seed."""
+        if self.prompt == RANDOM:
+            return prompts.random_rare_token(cascade.pieces, seed=seed)
+        return prompts.fill(self.prompt, rare="", edit="", caption=example.caption)
+
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
         """Tune each stage for its steps, or read the stored result. The sampler, the edit prompts and `at` never tune again."""
-        random = self.prompt == RANDOM
-        prompt = prompts.random_rare_token(cascade.pieces, seed=seed) if random else prompts.fill(self.prompt, rare="", edit="", caption=example.caption)
+        prompt = self.rare(cascade, example, seed=seed)
         tune = {stage: self.tune[stage] for stage in self.stages}
         if at == 0:
             return Tuned(prompt)
@@ -48,7 +62,7 @@ class UniTune:
             "prompt": prompt,
             "tune": {stage: {"optimizer": type(t.optimizer).__name__} | asdict(t) for stage, t in tune.items()},
             "weights": cascade.digest,
-            "arithmetic": [str(cascade.stage(stage).dtype) for stage in tune],
+            "arithmetic": [cascade.stage(stage).arithmetic for stage in tune],
             "seed": seed,
             "image": example.digest,
         }
@@ -79,6 +93,6 @@ def load(folder: Path, *, tune: Mapping[str, Tuning], at: int | None) -> Tuned:
             continue
         if step not in tuning.kept:
             raise Refused(f"no snapshot of {name} at {step} steps; kept are {tuning.kept}: change snapshot= or snapshots=")
-        weights[name] = load_file(snapshot_file(folder, name, step))
+        weights[name] = parameters.load(snapshot_file(folder, name, step))
     steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
     return Tuned(about["prompt"], weights, steps, Cost(**about["cost"]))

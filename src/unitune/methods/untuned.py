@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from unitune.backends.cascade import Cascade
+from unitune.parameters import Sizes
 from unitune.store import Store
 from unitune.tuning.finetune import StepDone
 from unitune.types import Example, Tuned
@@ -14,6 +15,14 @@ class Untuned:
 
     name: str = "untuned"
     prompt: str = ""
+
+    def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
+        """Take no room."""
+        return 0, 0
+
+    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
+        """Return no prompt."""
+        return ""
 
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
         """Return no weights."""

@@ -11,10 +11,11 @@ from pathlib import Path
 import open_clip
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import T5Tokenizer
 
+from unitune import parameters
 from unitune.metrics.judge import CHUNK, read_card, reduced
 from unitune.types import Edit, Refused
 
@@ -70,7 +71,7 @@ def load_clip(folder: str | Path) -> Clip:
     if not file.exists():
         raise Refused(f"no CLIP in {folder}: open_clip_config.json is missing; name the folder that holds it and open_clip_model.safetensors")
     network = open_clip.CLIP(**json.loads(file.read_text())["model_cfg"])
-    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "open_clip_model.safetensors").items()})
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in parameters.load(folder / "open_clip_model.safetensors").items()})
     return Clip(network.eval().requires_grad_(False), T5Tokenizer.from_pretrained(folder), read_card(folder))
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unitune import parameters
 from unitune.scenes.scene import MAX_OBJECTS
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 from unitune.types import Edit, Refused
@@ -98,7 +99,7 @@ def load_judge(folder: str | Path) -> Judge:
     if not (folder / "config.json").exists():
         raise Refused(f"no judge in {folder}: config.json is missing; name the folder that holds model.safetensors and config.json")
     judge = Judge(json.loads((folder / "config.json").read_text())["vocabulary"])
-    judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()})
+    judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in parameters.load(folder / "model.safetensors").items()})
     judge.card = read_card(folder)
     return judge.eval().requires_grad_(False)
 

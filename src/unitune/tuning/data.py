@@ -4,6 +4,7 @@ A data set of one image has length 1, so loaders and accumulation silently turn 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -62,12 +63,17 @@ class OneImage:
     batch_size: int
     crop: int = 0
 
+    @cached_property
+    def x_0(self) -> Image:
+        """The picture as the stage's network predicts it."""
+        return self.stage.encode(reduced(self.example.image, self.stage.resolution))
+
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
         stage, n = self.stage, self.batch_size
         name = {"seed": self.seed, "example": self.example.digest, "stage": stage.name, "step": k}
         t = rng.uniform_levels(n, stage.schedule.T, role="tune-t", **name)
-        x_0 = reduced(self.example.image, stage.resolution)
+        x_0 = self.x_0
         low = stage.upsampled(reduced(self.example.image, stage.low_resolution)) if stage.low_resolution else None
         if low is not None and self.crop and self.crop < stage.resolution:
             # Upsample the whole picture, then crop: a crop's borders must see what sampling sees there.

@@ -21,7 +21,7 @@ from unitune.tuning.data import OneImage
 from unitune.tuning.interrupt import StopOnSignal, WholeCheckpoints, write_whole
 from unitune.tuning.optimizers import AdamW, Recipe
 from unitune.tuning.select import Selection
-from unitune.types import Diverged, Refused
+from unitune.types import Diverged, Refused, number, whole
 
 log = logging.getLogger(__name__)
 StepDone = Callable[[str, int, int, float], None]  # (stage, steps done, steps, loss)
@@ -40,12 +40,16 @@ class Tuning:
     snapshots: Sequence[int] = (16, 32, 64, 128)  # steps whose weights are kept beside the last one's
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and torch.isfinite(torch.tensor(self.lr))):
+        if not (number(self.lr) and self.lr > 0):
             raise Refused(f"lr must be above 0 and finite, got {self.lr}")
-        if self.steps < 0:
-            raise Refused(f"steps must be 0 (no tuning) or more, got {self.steps}")
-        if self.batch_size < 1:
-            raise Refused(f"batch_size must be at least 1, got {self.batch_size}")
+        if not (whole(self.steps) and self.steps >= 0):
+            raise Refused(f"steps must be 0 (no tuning) or more whole steps, got {self.steps}")
+        if not (whole(self.batch_size) and self.batch_size >= 1):
+            raise Refused(f"batch_size must be a whole number of at least 1, got {self.batch_size}")
+        if not (whole(self.crop) and self.crop >= 0):
+            raise Refused(f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}")
+        if bad := [step for step in self.snapshots if not whole(step)]:
+            raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
 
     @property
     def kept(self) -> list[int]:
@@ -128,12 +132,14 @@ def fit(data: OneImage, tuning: Tuning, *, folder: Path, report: StepDone | None
         return
     names = tuning.select.names(stage.network)
     module = FineTune(data, tuning, names)
-    before = {name: p.data.clone() for name, p in module.tuned.items()}
+    before = {name: p.data for name, p in module.tuned.items()}
     stop = StopOnSignal(lambda: trainer.save_checkpoint(checkpoint_file(folder, stage.name)))
     trainer = _trainer(stage.network, tuning.steps, folder, [Snapshots(folder, report), stop])
     resume = checkpoint_file(folder, stage.name)
     began = time.monotonic()
     for parameter in module.tuned.values():
+        # A float32 master copy, whatever the rest of the network is stored in: a step of tuning is smaller than bf16's last digit.
+        parameter.data = parameter.data.to(torch.float32, copy=True)
         parameter.requires_grad_(True)
     try:
         with warnings.catch_warnings():
@@ -143,7 +149,8 @@ def fit(data: OneImage, tuning: Tuning, *, folder: Path, report: StepDone | None
         stop.restore()
         for name, parameter in module.tuned.items():
             parameter.requires_grad_(False)
-            parameter.data, parameter.grad = before[name], None
+            parameter.grad = None
+            parameter.data = before[name]
         stage.network.eval()
     seconds = time.monotonic() - began
     first, last = _mean(module.losses[:8]), _mean(module.losses[-8:])

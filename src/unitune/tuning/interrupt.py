@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from unitune.types import Stopped
+from unitune.types import Refused, Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -42,7 +42,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read one checkpoint; never unpickles code."""
-        return torch.load(path, map_location=map_location, weights_only=True)
+        try:
+            return torch.load(path, map_location=map_location, weights_only=True)
+        except Exception as error:  # torch names no class of its own for what it will not unpickle
+            raise Refused(f"the checkpoint {path} is damaged or holds more than weights; remove it, and the same command tunes from the start") from error
 
 
 class StopOnSignal(pl.Callback):

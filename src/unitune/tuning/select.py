@@ -22,7 +22,14 @@ class Selection:
 
     def names(self, network: nn.Module) -> list[str]:
         """Return the tuned parameters' names in the network's order."""
-        everything = [name for name, _ in network.named_parameters()]
+        sizes = {name: p.numel() for name, p in network.named_parameters()}
+        chosen = self.chosen(list(sizes))
+        tuned, whole = sum(sizes[n] for n in chosen) / 1e6, sum(sizes.values()) / 1e6
+        log.info("tuning %d of %d tensors, %.2f of %.2f M parameters", len(chosen), len(sizes), tuned, whole)
+        return chosen
+
+    def chosen(self, everything: Sequence[str]) -> list[str]:
+        """Choose among parameters' names; a pattern that matches none is refused."""
         for field, patterns in (("train", self.train), ("freeze", self.freeze)):
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in everything):
@@ -31,7 +38,4 @@ class Selection:
         chosen = [n for n in everything if any(fnmatchcase(n, p) for p in self.train) and not any(fnmatchcase(n, p) for p in self.freeze)]
         if not chosen:
             raise Refused(f"nothing is left to tune: train={list(self.train)} less freeze={list(self.freeze)}")
-        sizes = {name: p.numel() for name, p in network.named_parameters()}
-        tuned, whole = sum(sizes[n] for n in chosen) / 1e6, sum(sizes.values()) / 1e6
-        log.info("tuning %d of %d tensors, %.2f of %.2f M parameters", len(chosen), len(everything), tuned, whole)
         return chosen
