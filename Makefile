@@ -33,8 +33,9 @@ test: setup ## run the fast tests (minutes, no network)
 test-slow: setup ## run the tests that take minutes each
 	$(PY) -m pytest -m slow --timeout 3600
 
-bench: setup ## measure speed and memory
+bench: setup ## measure speed and memory, ours and side by side with stock diffusers
 	$(PY) experiments/bench.py
+	$(PY) experiments/bench_stock.py
 
 check: setup ## check format, lint and types
 	$(VENV)/bin/ruff format --check .
