@@ -26,6 +26,7 @@ from unitune import disk, parameters
 from unitune.backends import cascade, tiny
 from unitune.metrics.clip import load_clip
 from unitune.metrics.judge import load_judge
+from unitune.models import Model
 from unitune.store import MANIFEST
 from unitune.tuning.interrupt import WholeCheckpoints
 from unitune.tuning.select import Selection
@@ -52,7 +53,7 @@ def refused(typed, here, monkeypatch) -> Callable[..., str]:
     def run(*arguments: str) -> str:
         before = sorted(here.rglob("*"))
         with monkeypatch.context() as patched:
-            patched.setattr(cascade, "load", no_model)
+            patched.setattr(cascade, "build", no_model)
             answer = typed(*arguments)
         assert answer.code == 2, answer.err
         *notes, line = answer.err.splitlines()
@@ -194,7 +195,7 @@ def test_settings_out_of_range(refused, model, bad, said):
 def test_headers_name_what_the_network_has(model):
     folder = Path(model.partition("=")[2])
     loaded = cascade.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
-    sizes = parameters.sizes(folder, ("base", "sr256", "absent"))
+    sizes = parameters.sizes(Model("tiny", ("base", "sr256"), path=str(folder)))
     assert set(sizes) == {"base", "sr256"}
     for stage in loaded.stages:
         assert sizes[stage.name] == {name: p.numel() for name, p in stage.network.named_parameters()}
@@ -202,7 +203,23 @@ def test_headers_name_what_the_network_has(model):
             stage.network.named_parameters())))]  # fmt: skip
     (folder.parent / "bad/base/unet").mkdir(parents=True)
     (folder.parent / "bad/base/unet/a.safetensors").write_bytes(b"\xff" * 20)
-    assert parameters.sizes(folder.parent / "bad", ("base",)) == {}
+    assert parameters.sizes(Model("bad", ("base",), path=str(folder.parent / "bad"))) == {}
+
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
+    ("base/text_encoder", shutil.rmtree, "has no text_encoder"),
+    ("sr256/unet/config.json", lambda file: file.write_text("{"), "sr256/unet/config.json cannot be read"),
+    (f"sr256/{UNET}", lambda file: file.write_bytes(cut(file.read_bytes())), f"sr256/{UNET} is truncated or damaged"),
+    (f"base/{UNET}", lambda file: file.write_bytes(pickle.dumps(Payload())), f"base/{UNET} is damaged"),
+    (f"base/{UNET}", lambda file: (file.unlink(), file.with_name("model.bin").write_bytes(pickle.dumps(Payload()))), "as a pickle (model.bin)"),
+]
+
+
+@pytest.mark.parametrize(("part", "harm", "said"), BROKEN, ids=[said for *_, said in BROKEN])
+def test_a_model_folder_with_a_missing_or_broken_part(refused, here, model, part, harm, said):
+    harm(Path(shutil.copytree(model.partition("=")[2], here / "mine")) / part)
+    assert said in refused("model.path=mine", *BASE) and not (here / "hacked").exists()
 
 
 @pytest.mark.parametrize("bad", ["store.path=/proc/store", "hydra.run.dir=/proc/run"])
