@@ -13,9 +13,10 @@ from unitune.backends import cascade, tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, SuperResolution
-from unitune.experiment import Dials, Seeds, Setting
+from unitune.experiment import Setting
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
+from unitune.plans import Dials, Seeds
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Edit, Example, Refused, Request
 

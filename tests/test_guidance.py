@@ -73,9 +73,11 @@ def test_reference_of_the_base_weights_takes_two_calls_and_their_context():
     torch.testing.assert_close(out, moved, rtol=1e-4, atol=1e-5)
 
 
-def sample(guidance: Guidance, *, meaning: dict[str, float], caption: str = "", stage: FakeStage | None = None) -> tuple[torch.Tensor, FakeCascade]:
+def sample(
+    guidance: Guidance, *, meaning: dict[str, float], caption: str = "", stage: FakeStage | None = None, reference: str = "tuned"
+) -> tuple[torch.Tensor, FakeCascade]:
     cascade = FakeCascade([stage or FakeStage(Gaussian())], meaning)
-    sampler = Sampler("test", steps=STEPS, guidance=guidance, step=DDIM())
+    sampler = Sampler("test", steps=STEPS, guidance=guidance, step=DDIM(), reference=reference)
     example = Example("one", torch.zeros(1, 3, 4, 4), (Request("a dog"),), caption)
     return sampler(cascade, example, tuned=Tuned("beikkpic"), draws=[Draw(example.requests[0], 0)])[0].image, cascade
 
@@ -91,7 +93,7 @@ def test_the_reference_prompt_is_used(reference: str, text: str):
 
 def test_sampler_passes_whose_weights_the_reference_has():
     stage = FakeStage(Gaussian(), base=Gaussian())
-    sample(Guidance(4.0, weights="base"), meaning={}, stage=stage)
+    sample(Guidance(4.0), meaning={}, stage=stage, reference="base")
     assert stage.base_calls == STEPS and len(stage.calls) == 2 * STEPS
 
 
@@ -103,4 +105,4 @@ def test_weight_must_be_finite(weight: float):
 
 def test_weights_must_be_known():
     with pytest.raises(Refused, match="tuned or base"):
-        Guidance(weights="other")
+        Sampler("test", reference="other")

@@ -18,7 +18,7 @@ MODELS = {"diffusers", "transformers", "open_clip"}
 LAYERS = [
     {"types", "errors", "compat"},
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
-    | {"parameters", "estimate", "scenes"},
+    | {"parameters", "estimate", "scenes", "plans"},
     {"tuning", "backends", "diffusion"},
     {"methods", "metrics", "benchmarks", "selection", "figures", "pretrain"},
     {"experiment", "doctor"},
@@ -30,7 +30,7 @@ ALLOWED = {
     "backends": ("diffusers", "transformers"),
     "pretrain": ("diffusers", "transformers"),
     "tuning": ("transformers.Adafactor", "transformers.optimization"),
-    "metrics": ("transformers.T5Tokenizer",),
+    "metrics": ("transformers.T5Tokenizer", "transformers.ViTModel"),
 }
 
 

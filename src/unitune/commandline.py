@@ -10,7 +10,7 @@ from typing import Any
 from unitune import models
 from unitune.errors import Refused, number
 
-FREE_TEXT = ("image", "edit", "caption", "from", "runs")  # values that are prose or file names, not Hydra expressions
+FREE_TEXT = ("image", "edit", "caption", "noun", "from", "runs")  # values that are prose or file names, not Hydra expressions
 TARGETS = ("unitune.", "pytorch_lightning.loggers.")  # what a config's _target_ may name
 WHOLE = ("seed", "seeds", "steps", "batch_size")
 NEEDED = ("image", "edit", "benchmark", "model", "method", "sampler", "stage", "optimizer", "store", "snapshot", *WHOLE)

@@ -21,6 +21,10 @@ class Diverged(RuntimeError):
     """Tuning met a loss that is not finite."""
 
 
+class Inactive(RuntimeError):
+    """A method or a sampler would do nothing, so its numbers would be another's: no hook attached, nothing moved; the message says what."""
+
+
 class Stopped(BaseException):
     """A signal asked the program to stop; `signal` is its number. Raised only where everything done so far is safe on disk."""
 

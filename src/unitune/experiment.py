@@ -12,10 +12,11 @@ from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.sampler import Sampler
 from unitune.figures.grid import labelled_grid
 from unitune.parameters import Sizes
+from unitune.plans import Plan
 from unitune.progress import Bars
 from unitune.records import Record
 from unitune.store import Store, contents
-from unitune.types import Draw, Edit, Example, Metric, Refused, Tuned, number, whole
+from unitune.types import Edit, Example, Inactive, Metric, Refused, Tuned
 
 if TYPE_CHECKING:  # scoring saved pictures loads no diffusion model, nor the libraries of one
     from unitune.backends.cascade import Cascade
@@ -30,62 +31,6 @@ class Logger(Protocol):
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None: ...  # noqa: D102
     def finalize(self, status: str) -> None: ...  # noqa: D102
-
-
-class Plan(Protocol):
-    """Which samples to draw for an example, and how a grid shows them: {row label: {column label: edit}}."""
-
-    def draws(self, example: Example, seed: int) -> list[Draw]: ...  # noqa: D102
-    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """`count` samples per prompt, in order, nothing dropped; another run seed takes other samples."""
-
-    count: int = 4
-
-    def __post_init__(self) -> None:
-        if not (whole(self.count) and self.count >= 1):
-            raise Refused(f"seeds must be a whole number of at least 1, got {self.count}")
-
-    def draws(self, example: Example, seed: int) -> list[Draw]:
-        """Every request with every seed."""
-        return [Draw(request, seed * self.count + k) for request in example.requests for k in range(self.count)]
-
-    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]:
-        """One row per prompt, one column per seed."""
-        rows: dict[str, dict[str, Edit]] = {}
-        for edit in edits:
-            rows.setdefault(edit.request.prompt, {})[f"seed {edit.seed}"] = edit
-        return rows
-
-
-@dataclass(frozen=True)
-class Dials:
-    """The first request at every guidance weight and start, one seed: a contact sheet for finding an image's dials."""
-
-    weights: tuple[float, ...]
-    starts: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.weights or not self.starts:
-            raise Refused("plan=dials needs at least one weight and one start")
-        if bad := [weight for weight in self.weights if not number(weight)]:
-            raise Refused(f"plan.weights must be finite numbers (1 = off), got {bad[0]}")
-        if bad := [start for start in self.starts if not (number(start) and 0 < start <= 1)]:
-            raise Refused(f"plan.starts must be in (0, 1] (1 = pure noise), got {bad[0]}")
-
-    def draws(self, example: Example, seed: int) -> list[Draw]:
-        """All pairs."""
-        return [Draw(example.requests[0], seed, float(weight), float(start)) for weight in self.weights for start in self.starts]
-
-    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]:
-        """One row per weight, one column per start."""
-        rows: dict[str, dict[str, Edit]] = {}
-        for edit in edits:
-            rows.setdefault(f"weight {edit.weight:g}", {})[f"start {edit.start:g}"] = edit
-        return rows
 
 
 @dataclass(frozen=True)
@@ -128,18 +73,9 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
     for k, example in enumerate(examples):
         _advise(setting, example)
         with Bars() as bars:
-            reset_peak()
-            report = _report(bars, setting.logger, example)
-            tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
-            if tuned.prompt != setting.method.prompt:
-                log.info("the tuning prompt is %r", tuned.prompt)
-            reset_peak()
-            began, before = time.monotonic(), _evaluations(setting.cascade)
-            with setting.cascade.using(tuned):
-                edits = setting.sampler(setting.cascade, example, tuned=tuned, draws=setting.plan.draws(example, setting.seed), progress=bars.sampling)
-        seconds, evaluations = time.monotonic() - began, _evaluations(setting.cascade) - before
-        cost = {"seconds": seconds / len(edits), "peak_mib": peak_memory_mib(), "evaluations": evaluations / len(edits)}
-        done += _record(setting, example, edits, tuned, cost, folder)
+            taken = [_take(setting, part, bars) for part in _parts(setting, example)]
+        edits = [edit for one in taken for edit in one.edits]
+        done += _record(setting, example, taken, folder)
         _grid(setting.plan, example, edits, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
     if setting.logger is not None:
         rows = records.summary(done)
@@ -148,13 +84,51 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
     return done
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """Samples of one tuning, and what each of them cost."""
+
+    edits: list[Edit]
+    tuned: Tuned
+    cost: Mapping[str, float]
+
+
+def _parts(setting: Setting, example: Example) -> list[Example]:
+    """The example, or one for each of its requests where a tuning serves only one."""
+    return [replace(example, requests=(request,)) for request in example.requests] if setting.method.per_request else [example]
+
+
+def _take(setting: Setting, example: Example, bars: Bars) -> _Taken:
+    """Tune, or recall the tuning; sample."""
+    reset_peak()
+    report = _report(bars, setting.logger, example)
+    tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
+    if reason := setting.method.inactive(setting.cascade, tuned):
+        raise Inactive(f"{setting.method.name} did nothing for {example.id}: {reason}")
+    if tuned.prompt != setting.method.prompt:
+        log.info("the tuning prompt is %r", tuned.prompt)
+    reset_peak()
+    began, before = time.monotonic(), setting.cascade.evaluations
+    with setting.cascade.using(tuned):
+        edits = setting.sampler(setting.cascade, example, tuned=tuned, draws=setting.plan.draws(example, setting.seed), progress=bars.sampling)
+    seconds, evaluations = time.monotonic() - began, setting.cascade.evaluations - before
+    sampling = {"seconds": seconds / len(edits), "peak_mib": peak_memory_mib(), "evaluations": evaluations / len(edits)}
+    tuning = {
+        "tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps,
+        "tuning_evaluations": tuned.cost.network_evaluations, "stored_bytes": tuned.cost.stored_bytes,
+    }  # fmt: skip
+    return _Taken(edits, tuned, sampling | tuning)
+
+
 def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
     """List every text of a run, so that a large encoder is read once and freed before any network trains."""
     found: dict[str, None] = {}
     for example in examples:
+        if (texts := setting.method.texts(setting.cascade, example, seed=setting.seed)) is None:
+            continue
         rare = setting.method.rare(setting.cascade, example, seed=setting.seed)
-        found.update(dict.fromkeys([rare] if rare else []))
-        found.update(dict.fromkeys(setting.sampler.texts(example, setting.plan.draws(example, setting.seed), rare=rare)))
+        drawn = setting.sampler.texts(example, setting.plan.draws(example, setting.seed), rare=rare, template=setting.method.template)
+        found.update(dict.fromkeys([*texts, *drawn]))
     return list(found)
 
 
@@ -169,22 +143,23 @@ def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
     return report
 
 
-def _record(setting: Setting, example: Example, edits: list[Edit], tuned: Tuned, cost: Mapping[str, float], folder: Path) -> list[Record]:
+def _record(setting: Setting, example: Example, taken: Sequence[_Taken], folder: Path) -> list[Record]:
     """Save the pictures, score them beside the reference rows, append the records."""
+    edits = [edit for one in taken for edit in one.edits]
     references = _references(example)
     scores = metrics.score(setting.metrics, [*edits, *(edit for _, edit in references)])
     network = setting.cascade.stages[0]
     environment = records.environment(device=network.device, dtype=network.dtype) | {"batch": len(edits)}
-    tuning = {"tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps}
-    rows = [(edit, setting.method.name, "edit", dict(cost) | tuning) for edit in edits] + [(edit, name, "reference", {}) for name, edit in references]
+    rows = [(edit, setting.method.name, "edit", dict(one.cost), one.tuned.steps) for one in taken for edit in one.edits]
+    rows += [(edit, name, "reference", {}, 0) for name, edit in references]
     done = []
-    for k, ((edit, method, row, spent), score) in enumerate(zip(rows, scores, strict=True)):
+    for k, ((edit, method, row, spent, steps), score) in enumerate(zip(rows, scores, strict=True)):
         name = f"{example.id}-{k:03}.png" if row == "edit" else f"{example.id}-{method.replace(' ', '-')}-{k - len(edits):03}.png"
         images.save_png(edit.image, folder / name)
         record = Record(
             run=folder.name, method=method, sampler=setting.sampler.name if row == "edit" else "", model=setting.cascade.name, example=example.id,
             kind=edit.request.kind, aligned=edit.request.aligned, prompt=edit.request.prompt, text=edit.prompt,
-            seed=edit.seed, weight=edit.weight, start=edit.start, steps=tuned.steps, image=name, scores={**score}, cost=spent, environment=environment, row=row,
+            seed=edit.seed, weight=edit.weight, start=edit.start, steps=steps, image=name, scores={**score}, cost=spent, environment=environment, row=row,
         )  # fmt: skip
         records.append(folder / "scores.jsonl", record)
         done.append(record)
@@ -215,10 +190,6 @@ def _advise(setting: Setting, example: Example) -> None:
     rare = "" if "{" in setting.method.prompt else setting.method.prompt  # a placeholder is filled later
     for line in prompts.advice(rare=rare, edits=edits, tokenize=setting.cascade.tokenize, known=setting.cascade.known, max_tokens=setting.cascade.max_tokens):
         log.warning("%s", line)
-
-
-def _evaluations(cascade: "Cascade") -> int:
-    return sum(stage.evaluations for stage in cascade.stages)
 
 
 def score(folder: Path, examples: Sequence[Example], *, chosen: Sequence[Metric]) -> list[Record]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from unitune.types import Refused
 
-PLACEHOLDERS = ("rare", "edit", "caption")
+PLACEHOLDERS = ("rare", "edit", "caption", "noun", "named")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -19,9 +19,12 @@ def clean(prompt: str) -> str:
     return cleaned
 
 
-def fill(template: str, *, rare: str, edit: str, caption: str = "") -> str:
-    """Fill a template such as "{rare} {edit}" and clean it; an empty `rare` leaves the edit alone. Braces inside the values stay as they are."""
-    values = {"rare": rare, "edit": edit, "caption": caption}
+def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = "") -> str:
+    """Fill a template such as "{rare} {edit}" and clean it; an empty `rare` leaves the edit alone. Braces inside the values stay as they are.
+
+    `noun` is the class of the image's main object; {named} is the edit with the rare token put before that noun (`named`).
+    """
+    values = {"rare": rare, "edit": edit, "caption": caption, "noun": noun, "named": named(edit, rare=rare, noun=noun)}
     allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     asked = re.findall(r"\{([^{}]*)\}", template)
     unknown = [name for name in asked if name not in values]
@@ -31,7 +34,15 @@ def fill(template: str, *, rare: str, edit: str, caption: str = "") -> str:
         raise Refused(f"the template {template!r} has a brace without its partner; allowed: {allowed}")
     if "caption" in asked and not caption.strip():
         raise Refused(f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}")
+    if {"noun", "named"} & set(asked) and not noun.strip():
+        raise Refused(f"the template {template!r} asks for the class noun of the image, and none is known; give it: noun=cat")
     return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))
+
+
+def named(edit: str, *, rare: str, noun: str) -> str:
+    """Put the rare token before the first occurrence of the class noun, as DreamBooth writes "a [V] dog"; before the edit where the noun is not in it."""
+    put, count = re.subn(rf"(?<!\w){re.escape(noun)}(?!\w)", lambda match: f"{rare} {match[0]}", edit, count=1, flags=re.IGNORECASE) if noun else (edit, 0)
+    return put if count else f"{rare} {edit}"
 
 
 def random_rare_token(pieces: Sequence[str], *, seed: int, count: int = 3) -> str:

@@ -46,6 +46,7 @@ class Record:
     cost: dict[str, float]
     environment: dict[str, object]
     row: str = "edit"
+    saw_mask: str = ""  # where the mask that sampling was given comes from ("file" knows the right answer); "" without one
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune.errors import Diverged as Diverged
+from unitune.errors import Inactive as Inactive
 from unitune.errors import Refused as Refused
 from unitune.errors import Stopped as Stopped
 from unitune.errors import number as number
@@ -53,12 +54,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Example:
-    """One base image with the edits asked for; one tuning serves them all. `caption` describes the base image where a method needs that."""
+    """One base image with the edits asked for; one tuning serves them all.
+
+    Where a method needs that: `caption` describes the base image, `noun` is the class of its main object ("cat").
+    """
 
     id: str
     image: Picture
     requests: tuple[Request, ...]
     caption: str = ""
+    noun: str = ""
 
     @property
     def digest(self) -> str:
@@ -73,18 +78,24 @@ class Cost:
     seconds: float = 0.0
     peak_mib: float = 0.0  # resident memory of the process, or of the GPU where one is used
     optimizer_steps: int = 0
-    network_evaluations: int = 0
+    network_evaluations: int = 0  # pictures that passed through networks
+    stored_bytes: int = 0  # of the result on disk, snapshots included
 
 
 @dataclass(frozen=True)
 class Tuned:
     """What a method makes before sampling: replaced weights by stage (changed tensors only, float32) and the prompt that names the image.
 
-    `cost` is what making it took when it was made, also when it comes from the store.
+    `template` puts that into an edit prompt where the sampler has no template of its own. `tokens` are learned words: a word of the prompt and its vectors
+    (n, D) in the text encoder's table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt (Imagic). `cost` is what making
+    it took when it was made, also when it comes from the store.
     """
 
     prompt: str = ""
     weights: Mapping[str, Weights] = field(default_factory=dict)
+    template: str = "{rare} {edit}"
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    embedding: Tensor | None = None
     steps: int = 0
     cost: Cost = field(default_factory=Cost)
 

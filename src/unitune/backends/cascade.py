@@ -51,6 +51,11 @@ class Cascade:
         """Side of the finished picture, px."""
         return self.stages[-1].resolution
 
+    @property
+    def evaluations(self) -> int:
+        """Pictures that have passed through the networks."""
+        return sum(stage.evaluations for stage in self.stages)
+
     def embed(self, texts: Sequence[str]) -> None:
         """Make sure of the texts' embeddings: all texts of a run in one call read a large encoder at most once."""
         missing = [line for line in dict.fromkeys(texts) if line not in self.embeddings]

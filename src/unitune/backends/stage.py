@@ -121,6 +121,11 @@ class UNetStage:
         """Bring a low-resolution picture to the stage's resolution."""
         return F.interpolate(low, (self.resolution, self.resolution), mode="bilinear", align_corners=self.align_corners)
 
+    def moved(self, weights: Weights) -> bool:
+        """Say whether any of these weights differs from the network's present one."""
+        parameters = dict(self.network.named_parameters())
+        return any(not torch.equal(tensor.cpu(), parameters[name].detach().float().cpu()) for name, tensor in weights.items())
+
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:
         """Predict with these weights in place of the base's, in float32 as they were tuned; always restored."""

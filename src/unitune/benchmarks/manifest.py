@@ -86,6 +86,7 @@ class Picture:
     prompts: tuple[str, ...]
     fit: str = "crop"
     caption: str = ""
+    noun: str = ""
     name: str = "image"
 
     def examples(self, resolution: int) -> list[Example]:
@@ -95,4 +96,4 @@ class Picture:
         loaded = images.load(self.path, size=resolution, fit=self.fit)
         for note in loaded.notes:
             log.info("%s", note)
-        return [Example(Path(self.path).stem, loaded.image, tuple(Request(p) for p in self.prompts), caption=self.caption)]
+        return [Example(Path(self.path).stem, loaded.image, tuple(Request(p) for p in self.prompts), caption=self.caption, noun=self.noun)]

@@ -35,12 +35,10 @@ class Guidance:
 
     `reference` is a prompt template: "" is the unconditional branch; "{rare}" or a caption is the paper's prompt guidance.
     `rescale` in [0, 1] undoes the overexposure of large weights, for latents, which have no thresholding (0 = off).
-    `weights` says whose prediction the reference is: short tuning also degrades the unconditional one, so "base" takes it from the untouched model.
     """
 
     weight: float = 8.0
     reference: str = ""
-    weights: str = "tuned"
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
@@ -48,5 +46,3 @@ class Guidance:
             raise Refused(f"the guidance weight must be a finite number (1 = off), got {self.weight}")
         if not 0 <= self.rescale <= 1:
             raise Refused(f"guidance.rescale must be in [0, 1] (0 = off), got {self.rescale}")
-        if self.weights not in ("tuned", "base"):
-            raise Refused(f"guidance.weights must be tuned or base, got {self.weights!r}")

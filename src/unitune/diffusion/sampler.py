@@ -17,6 +17,7 @@ from unitune.diffusion.steps import DDIM, DDPM, Step, levels
 from unitune.types import Draw, Edit, Example, Refused, Tuned, number, whole
 
 PURE_NOISE = 1.0
+REFERENCES = ("tuned", "base")
 Other = Float[torch.Tensor, "B C h w"]  # a picture of another side than `Image` in the same signature
 
 
@@ -55,13 +56,17 @@ class SuperResolution:
 
 @dataclass(frozen=True)
 class Sampler:
-    """All dials of sampling. `name` labels tables; `template` makes the prompt from {rare}, {edit} and {caption}."""
+    """All dials of sampling. `name` labels tables; `template` makes the prompt from {rare}, {edit} and {caption}, "" leaves that to the method.
+
+    `reference` says whose prediction guidance pushes away from: short tuning also degrades the unconditional one, so "base" takes it from the untouched model.
+    """
 
     name: str
-    template: str = "{rare} {edit}"
+    template: str = ""
     start: float = PURE_NOISE
     steps: int = 32
     guidance: Guidance = field(default_factory=Guidance)
+    reference: str = "tuned"
     step: Step = field(default_factory=DDPM)
     interpolation: blend.Interpolation = field(default_factory=blend.Interpolation)
     masked: bool = False  # hold everything outside the request's mask at the base image, step by step
@@ -73,6 +78,8 @@ class Sampler:
             raise Refused(f"sampler.start must be in (0, 1] (cosine time; 1 = pure noise), got {self.start}")
         if not (whole(self.steps) and self.steps >= 1):
             raise Refused(f"sampler.steps must be a whole number of at least 1, got {self.steps}")
+        if self.reference not in REFERENCES:
+            raise Refused(f"sampler.reference must be {' or '.join(REFERENCES)} (whose weights guidance pushes away from), got {self.reference!r}")
 
     def __call__(self, cascade: Cascade, example: Example, *, tuned: Tuned, draws: Sequence[Draw], progress: Progress | None = None) -> list[Edit]:
         """Sample every draw; an item is the same alone or in a batch, because its noise is named by (seed, example, stage, role, step)."""
@@ -99,19 +106,19 @@ class Sampler:
             for i, item in zip(rows, items, strict=True)
         ]  # fmt: skip
 
-    def texts(self, example: Example, draws: Sequence[Draw], *, rare: str) -> list[str]:
-        """List the texts that sampling these draws will embed."""
+    def texts(self, example: Example, draws: Sequence[Draw], *, rare: str, template: str) -> list[str]:
+        """List the texts that sampling these draws will embed; `rare` and `template` are the method's."""
         away = [self._reference(guidance, example, rare) for guidance in (self.guidance, self.sr.guidance)]
-        return list(dict.fromkeys([*(self._text(draw, example, rare) for draw in draws), *away]))
+        return list(dict.fromkeys([*(self._text(draw, example, rare, template) for draw in draws), *away]))
 
-    def _text(self, draw: Draw, example: Example, rare: str) -> str:
-        return prompts.fill(self.template, rare=rare, edit=draw.request.prompt, caption=example.caption)
+    def _text(self, draw: Draw, example: Example, rare: str, template: str) -> str:
+        return prompts.fill(self.template or template, rare=rare, edit=draw.request.prompt, caption=example.caption, noun=example.noun)
 
     def _reference(self, guidance: Guidance, example: Example, rare: str) -> str:
-        return prompts.fill(guidance.reference, rare=rare, edit="", caption=example.caption) if guidance.reference else ""
+        return prompts.fill(guidance.reference, rare=rare, edit="", caption=example.caption, noun=example.noun) if guidance.reference else ""
 
     def _item(self, draw: Draw, example: Example, tuned: Tuned) -> "_Item":
-        text = self._text(draw, example, tuned.prompt)
+        text = self._text(draw, example, tuned.prompt, tuned.template)
         weight = self.guidance.weight if draw.weight is None else draw.weight
         return _Item(draw, text, weight, self.start if draw.start is None else draw.start)
 
@@ -143,7 +150,7 @@ class Sampler:
             weight=torch.tensor(weights, dtype=torch.float32),
             step=step,
             noise=noise,
-            reference_from_base=guidance.weights == "base",
+            reference_from_base=self.reference == "base",
             rescaling=guidance.rescale,
             hold=Hold(base, torch.cat([_mask(item.draw, base.shape[-1]) for item in items])) if self.masked else None,
             progress=progress,

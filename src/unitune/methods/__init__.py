@@ -1,6 +1,6 @@
 """Editing methods: each is only another way to make weights or embeddings BEFORE the one sampler; sampling, noise, scores and records are shared.
 
-A new method is a frozen dataclass with a `name` and `prepare(cascade, example, ...) -> Tuned`.
+A new method is a frozen dataclass with a `name` and `prepare(cascade, example, ...) -> Tuned`; the rest of the protocol is a line or two each.
 """
 
 from typing import Protocol
@@ -25,12 +25,30 @@ class Method(Protocol):
         """The tuning prompt, "" where nothing is tuned."""
         ...
 
+    @property
+    def template(self) -> str:
+        """How an edit prompt names the image, unless the sampler has a template of its own."""
+        ...
+
+    @property
+    def per_request(self) -> bool:
+        """Whether the result belongs to one edit prompt (Imagic) and not to the image: it is then given examples of one request each."""
+        ...
+
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Refuse what cannot be tuned in stages of these parameters; return the bytes of one image's result and those that making it takes besides."""
         ...
 
     def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
-        """Return the tuning prompt of an example, its placeholders filled."""
+        """Return what names the image in a prompt ({rare} of a template), its placeholders filled."""
+        ...
+
+    def texts(self, cascade: Cascade, example: Example, *, seed: int) -> list[str] | None:
+        """List the texts that preparing embeds; None where prompts hold a word that has no embedding before."""
+        ...
+
+    def inactive(self, cascade: Cascade, tuned: Tuned) -> str:
+        """Say in what way the result equals doing nothing although something was asked for; "" where it does not."""
         ...
 
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:

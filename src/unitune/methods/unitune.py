@@ -30,6 +30,8 @@ class UniTune:
     stages: Sequence[str] = ("base", "sr256")
     prompt: str = "beikkpic"
     name: str = "unitune"
+    template: str = "{rare} {edit}"
+    per_request: bool = False
 
     def __post_init__(self) -> None:
         if missing := [stage for stage in self.stages if stage not in self.tune]:
@@ -51,6 +53,14 @@ class UniTune:
             return prompts.random_rare_token(cascade.pieces, seed=seed)
         return prompts.fill(self.prompt, rare="", edit="", caption=example.caption)
 
+    def texts(self, cascade: Cascade, example: Example, *, seed: int) -> list[str]:
+        """List the tuning prompt."""
+        return [self.rare(cascade, example, seed=seed)]
+
+    def inactive(self, cascade: Cascade, tuned: Tuned) -> str:
+        """Compare the weights with the base's."""
+        return unmoved(cascade, tuned)
+
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
         """Tune each stage for its steps, or read the stored result. The sampler, the edit prompts and `at` never tune again."""
         prompt = self.rare(cascade, example, seed=seed)
@@ -69,15 +79,16 @@ class UniTune:
         scratch = store.scratch("tuned", key)
 
         def build(folder: Path) -> None:
-            began, cost = time.monotonic(), 0
+            began, before, steps = time.monotonic(), cascade.evaluations, 0
             for name, tuning in tune.items():
                 data = OneImage(cascade.stage(name), example, cascade.encode([prompt]), seed, tuning.batch_size, tuning.crop)
                 fit(data, tuning, folder=scratch, report=report)
-                cost += tuning.steps
+                steps += tuning.steps
             for file in scratch.glob("*.safetensors"):
                 shutil.copyfile(file, folder / file.name)
             losses = {name: json.loads((scratch / f"{name}-losses.json").read_text()) for name in tune if (scratch / f"{name}-losses.json").exists()}
-            made = Cost(time.monotonic() - began, peak_memory_mib(), cost)
+            stored = sum(file.stat().st_size for file in folder.iterdir())
+            made = Cost(time.monotonic() - began, peak_memory_mib(), steps, cascade.evaluations - before, stored)
             (folder / "tuning.json").write_text(json.dumps({"prompt": prompt, "cost": asdict(made), "losses": losses}))
 
         return load(store.get_or_make("tuned", key, build), tune=tune, at=at)
@@ -95,4 +106,10 @@ def load(folder: Path, *, tune: Mapping[str, Tuning], at: int | None) -> Tuned:
             raise Refused(f"no snapshot of {name} at {step} steps; kept are {tuning.kept}: change snapshot= or snapshots=")
         weights[name] = parameters.load(snapshot_file(folder, name, step))
     steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
-    return Tuned(about["prompt"], weights, steps, Cost(**about["cost"]))
+    return Tuned(about["prompt"], weights, steps=steps, cost=Cost(**about["cost"]))
+
+
+def unmoved(cascade: Cascade, tuned: Tuned) -> str:
+    """Name the tuned stages whose weights all equal the base's, "" where there is none."""
+    still = [name for name, weights in tuned.weights.items() if not cascade.stage(name).moved(weights)]
+    return f"no weight of {' and '.join(still)} moved in {tuned.steps} steps; use a larger lr" if still else ""

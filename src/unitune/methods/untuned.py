@@ -15,6 +15,8 @@ class Untuned:
 
     name: str = "untuned"
     prompt: str = ""
+    template: str = "{edit}"
+    per_request: bool = False
 
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Take no room."""
@@ -22,6 +24,14 @@ class Untuned:
 
     def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
         """Return no prompt."""
+        return ""
+
+    def texts(self, cascade: Cascade, example: Example, *, seed: int) -> list[str]:
+        """Need none."""
+        return []
+
+    def inactive(self, cascade: Cascade, tuned: Tuned) -> str:
+        """Doing nothing is what was asked for."""
         return ""
 
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
