@@ -13,7 +13,6 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from transformers import T5Tokenizer
 
 from unitune import commandline, records
 from unitune.backends import tiny
@@ -60,17 +59,23 @@ def arguments(option: str, small: list[str]) -> list[str]:
 
 
 def with_tiny_metrics(cfg: DictConfig, folder: Path) -> None:
-    """Put untrained scoring models in place of the package's."""
-    from unitune.metrics import clip, judge
+    """Put untrained scoring models in place of the package's and of those that need a download."""
+    import scoring
 
-    tokenizer = T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz")], extra_ids=0)
-    clip.save_clip(clip.build_clip(tokenizer), folder / "clip")
-    judge.save_judge(judge.Judge(), folder / "judge")
+    tiny = scoring.pocket(folder)
     if importlib.util.find_spec("stlpips_pytorch") is None:
         cfg.metrics.use = [metric for metric in cfg.metrics.use if "STLPIPS" not in metric._target_]
-    for metric in cfg.metrics.use:
-        if "folder" in metric:
-            metric.folder = str(folder / ("judge" if "judge" in metric._target_ else "clip"))
+    for part in [cfg.metrics.get(name) for name in ("clip", "lpips", "structure")] + list(cfg.metrics.use):
+        if part is None:
+            continue
+        if "folder" in part:
+            part.folder = str(tiny / ("judge" if "judge" in part._target_ else "clip"))
+        elif "model" in part:
+            part.model, part.pretrained, part.file = scoring.MODEL, "random", str(scoring.stock_clip(tiny))
+        elif "net" in part:
+            part.file = str(scoring.backbone(tiny, part.net))
+        elif "source" in part:
+            part.source = str(scoring.dino(tiny))
 
 
 def test_options_are_found():
@@ -100,7 +105,7 @@ def test_option_runs(option, small, run, tmp_path, monkeypatch):
     assert all(math.isfinite(record.cost["seconds"]) for record in edits)
     assert OmegaConf.load(tmp_path / "run/config.yaml") == cfg
     if option == "metrics=offline":
-        assert {"alignment", "psnr", "ssim", "success"} <= set(done[0].scores)
+        assert {"alignment", "direction", "image_similarity", "psnr", "ssim", "mse", "success"} <= set(done[0].scores)
     if option == "method=untuned":
         assert {record.steps for record in edits} == {0}
 

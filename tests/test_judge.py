@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune.metrics.clip import Alignment, Clip, build_clip, image_features, load_clip, save_clip, text_features
+from unitune.metrics.clip import Clip, Pocket, build_clip, image_features, load_clip, save_clip, text_features
 from unitune.metrics.judge import EditSuccess, Judge, found, load_judge, read_facts, reduced, save_judge
+from unitune.metrics.similarity import Alignment
 from unitune.pretrain import networks
 from unitune.pretrain.data import SceneBatches
 from unitune.pretrain.scoring import ClipTask, JudgeTask, augment, evaluate_clip, evaluate_judge
@@ -158,11 +159,11 @@ def test_a_saved_clip_scores_as_before_and_loads_in_stock_open_clip(tmp_path: Pa
 
 def test_alignment_is_the_cosine_with_the_prompt(clip: Clip, clip_folder: Path):
     images, prompts = pictures(2, 128), ["A cat in the snow ", "a dog at night"]
-    values = Alignment(clip_folder)(edits_of(images, [Request(p) for p in prompts]))
+    values = Alignment(Pocket(clip_folder))(edits_of(images, [Request(p) for p in prompts]))
     expected = (image_features(clip, images) * text_features(clip, ["a cat in the snow", "a dog at night"])).sum(dim=1)
     assert values == pytest.approx(expected.tolist(), abs=1e-6)
     assert all(-1 <= v <= 1 for v in values)
-    assert Alignment(clip_folder)([]) == []
+    assert Alignment(Pocket(clip_folder))([]) == []
 
 
 def test_word_order_and_every_word_matter_to_the_text_tower(clip: Clip):

@@ -199,7 +199,8 @@ def metrics(settings: Settings) -> Finding:
     used = [str(metric["_target_"]).rpartition(".")[2] for metric in settings["metrics"]["use"]]
     if "STLPIPS" in used:
         weights_file()
-    if absent := [metric["folder"] for metric in settings["metrics"]["use"] if "folder" in metric and not Path(metric["folder"]).is_dir()]:
+    parts = [part for metric in settings["metrics"]["use"] for part in (metric, *metric.values()) if isinstance(part, dict)]
+    if absent := [part["folder"] for part in parts if "folder" in part and not Path(part["folder"]).is_dir()]:
         raise Refused(f"metrics need the folder {absent[0]}, which is missing; put it back, or metrics=none")
     return Finding(OK, ", ".join(used) or "none chosen")
 

@@ -22,4 +22,9 @@ def score(metrics: Sequence[Metric], edits: list[Edit]) -> list[dict[str, float]
     return scores
 
 
-__all__ = ["score"]
+def cards(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
+    """Return what each metric's number is, by its name: a run writes this beside its scores."""
+    return {metric.name: {"better": "higher" if metric.higher_is_better else "lower", **metric.card} for metric in metrics}
+
+
+__all__ = ["cards", "score"]

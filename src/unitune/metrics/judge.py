@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unitune import parameters
+from unitune.metrics.cards import card
 from unitune.scenes.scene import MAX_OBJECTS
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 from unitune.types import Edit, Refused
@@ -133,12 +134,15 @@ class EditSuccess:
 
     def __init__(self, folder: str | Path) -> None:
         self.judge = load_judge(folder)
-        self.card: Mapping[str, str] = {
-            "what": "share of edits in which the judge finds all facts of the request",
-            "backbone": "judge of the scenes world, a residual network trained on its renders",
-            "preprocessing": f"area-reduced to {SIZE} px, [-1, 1]; a noun is present above probability 0.5",
-            **{f"held-out {name}": value for name, value in self.judge.card.items()},
-        }
+        self.card: Mapping[str, str] = card(
+            "1 when the judge finds all facts of the request, else 0",
+            backbone="judge of the scenes world, a residual network trained on its renders",
+            preprocessing="[-1, 1]; a noun is present above probability 0.5",
+            resize=f"area-reduced to {SIZE} px",
+            nan="a request without facts",
+            version="weights of the folder",
+            more={f"held-out {name}": value for name, value in self.judge.card.items()},
+        )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits; a fact that the judge was never taught is refused."""

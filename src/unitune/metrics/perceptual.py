@@ -6,7 +6,8 @@ has stride 1 and whose every subsampling is a 3x3 binomial blur with stride 2 be
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from unitune.metrics.batches import paired
+from unitune.metrics.cards import card
 from unitune.types import Edit, Refused
 
 PACKAGE = "stlpips-pytorch"
@@ -50,7 +53,7 @@ def features(weights: Mapping[str, Tensor], image: Float[Tensor, "B 3 H W"]) -> 
     return levels
 
 
-def distance(weights: Mapping[str, Tensor], a: list[Tensor], b: list[Tensor]) -> Float[Tensor, " B"]:
+def distance(weights: Mapping[str, Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Float[Tensor, " B"]:
     """Return the distance of two lists of features: squared differences, weighted by channel, averaged over the picture, summed over levels."""
     heads = [weights[f"lin{k}.model.1.weight"] for k in range(len(CONVOLUTIONS))]
     return torch.stack([F.conv2d((x - y).square(), head).mean(dim=(1, 2, 3)) for x, y, head in zip(a, b, heads, strict=True)]).sum(dim=0)
@@ -64,22 +67,14 @@ class STLPIPS:
 
     def __init__(self) -> None:
         self.weights: Mapping[str, Tensor] = torch.load(weights_file(), weights_only=True, map_location="cpu")
-        self.card: Mapping[str, str] = {
-            "what": "ST-LPIPS (Alex), distance of edit and base image",
-            "backbone": "shift-tolerant AlexNet with linear heads, vST0.0",
-            "preprocessing": "[-1, 1], at the edit's size",
-            "version": f"weights of {PACKAGE} {importlib.metadata.version(PACKAGE)}, own implementation",
-        }
+        self.card: Mapping[str, str] = card(
+            "ST-LPIPS (Alex), distance of edit and base image",
+            backbone="shift-tolerant AlexNet with linear heads, vST0.0",
+            preprocessing="[-1, 1], at the edit's size",
+            version=f"weights of {PACKAGE} {importlib.metadata.version(PACKAGE)}, own implementation",
+        )
 
     @torch.no_grad()
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        scores: list[float] = []
-        digest, base = "", []  # edits of one example stand together, so its features are computed once
-        for edit in edits:
-            if edit.image.shape != edit.example.image.shape:
-                raise Refused(f"stlpips compares pictures of one size; the edit is {tuple(edit.image.shape)}, its base image {tuple(edit.example.image.shape)}")
-            if edit.example.digest != digest:
-                digest, base = edit.example.digest, features(self.weights, edit.example.image.float().cpu())
-            scores.append(float(distance(self.weights, features(self.weights, edit.image.float().cpu()), base)))
-        return scores
+        return paired(edits, partial(features, self.weights), partial(distance, self.weights))

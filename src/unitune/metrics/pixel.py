@@ -1,42 +1,55 @@
-"""Scores that compare pixels: PSNR and SSIM against the base image, error outside the mask, PSNR against the exact target.
+"""Scores that compare pixels: PSNR, SSIM and MSE against the base image, the same outside the mask, PSNR against the exact target.
 
 Pictures are read as [0, 1] with data range 1. PSNR is the same on [-1, 1] with range 2; SSIM is not, because its luminance term needs black at 0.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
 
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import structural_similarity_index_measure
 
-from unitune.types import Edit, Refused
+from unitune.metrics.batches import check_size, check_sizes, in_batches
+from unitune.metrics.cards import card
+from unitune.metrics.masks import unedited
+from unitune.types import Edit
 
 NAN = float("nan")
 EQUAL = 100.0  # dB, of equal pictures: infinity would spoil every mean
-HOW = {"preprocessing": "[0, 1], data range 1", "version": "torchmetrics"}
+Measure = Callable[[Tensor, Tensor], Tensor]  # (B, C, H, W) on [0, 1], twice -> (B,)
+WINDOW = "11 px Gaussian window of sigma 1.5"
+NO_MASK = "no mask, or one that is 1 everywhere"
+MASKED = "edit and base image, both times (1 - mask) on [0, 1] (PIE-Bench)"
+_card = partial(card, preprocessing="[0, 1], data range 1")
+OURS, THEIRS = "closed form", f"torchmetrics {version('torchmetrics')}"
 
 
-def _unit(image: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 3 H W"]:
-    return (image.float().cpu() + 1) / 2
+def mse(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    """Return the mean squared difference of each pair."""
+    return (image - reference).square().flatten(1).mean(dim=1)
 
 
-def _compare(measure: Callable[[Tensor, Tensor], Tensor], edit: Edit, reference: Tensor | None) -> float:
-    if reference is None:
-        return NAN
-    if reference.shape != edit.image.shape:
-        raise Refused(f"pixel metrics compare pictures of one size; the edit is {tuple(edit.image.shape)}, its reference {tuple(reference.shape)}")
-    return float(measure(_unit(edit.image), _unit(reference)))
+def psnr(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    """Return the peak signal-to-noise ratio of each pair in [0, 1], dB, at most `EQUAL`."""
+    return (-10 * mse(image, reference).log10()).clamp(max=EQUAL)
 
 
-def psnr(image: Float[Tensor, "1 3 H W"], reference: Float[Tensor, "1 3 H W"]) -> Tensor:
-    """Return the peak signal-to-noise ratio of pictures in [0, 1], dB, at most `EQUAL`."""
-    return peak_signal_noise_ratio(image, reference, data_range=1.0).clamp(max=EQUAL)
+def ssim(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    """Return the structural similarity of each pair in [0, 1], Gaussian window of 11 px, sigma 1.5."""
+    value = structural_similarity_index_measure(image, reference, data_range=1.0, reduction="none")
+    return (value if isinstance(value, Tensor) else value[0]).reshape(-1)  # torchmetrics drops the dimension of a batch of one
 
 
-def ssim(image: Float[Tensor, "1 3 H W"], reference: Float[Tensor, "1 3 H W"]) -> Tensor:
-    """Return the structural similarity of pictures in [0, 1], Gaussian window of 11 px, sigma 1.5."""
-    value = structural_similarity_index_measure(image, reference, data_range=1.0)
-    return value if isinstance(value, Tensor) else value[0]
+def _unit(images: Sequence[Tensor]) -> list[Tensor]:
+    return [(image.float().cpu() + 1) / 2 for image in images]
+
+
+def _whole(edits: Sequence[Edit], measure: Measure) -> list[float]:
+    """Compare edits with their base images."""
+    check_sizes(edits)
+    return in_batches(measure, _unit([e.image for e in edits]), _unit([e.example.image for e in edits]))
 
 
 class PSNR:
@@ -44,11 +57,11 @@ class PSNR:
 
     name = "psnr"
     higher_is_better = True
-    card: Mapping[str, str] = {"what": "PSNR of edit and base image, dB, at most 100", **HOW}
+    card: Mapping[str, str] = _card("PSNR of edit and base image, dB, at most 100", version=OURS)
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return [_compare(psnr, e, e.example.image) for e in edits]
+        return _whole(edits, psnr)
 
 
 class SSIM:
@@ -56,11 +69,23 @@ class SSIM:
 
     name = "ssim"
     higher_is_better = True
-    card: Mapping[str, str] = {"what": "SSIM of edit and base image, 11 px Gaussian window", **HOW}
+    card: Mapping[str, str] = _card(f"SSIM of edit and base image, {WINDOW}", version=THEIRS)
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return [_compare(ssim, e, e.example.image) for e in edits]
+        return _whole(edits, ssim)
+
+
+class MSE:
+    """Mean squared change of all pixels."""
+
+    name = "mse"
+    higher_is_better = False
+    card: Mapping[str, str] = _card("mean squared difference of edit and base image", version=OURS)
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits."""
+        return _whole(edits, mse)
 
 
 class MSEOutsideMask:
@@ -68,7 +93,7 @@ class MSEOutsideMask:
 
     name = "mse_outside"
     higher_is_better = False
-    card: Mapping[str, str] = {"what": "mean squared difference of edit and base image where the mask is 0", "preprocessing": "[0, 1]"}
+    card: Mapping[str, str] = _card("mean squared difference of edit and base image over the pixels where the mask is below 0.5", nan=NO_MASK, version=OURS)
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
@@ -77,11 +102,47 @@ class MSEOutsideMask:
     def _outside(self, edit: Edit) -> float:
         if edit.request.mask is None:
             return NAN
+        check_size(edit, edit.request.mask, "mask")
+        check_size(edit, edit.example.image, "base image")
         stays = edit.request.mask.cpu() < 0.5
-        if stays.shape[-2:] != edit.image.shape[-2:]:
-            sizes = f"{tuple(stays.shape[-2:])} px, the edit {tuple(edit.image.shape[-2:])} px"
-            raise Refused(f"the mask of {edit.request.prompt!r} is {sizes}; give a mask of the edit's size")
-        return _compare(lambda a, b: (a - b).square().mean(dim=1, keepdim=True)[stays].mean(), edit, edit.example.image)
+        change = (edit.image.float().cpu() - edit.example.image.float().cpu()) / 2
+        return float(change.square().mean(dim=1, keepdim=True)[stays].mean())
+
+
+class UneditedPSNR:
+    """PSNR outside the mask as PIE-Bench defines it: what is masked counts as equal, so a large mask alone raises it."""
+
+    name = "psnr_unedited"
+    higher_is_better = True
+    card: Mapping[str, str] = _card(f"PSNR of {MASKED}, dB, at most 100", nan=NO_MASK, version=OURS)
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits."""
+        return unedited(edits, partial(in_batches, psnr))
+
+
+class UneditedSSIM:
+    """SSIM outside the mask as PIE-Bench defines it."""
+
+    name = "ssim_unedited"
+    higher_is_better = True
+    card: Mapping[str, str] = _card(f"SSIM of {MASKED}, {WINDOW}", nan=NO_MASK, version=THEIRS)
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits."""
+        return unedited(edits, partial(in_batches, ssim))
+
+
+class UneditedMSE:
+    """MSE outside the mask as PIE-Bench defines it: the mean goes over all pixels, masked ones count as 0. `mse_outside` averages over the others alone."""
+
+    name = "mse_unedited"
+    higher_is_better = False
+    card: Mapping[str, str] = _card(f"mean squared difference of {MASKED}", nan=NO_MASK, version=OURS)
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits."""
+        return unedited(edits, partial(in_batches, mse))
 
 
 class TargetPSNR:
@@ -89,8 +150,14 @@ class TargetPSNR:
 
     name = "psnr_target"
     higher_is_better = True
-    card: Mapping[str, str] = {"what": "PSNR of edit and exact target, dB, at most 100", **HOW}
+    card: Mapping[str, str] = _card("PSNR of edit and exact target, dB, at most 100", nan="no target", version=OURS)
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return [_compare(psnr, e, e.request.target) for e in edits]
+        known = [(k, e.request.target) for k, e in enumerate(edits) if e.request.target is not None]
+        for k, target in known:
+            check_size(edits[k], target, "target")
+        scores = [NAN] * len(edits)
+        for (k, _), score in zip(known, in_batches(psnr, _unit([edits[k].image for k, _ in known]), _unit([t for _, t in known])), strict=True):
+            scores[k] = score
+        return scores

@@ -1,0 +1,13 @@
+"""The card of a metric: everything that must be known to compare its number with another one."""
+
+from collections.abc import Mapping
+
+AVERAGING = "one number per edit; a mean goes over the edits that have one, whose count stands beside it"
+
+
+def card(
+    what: str, *, backbone: str = "none", preprocessing: str, resize: str = "none", nan: str = "never", version: str, more: Mapping[str, str] | None = None
+) -> Mapping[str, str]:
+    """Write a card; `nan` says when there is no number, `more` what else is known of the backbone, such as its accuracy."""
+    fields = {"what": what, "backbone": backbone, "preprocessing": preprocessing, "resize": resize, "nan": nan, "averaging": AVERAGING, "version": version}
+    return {**fields, **(more or {})}

@@ -1,0 +1,86 @@
+"""Structure distance (Splice, arXiv 2201.00424; PIE-Bench, arXiv 2310.01506): how differently two pictures resemble themselves, patch by patch.
+
+The self-similarity of a picture is the matrix of cosines between the keys of its tokens (class token included, heads joined) in the last layer of DINO ViT-B/8
+at 224 px; the distance of two pictures is the mean squared difference of their matrices.
+"""
+
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import ViTModel
+
+from unitune.metrics import weights
+from unitune.metrics.batches import Features, paired, resized
+from unitune.metrics.cards import card
+from unitune.types import Edit, Refused
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on [0, 1]
+
+
+@lru_cache(maxsize=2)
+def load(source: str) -> ViTModel:
+    """Load a DINO ViT from a local folder, the hub's cache or the hub."""
+    if not Path(source).is_dir():
+        weights.of_hub(source, "config.json", what=f"the DINO {source}", otherwise="give source= a folder that holds it, or leave the metric out")
+    elif not (Path(source) / "config.json").is_file():
+        raise Refused(f"no ViT in {source}: config.json is missing; name the folder that holds it and model.safetensors")
+    try:
+        return ViTModel.from_pretrained(source, add_pooling_layer=False).eval().requires_grad_(False)
+    except (OSError, ValueError) as error:
+        raise Refused(f"the ViT {source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+@torch.no_grad()
+def self_similarity(vit: ViTModel, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T T"]:
+    """Return the cosines between the last layer's keys of pictures in [-1, 1]."""
+    size = int(vit.config.image_size)  # type: ignore[arg-type]  # square in every DINO
+    x = (resized((image + 1) / 2, size, mode="bilinear") - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    caught: list[Any] = []
+    hook = _last_key(vit).register_forward_hook(lambda _, __, keys: caught.append(keys))
+    try:
+        vit(x)
+    finally:
+        hook.remove()
+    keys = F.normalize(caught[0], dim=-1)
+    return keys @ keys.mT
+
+
+def _last_key(vit: ViTModel) -> nn.Module:
+    """Find the projection to keys of the last layer; transformers names it `key` or `k_proj`, by version."""
+    return [module for name, module in vit.named_modules() if name.rpartition(".")[2] in ("key", "k_proj")][-1]
+
+
+class StructureDistance:
+    """Structure distance of edit and base image; 0 for equal pictures. PIE-Bench prints it times 1000."""
+
+    name = "structure"
+    higher_is_better = False
+
+    def __init__(self, source: str = "facebook/dino-vitb8") -> None:
+        self.vit = load(source)
+        shape = self.vit.config
+        self.card = card(
+            "mean squared difference of the self-similarities of keys, last layer (not times 1000)",
+            backbone=f"DINO ViT {source}: width {shape.hidden_size}, {shape.num_hidden_layers} layers, patches of {shape.patch_size} px",
+            preprocessing="[0, 1], mean and standard deviation of ImageNet",
+            resize=f"antialiased bilinear to {shape.image_size} px",
+            version=f"own code, transformers {version('transformers')}",
+        )
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits."""
+        return paired(edits, partial(_features, self.vit), _distance)
+
+
+def _features(vit: ViTModel, image: Tensor) -> Features:
+    return [self_similarity(vit, image)]
+
+
+def _distance(a: Features, b: Features) -> Tensor:
+    return (a[0] - b[0]).square().mean(dim=(1, 2))
