@@ -18,7 +18,7 @@ MODELS = {"diffusers", "transformers", "open_clip"}
 LAYERS = [
     {"types", "errors", "compat"},
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
-    | {"parameters", "estimate", "scenes", "plans"},
+    | {"parameters", "estimate", "scenes", "plans", "statistics", "loggers"},
     {"tuning", "backends", "diffusion"},
     {"methods", "metrics", "benchmarks", "selection", "figures", "pretrain"},
     {"experiment", "doctor"},
