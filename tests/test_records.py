@@ -104,6 +104,35 @@ def test_missing_field_and_missing_file(tmp_path):
             read(path)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"version": 2}, r"is of version 2, and this program reads version 1; score or run it again"),
+        ({"version": None}, r"is of version None"),
+        ({"scores": {"psnr": math.nan}}, r"score 'psnr' of a record is 'NaN'; it must be a number, or null"),
+        ({"scores": {"psnr": -math.inf}}, r"score 'psnr' of a record is '-Infinity'"),
+        ({"scores": {"psnr": "12"}}, r"score 'psnr' of a record is '12'"),
+    ],
+)
+def test_records_of_another_version_and_scores_that_are_no_numbers(tmp_path, line, said):
+    path = tmp_path / "scores.jsonl"
+    append(path, RECORD)
+    path.write_text(path.read_text() + json.dumps({**dataclasses.asdict(RECORD), **line}) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(Refused, match=rf"scores\.jsonl line 2.*{said}"):
+        read(path)
+    assert path.read_bytes() == before
+
+
+def test_a_missing_column_is_named(tmp_path):
+    for name in ("kind", "cost"):
+        data = dataclasses.asdict(RECORD)
+        del data[name]
+        (tmp_path / "scores.jsonl").write_text(json.dumps(data) + "\n")
+        with pytest.raises(Refused, match=rf"line 1 lacks the field '{name}', so it is no record of version 1"):
+            read(tmp_path)
+
+
 def test_two_processes_append_whole_lines(tmp_path):
     script = (
         "import dataclasses, json, sys; from unitune.records import *; "

@@ -18,6 +18,7 @@ from unitune import disk
 from unitune.types import Refused
 
 FILE = "scores.jsonl"
+VERSION = 1  # of a line's fields; raised when a field changes its meaning
 ROWS = ("edit", "reference")
 SHOWN_COSTS = {"seconds": "s", "peak_mib": "MiB"}  # of a record's cost, as a table heads them: sampling one edit, peak memory meanwhile
 
@@ -47,12 +48,15 @@ class Record:
     environment: dict[str, object]
     row: str = "edit"
     saw_mask: str = ""  # where the mask that sampling was given comes from ("file" knows the right answer); "" without one
+    version: int = VERSION
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             expected = get_origin(spec.type) if get_origin(spec.type) is dict else spec.type
             if not isinstance(getattr(self, spec.name), (int, float) if expected is float else expected):  # type: ignore[arg-type]
                 raise ValueError(f"{spec.name} of a record is {getattr(self, spec.name)!r}, not {expected}")
+        if odd := [name for name, score in self.scores.items() if score is not None and not isinstance(score, int | float)]:
+            raise ValueError(f"score {odd[0]!r} of a record is {self.scores[odd[0]]!r}; it must be a number, or null where the metric does not apply")
         if self.row not in ROWS:
             raise ValueError(f"row of a record is {self.row!r}, not one of {', '.join(ROWS)}")
         if PurePath(self.image).is_absolute() or ".." in PurePath(self.image).parts:
@@ -173,22 +177,31 @@ def _cell(row: Row, name: str) -> str:
 
 def _read_file(file: Path) -> list[Record]:
     records = []
-    names = {spec.name for spec in dataclasses.fields(Record)}
     for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            data = json.loads(line)
+            data = json.loads(line, parse_constant=str)  # NaN and Infinity are no JSON: as words they are refused by Record
         except ValueError:  # cut within a number, a string or a letter
             log.warning("%s line %d is half-written: skipped", file, number)
             continue
         if not isinstance(data, dict):
             raise Refused(f"{file} line {number} is not a record")
-        unknown = sorted(set(data) - names)
-        if unknown:
-            raise Refused(f"{file} line {number} has the unknown field {unknown[0]!r}; known: {', '.join(sorted(names))}")
+        _check_fields(data, f"{file} line {number}")
         try:
             records.append(Record(**data))
         except (TypeError, ValueError) as error:
             raise Refused(f"{file} line {number} is not a record: {error}") from error
     return records
+
+
+def _check_fields(data: dict[str, object], where: str) -> None:
+    """Refuse a line that another version of this program wrote."""
+    again = "score or run it again with this version"
+    if (version := data.get("version", VERSION)) != VERSION:
+        raise Refused(f"{where} is of version {version!r}, and this program reads version {VERSION}; {again}")
+    fields = dataclasses.fields(Record)
+    if unknown := sorted(set(data) - {spec.name for spec in fields}):
+        raise Refused(f"{where} has the unknown field {unknown[0]!r}; known: {', '.join(sorted(spec.name for spec in fields))}")
+    if missing := [spec.name for spec in fields if spec.default is dataclasses.MISSING and spec.name not in data]:
+        raise Refused(f"{where} lacks the field {missing[0]!r}, so it is no record of version {VERSION}; {again}")

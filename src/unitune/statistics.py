@@ -18,7 +18,7 @@ from unitune.types import Refused
 
 ENOUGH = 24  # images; with fewer an interval is shown, but no claim is decided
 RESAMPLES = 9999
-FLIPS = 99_999  # 2^16 fits, so up to 16 images every flip of signs is tried
+EXACT, FLIPS = 16, 9999  # up to so many images every flip of signs is tried, else so many at random
 
 
 class Interval(NamedTuple):
@@ -85,18 +85,21 @@ def paired(first: Mapping[str, float], second: Mapping[str, float], *, higher_is
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """Return the two-sided p of a mean of 0 when every difference is as likely to have the other sign: exact up to 16 images, else from 99,999 random flips."""
+    """Return the two-sided p of a mean of 0 when every difference is as likely to have the other sign: exact up to 16 images, else from random flips."""
     d = np.asarray(differences, dtype=np.float64)
     if len(d) < 2 or not d.any():
         return 1.0
-    found = stats.permutation_test((d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=FLIPS, batch=4096, rng=np.random.default_rng(0))
+    flips = 2**EXACT if len(d) <= EXACT else FLIPS
+    found = stats.permutation_test((d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=flips, batch=4096, rng=np.random.default_rng(0))
     return float(found.pvalue)
 
 
 def wilcoxon(differences: Sequence[float]) -> float:
     """Return the two-sided p of Wilcoxon's signed-rank test; images without a difference are left out."""
     d = np.asarray(differences, dtype=np.float64)
-    return float(stats.wilcoxon(d[d != 0])[1]) if d.any() else 1.0
+    if not d.any():
+        return 1.0
+    return float(stats.wilcoxon(d[d != 0]).pvalue)  # type: ignore[attr-defined]
 
 
 def check_budgets(groups: Mapping[str, Sequence[Record]]) -> str:
