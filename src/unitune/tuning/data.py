@@ -8,13 +8,16 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unitune import rng
 from unitune.diffusion.loop import Condition, Stage
 from unitune.diffusion.sampler import reduced
 from unitune.diffusion.schedule import Image, Levels
-from unitune.types import Example
+from unitune.types import Example, Refused, number
+
+UNIFORM = "uniform"
 
 
 class TunableStage(Stage, Protocol):
@@ -41,19 +44,50 @@ class TunableStage(Stage, Protocol):
 
 @dataclass(frozen=True)
 class TuningBatch:
-    """Rows of one optimiser step: noisy pictures, their levels, what the network should give, what it is told."""
+    """Rows of one optimiser step: noisy pictures, their levels, what the network should give, what it is told.
+
+    `shares` of the rows in the loss; None: all count alike.
+    """
 
     x_t: Image
     t: Levels
     target: Image
     condition: Condition
+    shares: Tensor | None = None  # (B,)
+
+    def __len__(self) -> int:
+        return len(self.x_t)
+
+    def loss(self, output: Image) -> Tensor:
+        """Mean squared error of the network's output; with shares the sum of the rows' own, times these."""
+        if self.shares is None:
+            return F.mse_loss(output, self.target)
+        return (self.shares.to(output) * (output - self.target).square().flatten(1).mean(dim=1)).sum()
+
+
+class Batches(Protocol):
+    """What a stage is tuned on. Whatever is random in batch k is named by k, which makes a resumed run exact."""
+
+    @property
+    def stage(self) -> TunableStage:
+        """Whose loss it is."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Noise draws of the image per step."""
+        ...
+
+    def batch(self, k: int) -> TuningBatch:
+        """Make the batch of step k."""
+        ...
 
 
 @dataclass(frozen=True)
 class OneImage:
     """Batches of one image for one stage; batch k depends on (seed, image, stage, k) only, so a resumed run sees what an undisturbed one sees.
 
-    `crop` (px, 0 = whole picture) applies to super-resolution stages, which are trained on crops as Imagen's are.
+    `crop` (px, 0 = whole picture) applies to super-resolution stages, which are trained on crops as Imagen's are; so does `low_level` in [0, 1], or "uniform".
     """
 
     stage: TunableStage
@@ -62,6 +96,7 @@ class OneImage:
     seed: int
     batch_size: int
     crop: int = 0
+    low_level: float | str = UNIFORM
 
     @cached_property
     def x_0(self) -> Image:
@@ -70,21 +105,48 @@ class OneImage:
 
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
-        stage, n = self.stage, self.batch_size
-        name = {"seed": self.seed, "example": self.example.digest, "stage": stage.name, "step": k}
-        t = rng.uniform_levels(n, stage.schedule.T, role="tune-t", **name)
-        x_0 = self.x_0
-        low = stage.upsampled(reduced(self.example.image, stage.low_resolution)) if stage.low_resolution else None
+        stage, rows = self.stage, (self.batch_size, -1, -1, -1)
+        low = stage.upsampled(reduced(self.example.image, stage.low_resolution)).expand(rows) if stage.low_resolution else None
+        noising = Noising(stage, self.text, self.crop, self.low_level, role="tune")
+        return noising(self.x_0.expand(rows), low, seed=self.seed, example=self.example.digest, step=k)
+
+
+@dataclass(frozen=True)
+class Noising:
+    """Turns pictures into rows of a batch; all that is drawn is named by seed, example, stage, step, and by `role`."""
+
+    stage: TunableStage
+    text: Tensor  # (1, L, D)
+    crop: int
+    low_level: float | str
+    role: str
+
+    def __call__(self, x_0: Image, low: Image | None, *, seed: int, example: str, step: int) -> TuningBatch:
+        """Give each picture, and each low-resolution one (upsampled), noise and a noise level of its own."""
+        stage, schedule, n = self.stage, self.stage.schedule, len(x_0)
+        name = {"seed": seed, "example": example, "stage": stage.name, "step": step}
+        t = rng.uniform_levels(n, schedule.T, role=f"{self.role}-t", **name)
         if low is not None and self.crop and self.crop < stage.resolution:
             # Upsample the whole picture, then crop: a crop's borders must see what sampling sees there.
-            corners = rng.uniform_levels(2 * n, stage.resolution - self.crop + 1, role="tune-crop", **name).view(n, 2).tolist()
-            x_0, low = (torch.cat([x[..., i : i + self.crop, j : j + self.crop] for i, j in corners]) for x in (x_0, low))
-        x_0 = x_0.expand(n, -1, -1, -1)
-        eps = rng.noise(x_0.shape, role="tune-eps", **name)
+            corners = rng.uniform_levels(2 * n, stage.resolution - self.crop + 1, role=f"{self.role}-crop", **name).view(n, 2).tolist()
+            x_0, low = (_crops(pictures, corners, self.crop) for pictures in (x_0, low))
+        eps = rng.noise(x_0.shape, role=f"{self.role}-eps", **name)
         condition = Condition(self.text.expand(n, -1, -1))
         if low is not None:
-            # Imagen's noise-conditioning augmentation, level a ~ U[0, 1], which the paper keeps while it tunes 64->256.
-            level = rng.uniform_levels(n, stage.schedule.T, role="tune-level", **name)
-            noised = stage.schedule.add_noise(low.expand(n, -1, -1, -1), rng.noise(x_0.shape, role="tune-low", **name), level)
-            condition = Condition(condition.text, noised, level)
-        return TuningBatch(stage.schedule.add_noise(x_0, eps, t), t, stage.target(x_0, eps, t), condition)
+            if isinstance(self.low_level, str):
+                # Imagen's noise-conditioning augmentation, level a ~ U[0, 1], which the paper keeps while it tunes 64->256.
+                level = rng.uniform_levels(n, schedule.T, role=f"{self.role}-level", **name)
+            else:
+                level = torch.full((n,), min(round(self.low_level * schedule.T), schedule.T - 1))
+            condition = Condition(condition.text, schedule.add_noise(low, rng.noise(x_0.shape, role=f"{self.role}-low", **name), level), level)
+        return TuningBatch(schedule.add_noise(x_0, eps, t), t, stage.target(x_0, eps, t), condition)
+
+
+def check_level(level: float | str) -> None:
+    """Refuse what is no noise level of the low-resolution picture."""
+    if level != UNIFORM and not (number(level) and 0 <= float(level) <= 1):
+        raise Refused(f"low_level must be {UNIFORM} (drawn for each row) or a number in [0, 1], got {level!r}")
+
+
+def _crops(pictures: Image, corners: list[list[int]], side: int) -> Image:
+    return torch.cat([x[..., i : i + side, j : j + side] for x, (i, j) in zip(pictures.split(1), corners, strict=True)])

@@ -5,19 +5,20 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from unitune.tuning.data import OneImage
+from unitune.tuning.adapters import Adapter, Full
+from unitune.tuning.data import UNIFORM, Batches, check_level
 from unitune.tuning.interrupt import StopOnSignal, WholeCheckpoints, write_whole
 from unitune.tuning.optimizers import AdamW, Recipe
 from unitune.tuning.select import Selection
@@ -36,7 +37,9 @@ class Tuning:
     batch_size: int = 4
     optimizer: Recipe = field(default_factory=AdamW)
     select: Selection = field(default_factory=Selection)
+    adapter: Adapter = field(default_factory=Full)
     crop: int = 0  # px; super-resolution stages only, 0 = the whole picture
+    low_level: float | str = UNIFORM  # of the noise on the low-resolution picture; super-resolution stages only
     snapshots: Sequence[int] = (16, 32, 64, 128)  # steps whose weights are kept beside the last one's
 
     def __post_init__(self) -> None:
@@ -48,6 +51,7 @@ class Tuning:
             raise Refused(f"batch_size must be a whole number of at least 1, got {self.batch_size}")
         if not (whole(self.crop) and self.crop >= 0):
             raise Refused(f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}")
+        check_level(self.low_level)
         if bad := [step for step in self.snapshots if not whole(step)]:
             raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
 
@@ -58,20 +62,18 @@ class Tuning:
 
 
 class FineTune(pl.LightningModule):
-    """The loss is the model's own: mean squared error of its prediction at a random noise level."""
+    """The loss is the model's own: mean squared error of its prediction at a random noise level. The module's state is what is tuned, by name `tuned`."""
 
-    def __init__(self, data: OneImage, tuning: Tuning, names: Sequence[str]) -> None:
+    def __init__(self, data: Batches, tuning: Tuning, tuned: Mapping[str, nn.Parameter]) -> None:
         super().__init__()
-        self.data, self.tuning = data, tuning
-        self.network = data.stage.network
+        self.data, self.tuning, self.tuned = data, tuning, dict(tuned)
+        self.state = nn.ParameterList(tuned.values())
         self.losses: list[float] = []
-        wanted = set(names)
-        self.tuned = {name: p for name, p in self.network.named_parameters() if name in wanted}
 
     def training_step(self, *_: Any) -> Tensor:
         """One step; the batch is made here because its noise is named by the step, which makes a resumed run exact."""
         batch = self.data.batch(self.global_step)
-        loss = F.mse_loss(self.data.stage.output(batch.x_t, batch.t, batch.condition), batch.target)
+        loss = batch.loss(self.data.stage.output(batch.x_t, batch.t, batch.condition))
         value = float(loss.detach())
         if value != value or value == float("inf"):
             raise Diverged(f"the loss of {self.data.stage.name} is {value} at step {self.global_step} (lr {self.tuning.lr:g}); use a smaller lr")
@@ -122,16 +124,21 @@ def checkpoint_file(folder: Path, stage: str) -> Path:
     return folder / f"{stage}.ckpt"
 
 
-def fit(data: OneImage, tuning: Tuning, *, folder: Path, report: StepDone | None = None) -> None:
-    """Tune data.stage's network and leave its snapshots and losses in `folder`; the network ends as it began, also on error.
+def fit(data: Batches, tuning: Tuning, *, folder: Path, tuned: Mapping[str, nn.Parameter] | None = None, report: StepDone | None = None) -> None:
+    """Tune parameters by data.stage's loss and leave their snapshots and losses in `folder`; they end as they began, also on error.
 
-    Resumes from the checkpoint that an interrupted call left in `folder`. Raises Diverged on a loss that is not finite, Stopped after a signal.
+    `tuned` by name; None: what tuning.adapter makes of those that tuning.select chooses. Resumes from the checkpoint that an interrupted call left in `folder`.
+    Raises Diverged on a loss that is not finite, Stopped after a signal.
     """
     stage = data.stage
     if tuning.steps == 0 or snapshot_file(folder, stage.name, tuning.steps).exists():
         return
-    names = tuning.select.names(stage.network)
-    module = FineTune(data, tuning, names)
+    with tuning.adapter.attached(stage.network, tuning.select) if tuned is None else nullcontext(tuned) as parameters:
+        _fit(FineTune(data, tuning, parameters), folder=folder, report=report)
+
+
+def _fit(module: FineTune, *, folder: Path, report: StepDone | None) -> None:
+    data, tuning, stage = module.data, module.tuning, module.data.stage
     before = {name: p.data for name, p in module.tuned.items()}
     stop = StopOnSignal(lambda: trainer.save_checkpoint(checkpoint_file(folder, stage.name)))
     trainer = _trainer(stage.network, tuning.steps, folder, [Snapshots(folder, report), stop])
