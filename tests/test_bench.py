@@ -53,6 +53,13 @@ def test_both_sides_of_a_row_cost_equal_evaluations(bench, small, name):
     assert record["ratio"] > 0 and record["cpu_ratio"] > 0 and "time ratio" not in bench.row(record) and bench.row(record).count("|") == 9
 
 
+@pytest.mark.parametrize("name", ["sampling-256", "sampling-latent"])
+def test_both_sides_of_every_row_run(bench, small, name):
+    case = next(case for case in bench.CASES if case.name == name)
+    counts = [bench.evaluations(network, run) for run, network in (case.ours(small), case.theirs(small))]
+    assert counts == [small.batch * 2 * small.steps] * 2
+
+
 def test_memory_is_of_what_a_side_runs(bench):
     held = []
 
