@@ -1,6 +1,7 @@
 """Scoring models of the real classes with random weights, small where the class allows it: what the real ones need is a download."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import open_clip
@@ -33,11 +34,16 @@ def stock_clip(folder: Path) -> Path:
     return folder / "clip.safetensors"
 
 
-def backbone(folder: Path, net: str) -> Path:
-    """The convolutions of torchvision's AlexNet ("alex") or SqueezeNet 1.1 ("squeeze") under its names."""
+@lru_cache
+def convolutions(net: str) -> dict[str, torch.Tensor]:
+    """Those of torchvision's AlexNet ("alex") or SqueezeNet 1.1 ("squeeze"), the same random weights each time."""
     torch.manual_seed(1)
-    network = {"alex": torchvision.models.alexnet, "squeeze": torchvision.models.squeezenet1_1}[net](weights=None)
-    save_file({f"features.{name}": value for name, value in network.features.state_dict().items()}, folder / f"{net}.safetensors")
+    return {"alex": torchvision.models.alexnet, "squeeze": torchvision.models.squeezenet1_1}[net](weights=None).features.state_dict()
+
+
+def backbone(folder: Path, net: str) -> Path:
+    """The same in a file, under torchvision's names."""
+    save_file({f"features.{name}": value for name, value in convolutions(net).items()}, folder / f"{net}.safetensors")
     return folder / f"{net}.safetensors"
 
 

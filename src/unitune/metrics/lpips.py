@@ -66,9 +66,10 @@ def load(net: str, file: str | None) -> Network:
         "squeeze": (torchvision.models.squeezenet1_1, torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1),
     }[net]
     values = weights.of_torchvision(published.url, what=f"the backbone of LPIPS ({net})", file=file)
-    backbone = build(weights=None).features
+    with torch.device("meta"):  # nothing is drawn at random only to be replaced
+        backbone = build(weights=None).features
     try:
-        backbone.load_state_dict({name.removeprefix("features."): value for name, value in values.items() if name.startswith("features.")})
+        backbone.load_state_dict({name.removeprefix("features."): value for name, value in values.items() if name.startswith("features.")}, assign=True)
     except RuntimeError as error:
         raise Refused(f"{file or published.url} does not hold torchvision's {build.__name__}; give {published.url}, or the same as safetensors") from error
     backbone = backbone.eval().requires_grad_(False)

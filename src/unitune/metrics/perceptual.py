@@ -42,7 +42,8 @@ def _blur(x: Tensor) -> Tensor:
 
 def features(weights: Mapping[str, Tensor], image: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
     """Return the five activations, each with unit length over channels."""
-    x = (image - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
+    # Channels last: blurring and pooling take a third of the time on a CPU.
+    x = ((image - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]).contiguous(memory_format=torch.channels_last)
     levels = []
     for k, (name, padding) in enumerate(CONVOLUTIONS):
         if k in POOLED:

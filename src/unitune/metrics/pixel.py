@@ -5,11 +5,11 @@ Pictures are read as [0, 1] with data range 1. PSNR is the same on [-1, 1] with 
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from unitune.metrics.batches import check_size, check_sizes, in_batches
 from unitune.metrics.cards import card
@@ -23,7 +23,7 @@ WINDOW = "11 px Gaussian window of sigma 1.5"
 NO_MASK = "no mask, or one that is 1 everywhere"
 MASKED = "edit and base image, both times (1 - mask) on [0, 1] (PIE-Bench)"
 _card = partial(card, preprocessing="[0, 1], data range 1")
-OURS, THEIRS = "closed form", f"torchmetrics {version('torchmetrics')}"
+OURS = "own code, the numbers of torchmetrics"
 
 
 def mse(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
@@ -37,9 +37,21 @@ def psnr(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -
 
 
 def ssim(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
-    """Return the structural similarity of each pair in [0, 1], Gaussian window of 11 px, sigma 1.5."""
-    value = structural_similarity_index_measure(image, reference, data_range=1.0, reduction="none")
-    return (value if isinstance(value, Tensor) else value[0]).reshape(-1)  # torchmetrics drops the dimension of a batch of one
+    """Return the structural similarity of each pair in [0, 1], Gaussian window of 11 px, sigma 1.5 (Wang et al. 2004, equation 13), borders reflected.
+
+    The numbers of torchmetrics, whose window is not separated and so takes several times as long.
+    """
+    offsets = torch.arange(-5.0, 6.0, dtype=image.dtype, device=image.device)
+    weights = (-(offsets**2) / (2 * 1.5**2)).exp()
+    window = (weights / weights.sum()).expand(image.shape[1], 1, 1, 11)
+    image, reference = (F.pad(x, (5, 5, 5, 5), mode="reflect") for x in (image, reference))
+    stacked = torch.cat([image, reference, image**2, reference**2, image * reference])
+    rows = F.conv2d(stacked, window, groups=image.shape[1])
+    mu_x, mu_y, xx, yy, xy = F.conv2d(rows, window.mT, groups=image.shape[1]).chunk(5)
+    c_1, c_2 = 0.01**2, 0.03**2  # of data range 1
+    luminance = (2 * mu_x * mu_y + c_1) / (mu_x**2 + mu_y**2 + c_1)
+    structure = (2 * (xy - mu_x * mu_y) + c_2) / ((xx - mu_x**2).clamp(min=0) + (yy - mu_y**2).clamp(min=0) + c_2)
+    return (luminance * structure).flatten(1).mean(dim=1)
 
 
 def _unit(images: Sequence[Tensor]) -> list[Tensor]:
@@ -69,7 +81,7 @@ class SSIM:
 
     name = "ssim"
     higher_is_better = True
-    card: Mapping[str, str] = _card(f"SSIM of edit and base image, {WINDOW}", version=THEIRS)
+    card: Mapping[str, str] = _card(f"SSIM of edit and base image, {WINDOW}", version=OURS)
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
@@ -126,7 +138,7 @@ class UneditedSSIM:
 
     name = "ssim_unedited"
     higher_is_better = True
-    card: Mapping[str, str] = _card(f"SSIM of {MASKED}, {WINDOW}", nan=NO_MASK, version=THEIRS)
+    card: Mapping[str, str] = _card(f"SSIM of {MASKED}, {WINDOW}", nan=NO_MASK, version=OURS)
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
@@ -40,8 +39,8 @@ class Stock:
 @lru_cache(maxsize=4)
 def _loaded(model: str, pretrained: str, file: str | None) -> Clip:
     config = open_clip.get_model_config(model)
-    if config is None:
-        raise Refused(f"{model!r} is no model of open_clip; some are ViT-B-32, ViT-B-16, ViT-L-14, ViT-H-14 (open_clip.list_models() names all)")
+    if config is None or set(config) - {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}:
+        raise Refused(f"{model!r} is no plain CLIP of open_clip; some are ViT-B-32, ViT-B-16, ViT-L-14, ViT-H-14")
     published = open_clip.get_pretrained_cfg(model, pretrained)
     tags = open_clip.list_pretrained_tags_by_model(model)
     if not published and (file is None or tags):
@@ -55,7 +54,7 @@ def _loaded(model: str, pretrained: str, file: str | None) -> Clip:
     else:
         path = Path(file)
     values = parameters.load(path)
-    network: Any = open_clip.create_model(model, force_quick_gelu=bool(published.get("quick_gelu")), load_weights=False)
+    network = open_clip.CLIP(**{**config, "quick_gelu": bool(config.get("quick_gelu") or published.get("quick_gelu"))})
     try:
         network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in values.items()})
     except RuntimeError as error:
