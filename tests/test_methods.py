@@ -8,7 +8,7 @@ import torch
 
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
-from unitune.methods import unitune as module
+from unitune.methods import weights as module
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.store import Store

@@ -1,0 +1,112 @@
+"""What the methods that tune weights share: the tuning prompt, the room that a tuning takes, the stored result, and whether anything moved."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from unitune import parameters, prompts
+from unitune.backends.cascade import Cascade
+from unitune.cost import peak_memory_mib
+from unitune.parameters import Sizes
+from unitune.store import Store
+from unitune.tuning.data import Batches
+from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
+from unitune.types import Cost, Example, Refused, Tuned, Weights
+
+RANDOM = "{random}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One tuning: `tune` says how, by stage, `batches` on what. `key` holds everything that decides the result, beside `tune` and the base weights.
+
+    `rare` and `template` are what sampling is given; `spent` is what was made for this tuning before it.
+    """
+
+    tune: Mapping[str, Tuning]
+    batches: Callable[[str, Tuning], Batches]
+    key: Mapping[str, object]
+    rare: str
+    template: str
+    spent: Cost = field(default_factory=Cost)
+
+
+def room(tune: Mapping[str, Tuning], sizes: Sizes, *, at: int | None) -> tuple[int, int]:
+    """Count float32 bytes: every kept snapshot; while tuning once more, and a checkpoint of what is trained and its two moments, written aside."""
+    kept = working = 0
+    for stage, counts in sizes.items():
+        if stage in tune and tune[stage].steps:
+            trained = 4 * tune[stage].adapter.size(counts, tune[stage].select)
+            kept += trained * len(tune[stage].kept)
+            working = max(working, 2 * 3 * trained)
+    return (0, 0) if at == 0 else (kept, kept + working)
+
+
+def rare(text: str, cascade: Cascade, example: Example, *, seed: int) -> str:
+    """Return what names the image: the text as it is, with its caption, or for "{random}" drawn by the seed with DreamBooth's rule."""
+    if text == RANDOM:
+        return prompts.random_rare_token(cascade.pieces, seed=seed)
+    return prompts.fill(text, rare="", edit="", caption=example.caption, noun=example.noun)
+
+
+def tuned(recipe: Recipe, cascade: Cascade, *, store: Store, at: int | None, report: StepDone | None) -> Tuned:
+    """Tune each stage for its steps, or read the stored result; `at` picks a snapshot (0: untouched weights, nothing is tuned)."""
+    if at == 0:
+        return Tuned(recipe.rare, template=recipe.template)
+    tune = recipe.tune
+    key = {
+        **recipe.key,
+        "tune": {stage: asdict(t) | {"kinds": [type(t.optimizer).__name__, type(t.adapter).__name__]} for stage, t in tune.items()},
+        "weights": cascade.digest,
+        "arithmetic": [cascade.stage(stage).arithmetic for stage in tune],
+    }
+    scratch = store.scratch("tuned", key)
+
+    def build(folder: Path) -> None:
+        began, before, steps = time.monotonic(), cascade.evaluations, 0
+        for name, tuning in tune.items():
+            fit(recipe.batches(name, tuning), tuning, folder=scratch, report=report)
+            steps += tuning.steps
+        for file in scratch.glob("*.safetensors"):
+            shutil.copyfile(file, folder / file.name)
+        losses = {name: json.loads((scratch / f"{name}-losses.json").read_text()) for name in tune if (scratch / f"{name}-losses.json").exists()}
+        stored, spent = sum(file.stat().st_size for file in folder.iterdir()), recipe.spent
+        made = Cost(
+            seconds=spent.seconds + time.monotonic() - began, peak_mib=max(spent.peak_mib, peak_memory_mib()), optimizer_steps=steps,
+            network_evaluations=spent.network_evaluations + cascade.evaluations - before, stored_bytes=spent.stored_bytes + stored,
+        )  # fmt: skip
+        (folder / "tuning.json").write_text(json.dumps({"cost": asdict(made), "losses": losses}))
+
+    folder = store.get_or_make("tuned", key, build)
+    steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
+    cost = Cost(**json.loads((folder / "tuning.json").read_text())["cost"])
+    return Tuned(recipe.rare, load(folder, cascade, tune=tune, at=at), recipe.template, steps=steps, cost=cost)
+
+
+def load(folder: Path, cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None) -> dict[str, Weights]:
+    """Read a stored tuning's weights after `at` steps of each stage (None: the last)."""
+    weights = {}
+    for name, tuning in tune.items():
+        step = tuning.steps if at is None else at
+        if step == 0:
+            continue
+        if step not in tuning.kept:
+            raise Refused(f"no snapshot of {name} at {step} steps; kept are {tuning.kept}: change snapshot= or snapshots=")
+        stored = parameters.load(snapshot_file(folder, name, step))
+        weights[name] = tuning.adapter.merged(stored, cascade.stage(name).network)
+    return weights
+
+
+def unmoved(cascade: Cascade, tuned: Tuned) -> str:
+    """Name the tuned stages whose weights all equal the base's, "" where there is none."""
+    still = [name for name, weights in tuned.weights.items() if not cascade.stage(name).moved(weights)]
+    return f"no weight of {' and '.join(still)} moved in {tuned.steps} steps; use a larger lr" if still else ""
+
+
+def check(tune: Mapping[str, Tuning], stages: Sequence[str]) -> None:
+    """Refuse a stage to tune that has no settings."""
+    if missing := [stage for stage in stages if stage not in tune]:
+        raise Refused(f"no tuning settings for stage {missing[0]!r}; method.tune has {', '.join(tune)}")
