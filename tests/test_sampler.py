@@ -11,6 +11,7 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.diffusion.blend import Interpolation
 from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.masks import Given
 from unitune.diffusion.sampler import Sampler, SuperResolution, reduced
 from unitune.diffusion.steps import DDIM, DDPM
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
@@ -51,9 +52,9 @@ def pictures(edits: list[Edit]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("step", [DDPM(), DDIM()])
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_batch_equals_one_by_one(step, masked: bool, tiny_cascade: backend.Cascade):
-    sampler = replace(SAMPLER, step=step, masked=masked, interpolation=Interpolation("auto"))
+@pytest.mark.parametrize("mask", [None, Given()])
+def test_a_batch_equals_one_by_one(step, mask: Given | None, tiny_cascade: backend.Cascade):
+    sampler = replace(SAMPLER, step=step, mask=mask, interpolation=Interpolation("auto"))
     # A random network's x_0 is huge near pure noise and thresholding cuts it, which magnifies float32's last digit: it starts late.
     late = replace(sampler, start=0.7, sr=replace(sampler.sr, start=0.7))
     for cascade, chosen, tolerance in ((fake(), sampler, 1e-5), (tiny_cascade, late, 1e-3)):
@@ -117,7 +118,7 @@ def test_chunks_are_as_large_as_max_pixels_allows():
 
 @pytest.mark.parametrize("step", [DDPM(), DDIM(eta=1.0)])
 def test_masked_sampling_holds_the_base_bitwise_outside_the_mask(step, tiny_cascade: backend.Cascade):
-    sampler = replace(SAMPLER, masked=True, step=step)
+    sampler = replace(SAMPLER, mask=Given(), step=step)
     for cascade in (fake(), tiny_cascade):
         left, everywhere = sample(cascade, [Draw(REQUESTS[0], 0), Draw(REQUESTS[1], 0)], sampler)
         for name, side in (("base", 16), ("sr256", 32)):
@@ -131,7 +132,7 @@ def test_a_low_resolution_pixel_may_change_if_any_part_of_it_may():
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 7, 9] = 1
     request = Request("a dog", mask=mask)
-    edit = sample(fake(), [Draw(request, 0)], replace(SAMPLER, masked=True))[0]
+    edit = sample(fake(), [Draw(request, 0)], replace(SAMPLER, mask=Given()))[0]
     changed = (edit.stages["base"] != reduced(IMAGE, 16)).any(1)[0].nonzero().tolist()
     assert changed == [[3, 4]]
 
@@ -144,7 +145,7 @@ def test_masked_sampling_knows_what_is_held():
     for base in data:
         example = Example("one", base[None], (Request("a dog", mask=mask),))
         edit = sample(
-            FakeCascade([FakeStage(Points(data), resolution=16)]), [Draw(example.requests[0], 3)], replace(SAMPLER, masked=True, steps=20), example=example
+            FakeCascade([FakeStage(Points(data), resolution=16)]), [Draw(example.requests[0], 3)], replace(SAMPLER, mask=Given(), steps=20), example=example
         )[0]
         torch.testing.assert_close(edit.image[0], base, rtol=0, atol=0.02)
 
@@ -234,7 +235,7 @@ def test_a_draws_start_out_of_range_is_refused(start: float):
 def test_a_missing_mask_is_refused_before_anything_runs():
     cascade = fake()
     with pytest.raises(Refused, match="'a fish'"):
-        sample(cascade, [DRAWS[0], Draw(Request("a fish"), 0)], replace(SAMPLER, masked=True))
+        sample(cascade, [DRAWS[0], Draw(Request("a fish"), 0)], replace(SAMPLER, mask=Given()))
     assert cascade.stages[0].calls == []
 
 

@@ -15,6 +15,7 @@ from unitune.backends.stable_diffusion import Vae
 from unitune.diffusion.blend import Interpolation
 from unitune.diffusion.guidance import Guidance, guide, rescale
 from unitune.diffusion.loop import Condition
+from unitune.diffusion.masks import Given
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.steps import DDIM, DDPM
@@ -140,7 +141,7 @@ def test_interpolation_masks_and_prompt_guidance_work_in_latents(cascades: dict[
     seen: list[torch.Tensor] = []
     decode = stage.decode
     monkeypatch.setattr(stage, "decode", lambda x_0: seen.append(x_0) or decode(x_0))
-    sample(cascade, Sampler("p", steps=2, guidance=Guidance(3.0), masked=True), held)
+    sample(cascade, Sampler("p", steps=2, guidance=Guidance(3.0), mask=Given()), held)
     (x_0,) = seen
     changed = (x_0 - stage.encode(IMAGE)).abs().amax(dim=(0, 1, 2))
     assert bool((changed[:5] > 0).all()) and bool((changed[5:] == 0).all())

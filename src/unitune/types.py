@@ -87,8 +87,8 @@ class Tuned:
     """What a method makes before sampling: replaced weights by stage (changed tensors only, float32) and the prompt that names the image.
 
     `template` puts that into an edit prompt where the sampler has no template of its own. `tokens` are learned words: a word of the prompt and its vectors
-    (n, D) in the text encoder's table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt (Imagic). `cost` is what making
-    it took when it was made, also when it comes from the store.
+    (n, D) in the text encoder's table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt (Imagic). `start` is where the
+    vectors or the embedding began. `cost` is what making it took when it was made, also when it comes from the store.
     """
 
     prompt: str = ""
@@ -96,6 +96,7 @@ class Tuned:
     template: str = "{rare} {edit}"
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     embedding: Tensor | None = None
+    start: Tensor | None = None
     steps: int = 0
     cost: Cost = field(default_factory=Cost)
 
@@ -112,7 +113,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Edit:
-    """One finished sample; `stages` are the pictures of every stage before interpolation, `mask` what interpolation used (1 = the edit's pixels)."""
+    """One finished sample; `stages` are the pictures of every stage before interpolation, `mask` what interpolation used (1 = the edit's pixels).
+
+    `allowed` is where a mask source let sampling change the picture.
+    """
 
     example: Example
     request: Request
@@ -123,6 +127,7 @@ class Edit:
     image: Picture
     stages: Mapping[str, Picture] = field(default_factory=dict)
     mask: Mask | None = None
+    allowed: Mask | None = None
 
 
 class Metric(Protocol):

@@ -15,6 +15,7 @@ from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.types import Refused
 
 Masks = Float[Tensor, "B 1 H W"]
+Other = Float[Tensor, "B C h w"]  # a picture of another side than `Image` in the same signature
 MODES = ("off", "auto", "on")
 
 
@@ -26,6 +27,11 @@ def mix(edit: Image, base: Image, mask: Masks) -> Image:
 def keep(schedule: Schedule, x_s: Image, base: Image, mask: Masks, *, s: Levels, noise: Image) -> Image:
     """Put the base image, noised to level s, back where the mask is 0 (SDEdit's masked rule, applied after every step)."""
     return mix(x_s, schedule.add_noise(base, noise, s), mask)
+
+
+def reduced(image: Image, side: int) -> Other:
+    """Reduce a picture to a stage's resolution by averaging areas."""
+    return image if image.shape[-1] == side else F.interpolate(image, (side, side), mode="area")
 
 
 def blur(x: Image, sigma: float) -> Image:

@@ -1,15 +1,14 @@
 """A sampler is a setting of the loop's parts: prompt template, start, guidance, step rule, mask, interpolation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 
 from unitune import prompts, rng
-from unitune.diffusion import blend, start
+from unitune.diffusion import blend, masks, start
+from unitune.diffusion.blend import Masks, Other, reduced
 from unitune.diffusion.guidance import OFF, Guidance
 from unitune.diffusion.loop import Condition, Hold, NoiseSource, Progress, Stage, Texts, denoise
 from unitune.diffusion.schedule import Image
@@ -18,7 +17,6 @@ from unitune.types import Draw, Edit, Example, Refused, Tuned, number, whole
 
 PURE_NOISE = 1.0
 REFERENCES = ("tuned", "base")
-Other = Float[torch.Tensor, "B C h w"]  # a picture of another side than `Image` in the same signature
 
 
 @runtime_checkable
@@ -69,7 +67,8 @@ class Sampler:
     reference: str = "tuned"
     step: Step = field(default_factory=DDPM)
     interpolation: blend.Interpolation = field(default_factory=blend.Interpolation)
-    masked: bool = False  # hold everything outside the request's mask at the base image, step by step
+    mask: masks.MaskSource | None = None  # everything outside its masks is held at the base image, step by step
+    embedding_mix: float = 0.7  # Imagic's eta: 1 = the text itself, 0 = the learned embedding, whose share in the first stage is 1 - eta; its paper: 0.6 to 0.8
     sr: SuperResolution = field(default_factory=SuperResolution)
     max_pixels: int = 2**18  # of all items in one network call: 64 items at 64 px, 4 at 256 px
 
@@ -78,14 +77,17 @@ class Sampler:
             raise Refused(f"sampler.start must be in (0, 1] (cosine time; 1 = pure noise), got {self.start}")
         if not (whole(self.steps) and self.steps >= 1):
             raise Refused(f"sampler.steps must be a whole number of at least 1, got {self.steps}")
+        if not number(self.embedding_mix):
+            raise Refused(f"sampler.embedding_mix must be a finite number (0 = the learned embedding, 1 = the text), got {self.embedding_mix}")
         if self.reference not in REFERENCES:
             raise Refused(f"sampler.reference must be {' or '.join(REFERENCES)} (whose weights guidance pushes away from), got {self.reference!r}")
 
     def __call__(self, cascade: Cascade, example: Example, *, tuned: Tuned, draws: Sequence[Draw], progress: Progress | None = None) -> list[Edit]:
         """Sample every draw; an item is the same alone or in a batch, because its noise is named by (seed, example, stage, role, step)."""
-        if self.masked and (missing := next((d.request.prompt for d in draws if d.request.mask is None), None)):
-            raise Refused(f"this sampler needs a mask and the edit {missing!r} has none; use another sampler, or edits that carry masks")
         items = [self._item(draw, example, tuned) for draw in draws]
+        if self.mask is not None:
+            allowed = self._allowed(self.mask, cascade, items, example=example, tuned=tuned, progress=progress)
+            items = [replace(item, allowed=mask) for item, mask in zip(items, allowed.split(1), strict=True)]
         pictures: dict[str, Image] = {}
         low = mask = None
         for stage in cascade.stages:
@@ -102,6 +104,7 @@ class Sampler:
             Edit(
                 example, item.draw.request, item.draw.seed, item.weight, item.start, item.text,
                 image=low[i : i + 1], stages={name: p[i : i + 1] for name, p in pictures.items()}, mask=None if mask is None else mask[i : i + 1],
+                allowed=item.allowed,
             )
             for i, item in zip(rows, items, strict=True)
         ]  # fmt: skip
@@ -109,6 +112,7 @@ class Sampler:
     def texts(self, example: Example, draws: Sequence[Draw], *, rare: str, template: str) -> list[str]:
         """List the texts that sampling these draws will embed; `rare` and `template` are the method's."""
         away = [self._reference(guidance, example, rare) for guidance in (self.guidance, self.sr.guidance)]
+        away += [] if self.mask is None else self.mask.texts(example, rare=rare)
         return list(dict.fromkeys([*(self._text(draw, example, rare, template) for draw in draws), *away]))
 
     def _text(self, draw: Draw, example: Example, rare: str, template: str) -> str:
@@ -152,10 +156,20 @@ class Sampler:
             noise=noise,
             reference_from_base=self.reference == "base",
             rescaling=guidance.rescale,
-            hold=Hold(base, torch.cat([_mask(item.draw, base.shape[-1]) for item in items])) if self.masked else None,
+            hold=_hold(items, base),
             progress=progress,
         )
         return stage.decode(x_0)
+
+    def _allowed(self, source: masks.MaskSource, cascade: Cascade, items: list["_Item"], *, example: Example, tuned: Tuned, progress: Progress | None) -> Masks:
+        """Ask for the masks of all items; the unmasked pictures that a source may want are sampled only then."""
+        draws = [item.draw for item in items]
+        free = replace(self, mask=None, interpolation=blend.Interpolation())
+
+        def sample() -> Image:
+            return torch.cat([edit.image for edit in free(cascade, example, tuned=tuned, draws=draws, progress=progress)])
+
+        return source(masks.Asked(example, draws, [item.text for item in items], tuned.prompt, cascade.stages[0], cascade.encode, sample))
 
     def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, blend.Masks | None]:
         applies = [self.interpolation.applies(item.draw.request.aligned) for item in items]
@@ -172,18 +186,14 @@ class _Item:
     text: str
     weight: float
     start: float
-
-
-def reduced(image: Image, side: int) -> Other:
-    """Reduce a picture to a stage's resolution by averaging areas."""
-    return image if image.shape[-1] == side else F.interpolate(image, (side, side), mode="area")
+    allowed: Masks | None = None
 
 
 def _noise(items: list[_Item], example: Example, stage: Stage, shape: tuple[int, ...]) -> NoiseSource:
     return lambda role, step: torch.cat([rng.noise(shape, seed=i.draw.seed, example=example.id, stage=stage.name, role=role, step=step) for i in items])
 
 
-def _mask(draw: Draw, side: int) -> Float[torch.Tensor, "1 1 H W"]:
-    """The request's mask at the resolution of a stage's x_0; a place may change if any part of it may."""
-    assert draw.request.mask is not None
-    return F.adaptive_max_pool2d(draw.request.mask, side)
+def _hold(items: list[_Item], base: Image) -> Hold | None:
+    """What outside the items' masks is kept, at the resolution of a stage's x_0."""
+    allowed = [masks.at(item.allowed, base.shape[-1]) for item in items if item.allowed is not None]
+    return Hold(base, torch.cat(allowed)) if allowed else None
