@@ -49,15 +49,18 @@ def commit(folder: Path) -> str | None:
     return f"{repository.removeprefix('models--').replace('--', '/', 1)}@{folder.name}"
 
 
-def ask(repo: Repo) -> None:
-    """Refuse a repository that cannot be downloaded now: no network, no such repository, licence not accepted. Takes at most 3 seconds."""
+def ask(repo: Repo, *, file: str = ALWAYS_THERE, otherwise: str = WHAT_TO_DO) -> None:
+    """Refuse a repository that cannot be downloaded now: no network, no such repository, licence not accepted. Takes at most 3 seconds.
+
+    `file` is one that it surely holds; `otherwise` says what to do.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     errors: list[Exception] = []
 
     def question() -> None:
         try:
-            get_hf_file_metadata(hf_hub_url(repo.id, ALWAYS_THERE, revision=repo.revision), timeout=TIMEOUT_S)
+            get_hf_file_metadata(hf_hub_url(repo.id, file, revision=repo.revision), timeout=TIMEOUT_S)
         except Exception as error:  # the HTTP library under the hub's, and so its errors, differ by version
             errors.append(error)
 
@@ -67,7 +70,7 @@ def ask(repo: Repo) -> None:
     if thread.is_alive():
         errors.append(TimeoutError())
     if errors:
-        raise refusal(repo, errors[0]) from errors[0]
+        raise refusal(repo, errors[0], otherwise=otherwise) from errors[0]
 
 
 def download(repo: Repo, parts: Sequence[str], *, variant: str = "") -> Path:
@@ -85,7 +88,7 @@ def download(repo: Repo, parts: Sequence[str], *, variant: str = "") -> Path:
         raise refusal(repo, error) from error
 
 
-def refusal(repo: Repo, error: Exception) -> Refused:
+def refusal(repo: Repo, error: Exception, *, otherwise: str = WHAT_TO_DO) -> Refused:
     """Say in one line why a repository cannot be had and what to do."""
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -100,4 +103,4 @@ def refusal(repo: Repo, error: Exception) -> Refused:
     if said is None:
         detail = next(iter(str(error).strip().splitlines()), "") or "no answer"
         said = f"it is not complete in the local cache, and the hub cannot be reached ({type(error).__name__}: {detail[:120]})"
-    return Refused(f"the model {repo.id} cannot be had: {said}; {WHAT_TO_DO}")
+    return Refused(f"the model {repo.id} cannot be had: {said}; {otherwise}")

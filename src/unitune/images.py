@@ -32,10 +32,11 @@ _BITS, _PHOTOMETRIC = 258, 262  # TIFF
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """A picture as float32 in [-1, 1] and what was done to make it: lines for the log."""
+    """A picture as float32 in [-1, 1], what was done to make it (lines for the log), and the size that its file has, upright."""
 
     image: Picture
     notes: tuple[str, ...] = ()
+    source: tuple[int, int] = (0, 0)  # width, height
 
 
 def load(path: Path | str, *, size: int, fit: str = "crop", background: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> LoadedImage:
@@ -49,6 +50,19 @@ def load(path: Path | str, *, size: int, fit: str = "crop", background: tuple[fl
         raise Refused(f"fit={fit!r} is not known; use one of {', '.join(FITS)}")
     if size < 1:
         raise Refused(f"a picture of {size} px is asked for; size must be at least 1")
+    pixels, notes = read(path, background=background)
+    square, done = _square(pixels, fit)
+    h, w = pixels.shape[-2:]
+    if square.shape[-1] != size or square.shape[-2] != size:
+        done.append(f"{'squashed' if fit == 'squash' and h != w else 'resized'} to {size}x{size}")
+    if done:
+        notes.append(f"{_line(path.name)} is {w}x{h} px: {', then '.join(done)}")
+    return LoadedImage(resize(square, size), tuple(notes), (w, h))
+
+
+def read(path: Path | str, *, background: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> tuple[Picture, list[str]]:
+    """Read a picture file in its own size, upright; also what was done to its pixels. Raises Refused for whatever is not a usable picture."""
+    path = Path(path)
     _check_file(path)
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -64,13 +78,7 @@ def load(path: Path | str, *, size: int, fit: str = "crop", background: tuple[fl
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, AssertionError, MemoryError ...
         raise Refused(f"{_shown(path)} cannot be decoded: it is truncated or damaged ({_line(str(error) or type(error).__name__)})") from error
     notes += [f"{_line(path.name)}: {_line(str(w.message))}" for w in caught if not issubclass(w.category, DeprecationWarning)]
-    square, done = _square(pixels, fit)
-    h, w = pixels.shape[-2:]
-    if square.shape[-1] != size or square.shape[-2] != size:
-        done.append(f"{'squashed' if fit == 'squash' and h != w else 'resized'} to {size}x{size}")
-    if done:
-        notes.append(f"{_line(path.name)} is {w}x{h} px: {', then '.join(done)}")
-    return LoadedImage(resize(square, size), tuple(notes))
+    return pixels, notes
 
 
 def resize(image: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C size size"]:
@@ -200,13 +208,18 @@ def _square(pixels: Picture, fit: str) -> tuple[Picture, list[str]]:
     h, w = pixels.shape[-2:]
     if h == w or fit == "squash":
         return pixels, []
+    top, left, side, _ = box(h, w, fit)
     if fit == "crop":
-        side = min(h, w)
-        top, left = (h - side) // 2, (w - side) // 2
         return pixels[..., top : top + side, left : left + side], [f"centre-cropped to {side}x{side}"]
-    side = max(h, w)
-    top, left = (side - h) // 2, (side - w) // 2
-    return F.pad(pixels, (left, side - w - left, top, side - h - top), value=0.0), [f"padded with grey to {side}x{side}"]
+    return F.pad(pixels, (-left, side - w + left, -top, side - h + top), value=0.0), [f"padded with grey to {side}x{side}"]
+
+
+def box(height: int, width: int, fit: str) -> tuple[int, int, int, int]:
+    """Return where the square of `load` lies in the picture: top, left, height, width in its px; "pad" reaches beyond the picture, "squash" is the picture."""
+    if fit == "squash":
+        return 0, 0, height, width
+    side = min(height, width) if fit == "crop" else max(height, width)
+    return (height - side) // 2 if fit == "crop" else -((side - height) // 2), (width - side) // 2 if fit == "crop" else -((side - width) // 2), side, side
 
 
 def _overlap(old: int, new: int) -> Float[Tensor, "new old"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 WIDTH = 32  # of the text encoders
 LETTERS = "abcdefghijklmnopqrstuvwxyz,.'"
@@ -110,9 +110,7 @@ def _stable_diffusion(folder: Path, config: dict[str, Any], scheduler: Any, act:
         torch.manual_seed(seed)
         UNet2DConditionModel(**config).save_pretrained(folder / "unet")
         AutoencoderKL(**VAE).save_pretrained(folder / "vae")  # type: ignore[arg-type]
-        pieces = ["!", *LETTERS]
-        vocabulary = [*pieces, *(f"{piece}</w>" for piece in pieces), "<|startoftext|>", "<|endoftext|>"]
-        tokenizer = CLIPTokenizer(vocab={piece: i for i, piece in enumerate(vocabulary)}, merges=[], model_max_length=77)
+        tokenizer = _letters()
         tokenizer.save_pretrained(folder / "tokenizer")
         settings: dict[str, Any] = CLIP | {"hidden_act": act, "vocab_size": len(tokenizer)}
         CLIPTextModel(CLIPTextConfig(**settings)).save_pretrained(folder / "text_encoder")
@@ -121,6 +119,29 @@ def _stable_diffusion(folder: Path, config: dict[str, Any], scheduler: Any, act:
     index |= {"tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
     (folder / "model_index.json").write_text(json.dumps(index | ABSENT | {"requires_safety_checker": False}, indent=2) + "\n")
     return folder
+
+
+def clipseg(folder: Path, *, seed: int = 0) -> Path:
+    """Write a CLIPSeg folder as `CIDAS/clipseg-rd64-refined` has it (complex transposed convolutions, 64 px here); return it."""
+    layers: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = _letters()
+        tokenizer.save_pretrained(folder)
+        text = layers | {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        vision = layers | {"image_size": 64, "patch_size": 16}
+        config = CLIPSegConfig(
+            text_config=text, vision_config=vision, projection_dim=WIDTH, reduce_dim=8, extract_layers=[0, 1], decoder_num_attention_heads=2,
+            decoder_intermediate_size=16, conditional_layer=0, use_complex_transposed_convolution=True,
+        )  # fmt: skip
+        CLIPSegForImageSegmentation(config).save_pretrained(folder)
+    return folder
+
+
+def _letters() -> CLIPTokenizer:
+    pieces = ["!", *LETTERS]
+    vocabulary = [*pieces, *(f"{piece}</w>" for piece in pieces), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={piece: i for i, piece in enumerate(vocabulary)}, merges=[], model_max_length=77)
 
 
 def _t5(folder: Path) -> None:
