@@ -1,0 +1,99 @@
+"""Every claim in turn: the cells of its sweep that are missing are run, then its script is asked; what is finished is not run again.
+
+Command:  python experiments/all.py --quick        2 images: shows that everything works, too few for a verdict
+          python experiments/all.py --full         24 images: verdicts; may be interrupted and called again
+Minutes:  quick about 45 on two CPU cores, full about 12 hours.
+"""
+
+import argparse
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from unitune import records
+
+HERE = Path(__file__).parent
+SWEEPS = Path("outputs/experiments")  # as conf/experiment/quick.yaml has it
+QUICK, FULL = 2, 24  # images
+EDITS = 3  # of each image of the scenes benchmark
+# In the order of running: those that share a tuning stand together.
+CLAIMS = (
+    "ablation_steps", "guidance", "interpolation", "local_global", "addition", "aligned", "sdedit", "ablation_start", "prompt_guidance", "cost", "best_of_n",
+    "stages", "frozen", "tuning_prompt", "ablation_lr", "methods", "tradeoff",
+)  # fmt: skip
+SEVERAL = {"tradeoff": ("tradeoff_start", "tradeoff_weight", "tradeoff_mix")}  # sweeps of one claim
+LARGER = {"best_of_n": ["seeds=64"]}  # at full size
+Call = Callable[[Sequence[str]], int]
+
+
+def grid(sweep: str) -> dict[str, list[str]]:
+    """Read the settings that a sweep varies."""
+    params = yaml.safe_load((HERE.parent / f"conf/experiment/{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    return {key: str(values).split(",") for key, values in params.items()}
+
+
+def cells(sweep: str) -> list[dict[str, str]]:
+    """List the cells of a sweep."""
+    varied = grid(sweep)
+    return [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
+
+
+def label(cell: Mapping[str, str]) -> str:
+    """Name a cell's folder, as Hydra's override_dirname does."""
+    return ",".join(sorted(f"{key}={value}" for key, value in cell.items()))
+
+
+def finished(folder: Path, images: int) -> bool:
+    """Whether a run has recorded all of its images; of each the rows of the exact targets are written last."""
+    file = folder / records.FILE
+    found = records.read(file) if file.is_file() else []
+    return len({(record.example, record.prompt) for record in found if record.method == "exact target"}) == images * EDITS
+
+
+def missing(sweep: str, images: int) -> list[list[str]]:
+    """List the commands that run what a sweep lacks: cells that differ only in the setting that varies fastest go into one, which loads the model once."""
+    left = [cell for cell in cells(sweep) if not finished(SWEEPS / f"{sweep}-{images}" / label(cell), images)]
+    commands = []
+    for slow, members in itertools.groupby(left, key=lambda cell: [f"{key}={value}" for key, value in cell.items()][:-1]):
+        fast = [[*cell.items()][-1] for cell in members]
+        settings = [*slow, f"{fast[0][0]}={','.join(value for _, value in fast)}"]
+        commands.append(["run.py", "-m", f"experiment={sweep}", f"benchmark.limit={images}", "hydra.sweeper.params=null", *settings])
+    return commands
+
+
+def ask(claim: str, images: int, call: Call) -> list[str]:
+    """Run what a claim lacks and its script; return the commands that failed."""
+    larger = LARGER.get(claim, []) if images >= FULL else []
+    commands = [[*command, *larger] for sweep in SEVERAL.get(claim, (claim,)) for command in missing(sweep, images)]
+    commands.append([str(HERE / f"{claim}.py"), f"--images={images}"])
+    return [" ".join(command) for command in commands if call(command) != 0]
+
+
+def python(command: Sequence[str]) -> int:
+    """Run a script of ours from the project's folder."""
+    return subprocess.call([sys.executable, *command])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--quick", dest="images", action="store_const", const=QUICK)
+    size.add_argument("--full", dest="images", action="store_const", const=FULL)
+    parser.add_argument("--only", nargs="+", choices=CLAIMS, default=CLAIMS, metavar="CLAIM", help=f"of {', '.join(CLAIMS)}")
+    options = parser.parse_args()
+    began, failed = time.monotonic(), []
+    for claim in options.only:
+        start = time.monotonic()
+        failed += ask(claim, options.images, python)
+        print(f"{claim}: {(time.monotonic() - start) / 60:.1f} min, {(time.monotonic() - began) / 60:.1f} min in all", flush=True)
+    print(*(f"failed: {command}" for command in failed), sep="\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

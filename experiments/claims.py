@@ -1,0 +1,177 @@
+"""What the scripts of claims share: a sweep's records are kept, tabulated with intervals over images, and asked whether the claim held.
+
+A script is its header (Command, Claim, Expected, Minutes) and a call of `answer`. A group of records is named by what they have in common, as
+"method=unitune,aligned=yes": settings of the sweep's cell, and the edit's `kind`, `aligned` (yes, no) and `scope` (local, global).
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from unitune import records
+from unitune.records import Record
+from unitune.statistics import Interval, by_image, check_budgets, interval, verdict
+from unitune.types import Refused
+
+RECORDS = Path(__file__).parent / "records"
+SWEEPS = Path("outputs/experiments")  # as conf/experiment/quick.yaml has it
+GLOBAL = ("restyle", "background", "time")  # kinds of edit that change the whole picture
+SCORES = {
+    "success": "edit success (judge)", "alignment": "alignment (pocket CLIP)", "psnr_target": "PSNR to the exact target, dB", "psnr": "PSNR to the base image, dB",
+    "stlpips": "ST-LPIPS to the base image", "mse_outside": "error outside the mask",
+}  # fmt: skip
+COSTS = {
+    "tuning_seconds": "tuning, s",
+    "optimizer_steps": "optimiser steps",
+    "seconds": "an edit, s",
+    "evaluations": "evaluations of an edit",
+    "stored_bytes": "stored, bytes",
+}
+REFERENCE = "reference"
+
+Records = Callable[[list[Record]], list[Record]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that is said of the records, and the number, by image or as an interval over so many images, that it says is above `above`."""
+
+    says: str
+    number: Callable[[Sequence[Record]], Mapping[str, float] | tuple[Interval, int]]
+    above: float = 0.0
+
+    def decided(self, found: Sequence[Record]) -> str:
+        """Say whether it held, with the number behind that."""
+        try:
+            number = self.number(found)
+        except Refused as refused:  # a cell of the sweep failed, or has not run
+            return f"- {self.says}: **not asked** ({refused})"
+        span, images = (interval(number), len(number)) if isinstance(number, Mapping) else number
+        more = f" against {self.above:g}" if self.above else ""
+        return f"- {self.says}: **{verdict(span, images=images, above=self.above)}** ({span}{more}; {images} image{'s' * (images != 1)})"
+
+
+def traits(record: Record) -> dict[str, str]:
+    """What a record can be named by: its cell's settings and its edit's nature."""
+    cell = record.run.partition("/")[2]
+    aligned = {True: "yes", False: "no", None: ""}[record.aligned]
+    of_cell = dict(setting.partition("=")[::2] for setting in cell.split(",") if setting)
+    return {"kind": record.kind, "aligned": aligned, "scope": "global" if record.kind in GLOBAL else "local"} | of_cell
+
+
+def matching(found: Sequence[Record], name: str) -> list[Record]:
+    """Take the records that have all of the named traits."""
+    wanted = dict(trait.partition("=")[::2] for trait in name.split(","))
+    return [record for record in found if wanted.items() <= traits(record).items()]
+
+
+def group(found: Sequence[Record], name: str) -> list[Record]:
+    """Take the records that have all of the named traits; refuse a name that no record answers to."""
+    if not (taken := matching(found, name)):
+        raise Refused(f"no record has {name}; run the sweep to its end, or look at what its cells are called")
+    return taken
+
+
+def contrast(metric: str, terms: Mapping[str, float]) -> Callable[[Sequence[Record]], dict[str, float]]:
+    """Make a weighted sum of a metric's means in named groups, by image: {"snapshot=64": 1, "snapshot=0": -1} is what 64 steps have more than none.
+
+    Images that a group lacks (not every image has every kind of edit) are left out of all.
+    """
+
+    def number(found: Sequence[Record]) -> dict[str, float]:
+        means = [by_image(group(found, name), metric) for name in terms]
+        common = [image for image in means[0] if all(image in mean for mean in means)]
+        return {image: sum(weight * mean[image] for weight, mean in zip(terms.values(), means, strict=True)) for image in common}
+
+    return number
+
+
+def swept(name: str, images: int) -> list[Record]:
+    """Read a sweep's folder: every cell's edits under the run "name/cell", and the reference rows once."""
+    folder = SWEEPS / f"{name}-{images}"
+    kept, references = [], {}
+    for file in sorted(folder.glob(f"*/{records.FILE}")):
+        cell = file.parent.name
+        for record in records.merge(records.read(file)):
+            placed = replace(record, run=f"{name}/{cell}", image=f"{folder.name}/{cell}/{record.image}")
+            if record.row == REFERENCE:
+                references.setdefault((record.method, record.example, record.prompt), replace(placed, run=f"{name}/{REFERENCE}={record.method}"))
+            else:
+                kept.append(placed)
+    if not kept:
+        raise Refused(
+            f"no sweep in {folder}; make it: python run.py -m experiment={name} benchmark.limit={images}, or read the committed records: --from-records"
+        )
+    return [*kept, *references.values()]
+
+
+def keep(found: Sequence[Record], file: Path) -> None:
+    """Write records with five digits a number."""
+    short = [
+        replace(
+            record,
+            scores={k: None if v is None else float(f"{v:.5g}") for k, v in record.scores.items()},
+            cost={k: float(f"{v:.5g}") for k, v in record.cost.items()},
+        )
+        for record in found
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}")
+    partial.write_text("".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in short), encoding="utf-8")
+    partial.replace(file)
+
+
+def table(found: Sequence[Record], rows: Mapping[str, str], *, scores: Mapping[str, str], costs: Mapping[str, str]) -> str:
+    """Write one Markdown row for each named group, {label: group}: means with 95 % intervals over images; references last, groups without records left out."""
+    references = {f"{name} (reference)": f"{REFERENCE}={name}" for name in ("copy of the base", "exact target")}
+    lines = ["| |n|" + "|".join([*scores.values(), *costs.values()]) + "|", "|---" * (2 + len(scores) + len(costs)) + "|"]
+    for label, name in {**rows, **references}.items():
+        if not (members := matching(found, name)):
+            continue
+        edits = [_mean(members, metric) for metric in scores]
+        spent = [f"{math.fsum(own) / len(own):.3g}" if (own := [m.cost[cost] for m in members if cost in m.cost]) else "-" for cost in costs]
+        lines.append(f"|{label}|{len(members)}|" + "|".join([*edits, *spent]) + "|")
+    return "\n".join(lines)
+
+
+def _mean(members: Sequence[Record], metric: str) -> str:
+    applies = any(record.scores.get(metric) is not None for record in members)
+    return str(interval(by_image(members, metric))) if applies else "-"
+
+
+class Answered(NamedTuple):
+    """What was read, and the folders of the sweeps that it was read from; none where it came from kept records."""
+
+    found: list[Record]
+    folders: list[Path]
+
+
+def answer(
+    doc: str, *, name: str, rows: Mapping[str, str], claims: Sequence[Claim], sweeps: Sequence[str] = (), scores: Mapping[str, str] = SCORES,
+    costs: Mapping[str, str] | None = None, add: Records = list, view: Records = list,
+) -> Answered:  # fmt: skip
+    """Do what a script is called for: read its sweeps and keep the records, or read those that were kept; print the table and the verdicts.
+
+    `add` adds to a sweep's records before they are kept; `view` makes what table and claims see of the kept ones.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2, help="how many images the sweep has (its benchmark.limit)")
+    parser.add_argument("--from-records", type=Path, nargs="?", const=RECORDS / f"{name}.jsonl", metavar="FILE", help="read kept records instead of the sweep")
+    options = parser.parse_args()
+    sweeps = (sweeps or (name,)) if options.from_records is None else ()
+    try:
+        if sweeps:
+            keep(add([record for sweep in sweeps for record in swept(sweep, options.images)]), RECORDS / f"{name}.jsonl")
+        kept = records.read(options.from_records or RECORDS / f"{name}.jsonl")
+        runs = {record.run: [] for record in kept if f"/{REFERENCE}=" not in record.run}
+        budget = check_budgets({run: [record for record in kept if record.run == run] for run in runs})
+        found = view(kept)
+        print(f"## {doc.splitlines()[0]}\n\nEach cell of the sweep: {budget}.\n\n{table(found, rows, scores=scores, costs=costs or {})}\n")
+        print(*(claim.decided(found) for claim in claims), sep="\n")
+    except Refused as refused:
+        raise SystemExit(f"{name}: {refused}") from None
+    return Answered(found, [SWEEPS / f"{sweep}-{options.images}" for sweep in sweeps])
