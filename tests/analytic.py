@@ -103,6 +103,10 @@ class FakeCascade:
     stages: Sequence[FakeStage]
     meaning: Mapping[str, float] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
+    max_tokens: int = 1
+
+    def tokenize(self, text: str) -> list[str]:
+        return [f"▁{word}" for word in text.split()]
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         self.seen.extend(texts)

@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from unitune import models
+from unitune.backends import attention
 from unitune.diffusion.loop import Condition
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.diffusion.steps import Threshold
@@ -110,7 +111,8 @@ class UNetStage:
     @torch.no_grad()
     def predict(self, x_t: Image, t: Levels, condition: Condition) -> Image:
         """Predict x_0 in float32: near pure noise a detour over eps loses digits."""
-        out = self.output(x_t, t, condition)
+        with attention.controlled(self.network, condition.control):
+            out = self.output(x_t, t, condition)
         return self.schedule.x_0_from_v(x_t, out, t) if self.prediction == "v_prediction" else self.schedule.x_0_from_eps(x_t, out, t)
 
     def target(self, x_0: Image, eps: Image, t: Levels) -> Image:

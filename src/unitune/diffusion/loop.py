@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unitune.diffusion import blend, steps
+from unitune.diffusion.control import Chains
 from unitune.diffusion.guidance import OFF, guide, rescale
 from unitune.diffusion.schedule import Image, Levels, Schedule
 
@@ -21,17 +22,22 @@ Progress = Callable[[str, int, int], None]  # (stage, step done, steps)
 
 @dataclass(frozen=True)
 class Condition:
-    """What a stage's network sees beside x_t: text, and for super-resolution the noised low-resolution picture (upsampled) and its noise level."""
+    """What a stage's network sees beside x_t: text, and for super-resolution the noised low-resolution picture (upsampled) and its noise level.
+
+    `control` edits the attention probabilities of the first rows.
+    """
 
     text: Texts
     low: Image | None = None
     level: Levels | None = None
+    control: Chains | None = None
 
     def __add__(self, other: "Condition") -> "Condition":
-        """Stack the items of two conditions of the same kind."""
+        """Stack the items of two conditions of the same kind; the first's control stays, as its rows do."""
+        text = torch.cat([self.text, other.text])
         if self.low is None or self.level is None or other.low is None or other.level is None:
-            return Condition(torch.cat([self.text, other.text]))
-        return Condition(torch.cat([self.text, other.text]), torch.cat([self.low, other.low]), torch.cat([self.level, other.level]))
+            return Condition(text, control=self.control)
+        return Condition(text, torch.cat([self.low, other.low]), torch.cat([self.level, other.level]), self.control)
 
 
 @runtime_checkable
@@ -125,11 +131,16 @@ def denoise(
     progress: Progress | None = None,
 ) -> Image:
     """Bring x from levels[0] down to x_0 at levels[-1] = -1."""
+    control = condition.control
     for k, (t, s) in enumerate(itertools.pairwise(levels)):
+        if control is not None:
+            control.begin(k, len(levels) - 1, side=x.shape[-1])
         x_0 = guided(stage, x, t, condition=condition, reference=reference, weight=weight, reference_from_base=reference_from_base, rescaling=rescaling)
         x = step(stage.schedule, x, stage.threshold(x_0), t=t, s=s, noise=noise("step", k))
         if hold is not None:
             x = blend.keep(stage.schedule, x, hold.base.expand_as(x), hold.mask, s=s, noise=noise("keep", k))
+        if control is not None:
+            x = control.after(x, k, len(levels) - 1)
         if progress is not None:
             progress(stage.name, k + 1, len(levels) - 1)
     return x

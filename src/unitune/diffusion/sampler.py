@@ -7,8 +7,9 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from unitune import prompts, rng
-from unitune.diffusion import blend, masks, start
+from unitune.diffusion import blend, inversion, masks, start
 from unitune.diffusion.blend import Masks, Other, reduced
+from unitune.diffusion.control import Chains, PromptToPrompt, shared
 from unitune.diffusion.guidance import OFF, Guidance
 from unitune.diffusion.loop import Condition, Hold, NoiseSource, Progress, Stage, Texts, denoise
 from unitune.diffusion.schedule import Image
@@ -28,8 +29,17 @@ class Cascade(Protocol):
         """First the one that starts from noise alone."""
         ...
 
+    @property
+    def max_tokens(self) -> int:
+        """Places for a prompt's tokens with one end mark."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> Texts:
         """Embed prompts."""
+        ...
+
+    def tokenize(self, text: str) -> list[str]:
+        """Cut a text into pieces, without end marks."""
         ...
 
 
@@ -69,6 +79,7 @@ class Sampler:
     interpolation: blend.Interpolation = field(default_factory=blend.Interpolation)
     mask: masks.MaskSource | None = None  # everything outside its masks is held at the base image, step by step
     embedding_mix: float = 0.7  # Imagic's eta: 1 = the text itself, 0 = the learned embedding, whose share in the first stage is 1 - eta; its paper: 0.6 to 0.8
+    control: PromptToPrompt | None = None  # in the first stage edits take attention from a chain of the base image's description
     sr: SuperResolution = field(default_factory=SuperResolution)
     max_pixels: int = 2**18  # of all items in one network call: 64 items at 64 px, 4 at 256 px
 
@@ -90,11 +101,14 @@ class Sampler:
             items = [replace(item, allowed=mask) for item, mask in zip(items, allowed.split(1), strict=True)]
         pictures: dict[str, Image] = {}
         low = mask = None
+        ways: dict[int, list[Image]] = {}
         for stage in cascade.stages:
             chunk = max(1, self.max_pixels // stage.resolution**2)
             chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
             lows = [None] * len(chunks) if low is None else low.split(chunk)
-            done = [self._run(cascade, stage, c, example=example, tuned=tuned, low=part, progress=progress) for c, part in zip(chunks, lows, strict=True)]
+            done = [
+                self._run(cascade, stage, c, example=example, tuned=tuned, low=part, ways=ways, progress=progress) for c, part in zip(chunks, lows, strict=True)
+            ]
             low = torch.cat(done)
             low, mask = self._interpolated(low, items, example)
             pictures[stage.name] = low
@@ -113,13 +127,17 @@ class Sampler:
         """List the texts that sampling these draws will embed; `rare` and `template` are the method's."""
         away = [self._reference(guidance, example, rare) for guidance in (self.guidance, self.sr.guidance)]
         away += [] if self.mask is None else self.mask.texts(example, rare=rare)
+        away += [] if self.control is None else [self._fill(self.control.source, example, rare)]
         return list(dict.fromkeys([*(self._text(draw, example, rare, template) for draw in draws), *away]))
 
     def _text(self, draw: Draw, example: Example, rare: str, template: str) -> str:
         return prompts.fill(self.template or template, rare=rare, edit=draw.request.prompt, caption=example.caption, noun=example.noun)
 
     def _reference(self, guidance: Guidance, example: Example, rare: str) -> str:
-        return prompts.fill(guidance.reference, rare=rare, edit="", caption=example.caption, noun=example.noun) if guidance.reference else ""
+        return self._fill(guidance.reference, example, rare) if guidance.reference else ""
+
+    def _fill(self, template: str, example: Example, rare: str) -> str:
+        return prompts.fill(template, rare=rare, edit="", caption=example.caption, noun=example.noun)
 
     def _item(self, draw: Draw, example: Example, tuned: Tuned) -> "_Item":
         text = self._text(draw, example, tuned.prompt, tuned.template)
@@ -127,16 +145,30 @@ class Sampler:
         return _Item(draw, text, weight, self.start if draw.start is None else draw.start)
 
     def _run(
-        self, cascade: Cascade, stage: Stage, items: list["_Item"], *, example: Example, tuned: Tuned, low: Other | None, progress: Progress | None
+        self,
+        cascade: Cascade,
+        stage: Stage,
+        items: list["_Item"],
+        *,
+        example: Example,
+        tuned: Tuned,
+        low: Other | None,
+        ways: dict[int, list[Image]],
+        progress: Progress | None,
     ) -> Image:
-        """Sample one stage for a chunk of items; `low` is the previous stage's picture, None in the first stage."""
+        """Sample one stage for a chunk of items; `low` is the previous stage's picture, None in the first stage; `ways` keeps inversions of the base image."""
+        n = len(items)
+        chains, items = (None, items) if low is not None else self._chains(cascade, items, example=example, tuned=tuned)
         base = stage.encode(reduced(example.image, stage.resolution))
         noise = _noise(items, example, stage, (1, *base.shape[1:]))
         text = cascade.encode([item.text for item in items])
+        if low is None and tuned.embedding is not None:
+            # Imagic (arXiv 2210.09276): e = eta e_tgt + (1 - eta) e_opt; the later stages see the target text.
+            text = self.embedding_mix * text + (1 - self.embedding_mix) * tuned.embedding
         if low is None:
             guidance, step, count = self.guidance, self.step, self.steps
             starts, weights = [item.start for item in items], [item.weight for item in items]
-            condition, origin = Condition(text), base
+            condition, origin = Condition(text, control=chains), base
         else:
             guidance, step, count = self.sr.guidance, self.sr.step, self.sr.steps
             starts, weights = [self.sr.start] * len(items), [guidance.weight] * len(items)
@@ -145,10 +177,14 @@ class Sampler:
             condition = Condition(text, stage.schedule.add_noise(origin, noise("low", 0), level), level)
         away = self._reference(guidance, example, tuned.prompt)
         t = start.first_levels(stage.schedule, starts)
+        ts = torch.stack([levels(stage.schedule, int(first), count) for first in t], dim=1)
+        x = start.first_image(stage.schedule, origin, t, noise("start", 0))
+        if chains is not None and chains.control.inverts(tuned):
+            x = inversion.begin(stage, chains, base, levels=ts, condition=condition, step=step, known=ways)
         x_0 = denoise(
             stage,
-            start.first_image(stage.schedule, origin, t, noise("start", 0)),
-            levels=torch.stack([levels(stage.schedule, int(first), count) for first in t], dim=1),
+            x,
+            levels=ts,
             condition=condition,
             reference=Condition(cascade.encode([away] * len(items)), condition.low, condition.level),
             weight=torch.tensor(weights, dtype=torch.float32),
@@ -159,7 +195,19 @@ class Sampler:
             hold=_hold(items, base),
             progress=progress,
         )
-        return stage.decode(x_0)
+        return stage.decode(x_0[-n:])
+
+    def _chains(self, cascade: Cascade, items: list["_Item"], *, example: Example, tuned: Tuned) -> tuple[Chains | None, list["_Item"]]:
+        """Put the items of the source chains before the edits; where edits have one start and noise, they share one."""
+        if self.control is None:
+            return None, items
+        if tuned.embedding is not None:
+            raise Refused("prompt-to-prompt aligns words, and this method samples a learned embedding of the whole prompt; use another sampler")
+        text, inverts = self._fill(self.control.source, example, tuned.prompt), self.control.inverts(tuned)
+        first, rows = shared([item.start if inverts else (item.start, item.weight, item.draw.seed) for item in items])
+        places = {"offset": (length := cascade.encode([text]).shape[1]) - cascade.max_tokens, "length": length}
+        chains = self.control.chains(text, edits=[item.text for item in items], rows=rows, tokenize=cascade.tokenize, **places)
+        return chains, [*(replace(items[k], text=text) for k in first), *items]
 
     def _allowed(self, source: masks.MaskSource, cascade: Cascade, items: list["_Item"], *, example: Example, tuned: Tuned, progress: Progress | None) -> Masks:
         """Ask for the masks of all items; the unmasked pictures that a source may want are sampled only then."""

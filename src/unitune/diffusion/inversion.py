@@ -1,0 +1,78 @@
+"""DDIM inversion: the noise, and the way from it, that lead a stage to a given picture, by the deterministic step run backwards at guidance weight 1."""
+
+import logging
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unitune.diffusion.control import Chains
+from unitune.diffusion.loop import Condition, Stage, denoise
+from unitune.diffusion.schedule import Image
+from unitune.diffusion.steps import DDIM, Step
+from unitune.types import Inactive, Refused
+
+RECONSTRUCTS = 15.0  # dB; on the pocket cascade one round gives 21-30, a picture of another scene about 8
+
+log = logging.getLogger(__name__)
+
+
+def invert(stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: Condition, rounds: int = 1) -> list[Image]:
+    """Follow the probability flow from x_0 up through `levels` (as sampling lists them, falling to -1); return x_t at each, in that order.
+
+    The step down from t to s uses eps at (x_t, t), and x_t is what is sought: the first round takes eps at (x_s, t), as diffusers' DDIMInverseScheduler
+    does for networks that predict eps; each further one at the x_t of the round before, which converges to the exact inverse of the step.
+    """
+    x, way = x_0, [x_0]
+    schedule = stage.schedule
+    for t, s in zip(levels[:-1].flip(0), levels[1:].flip(0), strict=True):
+        a_t, a_s = schedule.at(t), schedule.at(s)
+        x_t = x
+        for _ in range(rounds):
+            eps = schedule.eps_from_x_0(x_t, stage.predict(x_t, t, condition), t)
+            # Equation 12 of Song et al. (2021) without noise, solved for x_t.
+            x_t = (a_t / a_s).sqrt().to(x) * x + ((1 - a_t).sqrt() - (a_t * (1 - a_s) / a_s).sqrt()).to(x) * eps
+        # Where steps are more than levels some repeat, and the picture stays.
+        x = torch.where((t == s)[:, None, None, None], x, x_t)
+        way.append(x)
+    return way[::-1]
+
+
+def reconstructed(stage: Stage, way: list[Image], *, levels: Int[Tensor, "N B"], condition: Condition) -> float:
+    """Sample down again from the end of an inversion, at weight 1; return the PSNR in dB of the pictures against those that were inverted."""
+    off = torch.ones(way[0].shape[0])
+    x_0 = denoise(
+        stage, way[0], levels=levels, condition=condition, reference=condition, weight=off, step=DDIM(), noise=lambda role, step: torch.zeros_like(way[0])
+    )
+    mse = (stage.decode(x_0) - stage.decode(way[-1])).square().mean()
+    return float(10 * torch.log10(4 / mse))
+
+
+def begin(
+    stage: Stage, chains: Chains, base: Float[Tensor, "1 C H W"], *, levels: Int[Tensor, "N B"], condition: Condition, step: Step, known: dict[int, list[Image]]
+) -> Image:
+    """Invert the base image and let the source chains follow it, as direct inversion (arXiv 2310.01506) does; return x_t at levels[0] of all rows.
+
+    `known` holds the inversions of this image and text by their first level, for the other rows and chunks that begin there.
+    """
+    if not isinstance(step, DDIM) or step.eta:
+        raise Refused(
+            "inversion needs the deterministic step: set sampler.step._target_=unitune.diffusion.steps.DDIM with eta 0, or sampler.control.inversion=off"
+        )
+    ways = []
+    for row in range(chains.sources):
+        one, first = levels[:, row : row + 1], int(levels[0, row])
+        if first not in known:
+            text = Condition(condition.text[row : row + 1])
+            known[first] = invert(stage, base, levels=one, condition=text, rounds=chains.control.rounds)
+            psnr = reconstructed(stage, known[first], levels=one, condition=text)
+            log.info("the base image, inverted and sampled again, is %.1f dB from itself", psnr)
+            if not psnr >= RECONSTRUCTS:
+                raise Inactive(
+                    f"inversion lost the base image: sampled again it is {psnr:.1f} dB from itself, needed are {RECONSTRUCTS:g}; "
+                    "take more sampler.steps or sampler.control.rounds, or describe the picture better"
+                )
+        ways.append(known[first])
+    chains.trajectory = [torch.cat(rows) for rows in zip(*ways, strict=True)]
+    x = chains.trajectory[0]
+    return torch.cat([x, x[chains.source]])
