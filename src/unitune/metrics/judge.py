@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unitune import parameters
-from unitune.metrics.cards import card
+from unitune.metrics.card import card
 from unitune.scenes.scene import MAX_OBJECTS
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 from unitune.types import Edit, Refused

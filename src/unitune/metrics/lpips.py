@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unitune.metrics import weights
 from unitune.metrics.batches import in_batches, paired
-from unitune.metrics.cards import card
+from unitune.metrics.card import card
 from unitune.metrics.masks import unedited
 from unitune.types import Edit, Refused
 

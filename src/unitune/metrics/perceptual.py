@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune.metrics.batches import paired
-from unitune.metrics.cards import card
+from unitune.metrics.card import card
 from unitune.types import Edit, Refused
 
 PACKAGE = "stlpips-pytorch"

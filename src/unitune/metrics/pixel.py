@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune.metrics.batches import check_size, check_sizes, in_batches
-from unitune.metrics.cards import card
+from unitune.metrics.card import card
 from unitune.metrics.masks import unedited
 from unitune.types import Edit
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune.metrics.batches import check_size
-from unitune.metrics.cards import card
+from unitune.metrics.card import card
 from unitune.metrics.clip import Source, features_of, text_features
 from unitune.types import Edit
 

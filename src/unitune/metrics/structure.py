@@ -17,7 +17,7 @@ from transformers import ViTModel
 
 from unitune.metrics import weights
 from unitune.metrics.batches import Features, paired, resized
-from unitune.metrics.cards import card
+from unitune.metrics.card import card
 from unitune.types import Edit, Refused
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on [0, 1]
