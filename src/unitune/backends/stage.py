@@ -124,9 +124,12 @@ class UNetStage:
         return F.interpolate(low, (self.resolution, self.resolution), mode="bilinear", align_corners=self.align_corners)
 
     def moved(self, weights: Weights) -> bool:
-        """Say whether any of these weights differs from the network's present one."""
+        """Say whether any of these weights differs from the network's present one by more than float32 resolves of its tensor."""
         parameters = dict(self.network.named_parameters())
-        return any(not torch.equal(tensor.cpu(), parameters[name].detach().float().cpu()) for name, tensor in weights.items())
+        present = {name: parameters[name].detach().float().cpu() for name in weights}
+        # A bias of zeros is measured against 1: any step at all would count as a move, also one that no prediction shows.
+        least = {name: torch.finfo(torch.float32).eps * (float(p.abs().max()) or 1.0) for name, p in present.items()}
+        return any(float((tensor.cpu() - present[name]).abs().max()) > least[name] for name, tensor in weights.items())
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unitune import parameters, prompts
@@ -23,7 +23,7 @@ RANDOM = "{random}"
 class Recipe:
     """One tuning: `tune` says how, by stage, `batches` on what. `key` holds everything that decides the result, beside `tune` and the base weights.
 
-    `rare` and `template` are what sampling is given; `spent` is what was made for this tuning before it.
+    `rare` and `template` are what sampling is given. `before` makes what the batches need and says what that took; not called when the result is stored.
     """
 
     tune: Mapping[str, Tuning]
@@ -31,7 +31,7 @@ class Recipe:
     key: Mapping[str, object]
     rare: str
     template: str
-    spent: Cost = field(default_factory=Cost)
+    before: Callable[[], Cost] = Cost
 
 
 def room(tune: Mapping[str, Tuning], sizes: Sizes, *, at: int | None) -> tuple[int, int]:
@@ -66,16 +66,19 @@ def tuned(recipe: Recipe, cascade: Cascade, *, store: Store, at: int | None, rep
     scratch = store.scratch("tuned", key)
 
     def build(folder: Path) -> None:
+        spent = recipe.before() if any(tuning.steps for tuning in tune.values()) else Cost()
         began, before, steps = time.monotonic(), cascade.evaluations, 0
         for name, tuning in tune.items():
+            if tuning.steps == 0:
+                continue
             fit(recipe.batches(name, tuning), tuning, folder=scratch, report=report)
             steps += tuning.steps
         for file in scratch.glob("*.safetensors"):
             shutil.copyfile(file, folder / file.name)
         losses = {name: json.loads((scratch / f"{name}-losses.json").read_text()) for name in tune if (scratch / f"{name}-losses.json").exists()}
-        stored, spent = sum(file.stat().st_size for file in folder.iterdir()), recipe.spent
+        stored = sum(file.stat().st_size for file in folder.iterdir())
         made = Cost(
-            seconds=spent.seconds + time.monotonic() - began, peak_mib=max(spent.peak_mib, peak_memory_mib()), optimizer_steps=steps,
+            seconds=spent.seconds + time.monotonic() - began, peak_mib=max(spent.peak_mib, peak_memory_mib()), optimizer_steps=spent.optimizer_steps + steps,
             network_evaluations=spent.network_evaluations + cascade.evaluations - before, stored_bytes=spent.stored_bytes + stored,
         )  # fmt: skip
         (folder / "tuning.json").write_text(json.dumps({"cost": asdict(made), "losses": losses}))

@@ -89,8 +89,8 @@ class Lora:
         layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
         names = self._chosen(list(layers), select.chosen([name for name, _ in network.named_parameters()]))
         try:
-            # A list of names would match the ends of other names too.
-            inject_adapter_in_model(LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules="|".join(map(re.escape, names))), network)
+            exactly = "|".join(map(re.escape, names))  # a list of names would match the ends of other names too
+            inject_adapter_in_model(LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=exactly), network)  # type: ignore[arg-type]
             yield {f"{name}.{part}": _trained(network, name, part) for name in names for part in (DOWN, UP)}
         finally:
             for name in names:
