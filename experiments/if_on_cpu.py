@@ -2,7 +2,8 @@
 
 Command:  python experiments/if_on_cpu.py CONFIG    (CONFIG is the unet/config.json of IF-I-M or of any other IF-shaped stage; weights are not needed)
 Expected: two finite losses; IF-I-M (372 M parameters, float32, AdamW) holds weights, copies, gradients and two moments: about 7.5 GB before activations.
-Minutes:  not measured; a few for IF-I-M on two cores
+Found:    IF-I-M with its inferred channels: losses 1.087, 1.077; 78 s for both steps on two cores shared with other programs; peak memory 11.9 GiB.
+Minutes:  about 2 for IF-I-M on two cores
 """
 
 import argparse
