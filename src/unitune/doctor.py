@@ -179,7 +179,7 @@ def logger(settings: Settings) -> Finding:
     """Say where curves go, and whether they can."""
     chosen = settings["logger"]
     kind = str(chosen["_target_"]).rpartition(".")[2]
-    needs = {"WandbLogger": "wandb", "TensorBoardLogger": "tensorboard"}.get(kind)
+    needs = {"Wandb": "wandb", "WandbLogger": "wandb", "TensorBoard": "tensorboard", "TensorBoardLogger": "tensorboard"}.get(kind)
     if needs is not None and importlib.util.find_spec(needs) is None:
         return Finding(FAIL, f"{kind} needs the package {needs}, which is missing", "make setup, or logger=csv")
     if needs != "wandb":

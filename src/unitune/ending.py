@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TextIO
 
 from unitune import disk
 
-OURS = ("config.yaml", "multirun.yaml")  # files of a run's folder that are worth nothing without a result
+OURS = ("cards.json", "config.yaml", "multirun.yaml")  # files of a run's folder that are worth nothing without a result
 FAILED, REFUSED = 1, 2  # exit codes
 
 
@@ -79,6 +80,8 @@ class Ended:
     failures: list[Failure] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     signal: int = 0  # that stopped the program
+    swept: Path | None = None  # the folder of a sweep
+    began: float = field(default_factory=time.monotonic)
 
     def noted(self, folder: str) -> str:
         """Note a folder that is made for a run or a sweep, and return it."""

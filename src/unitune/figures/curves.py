@@ -1,37 +1,78 @@
-"""Curves with matplotlib: vector PDF and PNG, colours that colour-blind readers can tell apart, the same bytes on another run."""
+"""Curves, trade-offs and bars, with intervals where they are given."""
 
-import os
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.axes import Axes
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from unitune.figures.style import COLOURS, look, panels, save
+from unitune.statistics import Interval
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito
-MARKERS = "osD^v"
-Points = Sequence[tuple[float, float]]
+Points = Sequence[tuple[float, float | Interval]]  # (x, y)
+Pairs = Sequence[tuple[Interval, Interval]]  # (fidelity, alignment)
 
 
-def curves(panels: Mapping[str, Mapping[str, Points]], *, x_label: str, path: Path, log_x: bool = False) -> list[Path]:
-    """Draw one panel per entry, {panel's y label: {curve: [(x, y), ...]}}; write PATH.pdf and PATH.png and return them."""
-    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # no time of drawing in the PDF
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.7), squeeze=False, layout="constrained")
-    for axis, (y_label, lines) in zip(axes[0], panels.items(), strict=True):
-        for k, (name, points) in enumerate(lines.items()):
-            look = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 4, "linewidth": 1.4}
-            axis.plot(*zip(*sorted(points), strict=True), label=name, **look)
-        if log_x:
-            axis.set_xscale("log")
-        axis.set(xlabel=x_label, ylabel=y_label)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-        if len(lines) > 1:
-            axis.legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(ending) for ending in (".pdf", ".png")]
-    figure.savefig(written[0])
-    figure.savefig(written[1], dpi=160, metadata={"Software": None})
-    plt.close(figure)
-    return written
+def curves(drawn: Mapping[str, Mapping[str, Points]], *, x_label: str, path: Path, log_x: bool = False) -> list[Path]:
+    """Draw one panel per entry, {panel's y label: {curve: [(x, y), ...]}}, a band where y is an interval; write PATH.pdf and PATH.png and return them."""
+    with panels(len(drawn)) as (figure, axes):
+        for axis, (y_label, lines) in zip(axes, drawn.items(), strict=True):
+            for k, (name, points) in enumerate(lines.items()):
+                _curve(axis, sorted(points), name, k)
+            if log_x:
+                axis.set_xscale("log")
+            axis.set(xlabel=x_label, ylabel=y_label)
+            if len(lines) > 1:
+                axis.legend()
+        return save(figure, path)
+
+
+def _curve(axis: Axes, points: Points, name: str, k: int) -> None:
+    x, y = [x for x, _ in points], [y.mean if isinstance(y, Interval) else y for _, y in points]
+    axis.plot(x, y, label=name, **look(k))
+    if all(isinstance(y, Interval) for _, y in points):
+        low, high = ([getattr(y, end) for _, y in points] for end in ("low", "high"))
+        axis.fill_between(x, low, high, color=COLOURS[k % len(COLOURS)], alpha=0.18, linewidth=0)
+
+
+def tradeoff(drawn: Mapping[str, Pairs], *, x_label: str, y_label: str, path: Path, marks: Mapping[str, Pairs] | None = None) -> list[Path]:
+    """Draw alignment against fidelity while a dial is turned, one line a method in the order of its settings, and single reference points."""
+    with panels(1) as (figure, axes):
+        draw_tradeoff(axes[0], drawn, x_label=x_label, y_label=y_label, marks=marks or {})
+        return save(figure, path)
+
+
+def draw_tradeoff(axis: Axes, drawn: Mapping[str, Pairs], *, x_label: str, y_label: str, marks: Mapping[str, Pairs]) -> None:
+    """Draw a trade-off into a panel; the arms of a point are its intervals."""
+    for k, (name, points) in enumerate(drawn.items()):
+        _arms(axis, points, name, {**look(k), "capsize": 1.5, "elinewidth": 0.7})
+    for marker, (name, points) in zip("*hp8" * len(marks), marks.items(), strict=False):
+        _arms(axis, points, name, {"color": "#666666", "marker": marker, "linestyle": "none", "markersize": 7})
+    axis.set(xlabel=x_label, ylabel=y_label)
+    axis.legend()
+
+
+def _arms(axis: Axes, points: Pairs, name: str, style: dict) -> None:
+    x, y = ([point[side] for point in points] for side in (0, 1))
+    arms = [[[_arm(it.mean, it.low) for it in side], [_arm(it.high, it.mean) for it in side]] for side in (x, y)]
+    axis.errorbar([found.mean for found in x], [found.mean for found in y], xerr=arms[0], yerr=arms[1], label=name, **style)
+
+
+def _arm(above: float, below: float) -> float:
+    return 0.0 if math.isnan(above - below) else max(above - below, 0.0)
+
+
+def bars(drawn: Mapping[str, Mapping[str, Interval]], *, path: Path) -> list[Path]:
+    """Draw one panel of horizontal bars per entry, {panel's x label: {bar: interval}}; write PATH.pdf and PATH.png and return them."""
+    names = list(dict.fromkeys(name for group in drawn.values() for name in group))
+    with panels(len(drawn), height=max(1.2, 0.28 * len(names) + 0.7)) as (figure, axes):
+        for axis, (x_label, group) in zip(axes, drawn.items(), strict=True):
+            for k, name in enumerate(names):
+                if name in group:
+                    mean, low, high = group[name]
+                    axis.barh(k, mean, color=COLOURS[k % len(COLOURS)], alpha=0.75, height=0.7)
+                    axis.errorbar([mean], [k], xerr=[[_arm(mean, low)], [_arm(high, mean)]], color="black", capsize=2, linewidth=0.9)
+            axis.set(xlabel=x_label, yticks=range(len(names)), yticklabels=names)
+            axis.invert_yaxis()
+            axis.grid(axis="y", visible=False)
+        return save(figure, path)

@@ -1,0 +1,89 @@
+"""What tables, figures and reports read: records with the settings and metric cards that stand beside them, so that every number leads back to these."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from unitune import records
+from unitune.figures.tables import Cards
+from unitune.records import Record
+from unitune.types import Refused
+
+CARDS, CONFIG = "cards.json", "config.yaml"
+SHOWN = 6  # settings that a label names
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records from a record file, a run's folder or a folder of runs; folders and settings by the name of the run."""
+
+    path: Path
+    files: tuple[Path, ...]
+    records: tuple[Record, ...]
+    folders: Mapping[str, Path]
+    configs: Mapping[str, str]
+    settings: Mapping[str, str]
+    cards: Cards
+
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        """Say where a reader finds the record, the settings, the pictures and the metric card behind a number."""
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in self.files)).hexdigest()[:12]
+        many = f"{len(self.files)} files {records.FILE} below {self.path.as_posix()}" if len(self.files) > 1 else str(*self.files)
+        beside = f"beside it: {CONFIG} (the settings), {CARDS} (what each number is) and the pictures that the field `image` names"
+        if not self.configs:  # records kept without their run
+            beside = f"what each number is stands in {CARDS} beside it" if self.cards else "their runs' folders are not kept with them"
+        return (f"Records: {many} (sha256 {digest}); the column `run` is the field of that name; {beside}.",)
+
+
+def load(path: Path | str) -> Source:
+    """Read records and what stands beside them. Raises Refused where there are none, or where they are not of this version."""
+    path = Path(path)
+    found = tuple(sorted(path.rglob(records.FILE))) if path.is_dir() else (path,)
+    read = {file: records.read(file) for file in (found or (path,))}
+    every = tuple(record for members in read.values() for record in members)
+    if not every:
+        raise Refused(f"{path} holds no record; name the folder of a finished run or sweep")
+    folders = {record.run: file.parent for file, members in read.items() for record in members}
+    configs = {run: (folder / CONFIG).read_text(encoding="utf-8") for run, folder in folders.items() if (folder / CONFIG).is_file()}
+    cards: dict[str, Mapping[str, str]] = {}
+    for folder in dict.fromkeys(folders.values()):
+        if (folder / CARDS).is_file():
+            cards |= _cards(folder / CARDS)
+    return Source(path, found, every, folders, configs, _settings(every, configs), cards)
+
+
+def _cards(file: Path) -> dict[str, Mapping[str, str]]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise Refused(f"the metric cards {file} cannot be read ({error}); score the run again, which writes them") from None
+
+
+def _settings(every: tuple[Record, ...], configs: Mapping[str, str]) -> dict[str, str]:
+    """Say of each run what was set in it and not alike in all runs of its method and sampler."""
+    groups: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for record in every:
+        if record.row != "reference" and record.run in configs:
+            groups.setdefault((record.method, record.sampler), {})[record.run] = {}
+    for runs in groups.values():
+        for run in runs:
+            runs[run] = dict(_flat(yaml.safe_load(configs[run])))
+    told = {}
+    for runs in groups.values():
+        names = dict.fromkeys(name for flat in runs.values() for name in flat)
+        varied = [name for name in names if len({flat.get(name) for flat in runs.values()}) > 1]
+        told |= {run: ", ".join(f"{name.rpartition('.')[2]}={flat.get(name, '')}" for name in varied[:SHOWN]) for run, flat in runs.items()}
+    return told
+
+
+def _flat(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, dict):
+        for name, child in tree.items():
+            yield from _flat(child, f"{where}.{name}" if where else str(name))
+    else:
+        yield where, str(tree)
