@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from unitune.types import Refused
 
-PLACEHOLDERS = ("rare", "edit", "caption", "noun", "named")
+PLACEHOLDERS = ("rare", "edit", "caption", "noun", "named", "replaced")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -22,9 +22,10 @@ def clean(prompt: str) -> str:
 def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = "") -> str:
     """Fill a template such as "{rare} {edit}" and clean it; an empty `rare` leaves the edit alone. Braces inside the values stay as they are.
 
-    `noun` is the class of the image's main object; {named} is the edit with the rare token put before that noun (`named`).
+    `noun` is the class of the image's main object; {named} is the edit with the rare token put before that noun, {replaced} with the token in its place.
     """
-    values = {"rare": rare, "edit": edit, "caption": caption, "noun": noun, "named": named(edit, rare=rare, noun=noun)}
+    values = {"rare": rare, "edit": edit, "caption": caption, "noun": noun}
+    values |= {"named": named(edit, rare=rare, noun=noun), "replaced": replaced(edit, rare=rare, noun=noun)}
     allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     asked = re.findall(r"\{([^{}]*)\}", template)
     unknown = [name for name in asked if name not in values]
@@ -42,6 +43,17 @@ def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = 
 def named(edit: str, *, rare: str, noun: str) -> str:
     """Put the rare token before the first occurrence of the class noun, as DreamBooth writes "a [V] dog"; before the edit where the noun is not in it."""
     put, count = re.subn(rf"(?<!\w){re.escape(noun)}(?!\w)", lambda match: f"{rare} {match[0]}", edit, count=1, flags=re.IGNORECASE) if noun else (edit, 0)
+    return put if count else f"{rare} {edit}"
+
+
+def replaced(edit: str, *, rare: str, noun: str) -> str:
+    """Put a learned word in the place of the first occurrence of the class noun, as Textual Inversion writes "a S* in the snow".
+
+    Before the edit where no noun is known or the noun is not in it; an edit that holds the word already stays as it is.
+    """
+    if rare and rare in edit:
+        return edit
+    put, count = re.subn(rf"(?<!\w){re.escape(noun)}(?!\w)", lambda _: rare, edit, count=1, flags=re.IGNORECASE) if noun and rare else (edit, 0)
     return put if count else f"{rare} {edit}"
 
 

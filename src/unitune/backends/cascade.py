@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 class Cascade:
     """Stages in the order of sampling. `encoder` embeds prompts; `digest` names the base weights; `known` the words of a model with a small vocabulary.
 
-    `release` frees an encoder that is not kept in memory; `max_tokens` are the places for a prompt's tokens with one end mark.
+    `words` embeds prompts with learned words; `release` frees an encoder that is not kept in memory; `max_tokens` are the places for a prompt's tokens with
+    one end mark.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Cascade:
     tokenize: Callable[[str], list[str]]
     pieces: Sequence[str]  # the tokenizer's vocabulary, as far as rare tokens are drawn from it
     digest: str
+    words: text.TextEncoder
     known: frozenset[str] | None = None
     release: Callable[[], None] = lambda: None
     max_tokens: int = text.TEXT_LENGTH
@@ -71,11 +73,28 @@ class Cascade:
 
     @contextmanager
     def using(self, tuned: Tuned) -> Iterator["Cascade"]:
-        """Predict with tuned weights inside the context; the base weights come back also when the body raises."""
+        """Predict with tuned weights and know learned words inside the context; afterwards all is as before, also when the body raises."""
         with ExitStack() as stack:
             for name, weights in tuned.weights.items():
                 stack.enter_context(self.stage(name).using(weights))
+            if tuned.tokens:
+                stack.enter_context(self._knowing(tuned.tokens))
             yield self
+
+    @contextmanager
+    def _knowing(self, learned: Mapping[str, Tensor]) -> Iterator[None]:
+        """Embed prompts with these words; what they mean belongs to one image, so embeddings made meanwhile are forgotten."""
+        embeddings, encoder = self.embeddings, self.encoder
+
+        def holds(line: str) -> bool:
+            return any(word in line for word in learned)
+
+        self.embeddings = {line: embedding for line, embedding in embeddings.items() if not holds(line)}
+        self.encoder = lambda lines: self.words.encode_with(lines, learned) if any(map(holds, lines)) else encoder(lines)
+        try:
+            yield
+        finally:
+            self.embeddings, self.encoder = embeddings, encoder
 
 
 def weights_digest(network: torch.nn.Module) -> str:
@@ -122,7 +141,7 @@ def build(model: Model, *, device: torch.device, dtype: torch.dtype, store: Stor
     digest = _identity(list(places.values()), *commits, variant=model.variant)
     known = known_words(Path(model.path)) if model.path is not None else None
     max_tokens = text.TEXT_LENGTH + 1 - encoder.marks
-    return Cascade(model.name, stages, encoder.encode, encoder.tokenize, encoder.pieces, digest, known, encoder.release, max_tokens)
+    return Cascade(model.name, stages, encoder.encode, encoder.tokenize, encoder.pieces, digest, encoder, known, encoder.release, max_tokens)
 
 
 def _identity(folders: Sequence[Path], *commits: str | None, variant: str = "") -> str:
