@@ -56,13 +56,16 @@ def finished(folder: Path, images: int) -> bool:
 
 
 def missing(sweep: str, images: int) -> list[list[str]]:
-    """List the commands that run what a sweep lacks: cells that differ only in the setting that varies fastest go into one, which loads the model once."""
+    """List the commands that run what a sweep lacks: all of it, or cells that differ only in the setting that varies fastest; each loads the model once."""
     left = [cell for cell in cells(sweep) if not finished(SWEEPS / f"{sweep}-{images}" / label(cell), images)]
+    start = ["run.py", "-m", f"experiment={sweep}", f"benchmark.limit={images}"]
+    if left == cells(sweep):
+        return [start]
     commands = []
     for slow, members in itertools.groupby(left, key=lambda cell: [f"{key}={value}" for key, value in cell.items()][:-1]):
         fast = [[*cell.items()][-1] for cell in members]
         settings = [*slow, f"{fast[0][0]}={','.join(value for _, value in fast)}"]
-        commands.append(["run.py", "-m", f"experiment={sweep}", f"benchmark.limit={images}", "hydra.sweeper.params=null", *settings])
+        commands.append([*start, "hydra.sweeper.params=null", *settings])
     return commands
 
 

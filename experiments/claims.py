@@ -1,7 +1,7 @@
 """What the scripts of claims share: a sweep's records are kept, tabulated with intervals over images, and asked whether the claim held.
 
 A script is its header (Command, Claim, Expected, Minutes) and a call of `answer`. A group of records is named by what they have in common, as
-"method=unitune,aligned=yes": settings of the sweep's cell, and the edit's `kind`, `aligned` (yes, no) and `scope` (local, global).
+"method=unitune,aligned=yes": settings of the sweep's cell, the edit's `weight` and `start`, its `kind`, `aligned` (yes, no) and `scope` (local, global).
 """
 
 import argparse
@@ -60,7 +60,8 @@ def traits(record: Record) -> dict[str, str]:
     cell = record.run.partition("/")[2]
     aligned = {True: "yes", False: "no", None: ""}[record.aligned]
     of_cell = dict(setting.partition("=")[::2] for setting in cell.split(",") if setting)
-    return {"kind": record.kind, "aligned": aligned, "scope": "global" if record.kind in GLOBAL else "local"} | of_cell
+    dials = {"weight": f"{record.weight:g}", "start": f"{record.start:g}"}
+    return {"kind": record.kind, "aligned": aligned, "scope": "global" if record.kind in GLOBAL else "local"} | dials | of_cell
 
 
 def matching(found: Sequence[Record], name: str) -> list[Record]:
@@ -151,7 +152,7 @@ class Answered(NamedTuple):
 
 
 def answer(
-    doc: str, *, name: str, rows: Mapping[str, str], claims: Sequence[Claim], sweeps: Sequence[str] = (), scores: Mapping[str, str] = SCORES,
+    doc: str | None, *, name: str, rows: Mapping[str, str], claims: Sequence[Claim], sweeps: Sequence[str] = (), scores: Mapping[str, str] = SCORES,
     costs: Mapping[str, str] | None = None, add: Records = list, view: Records = list,
 ) -> Answered:  # fmt: skip
     """Do what a script is called for: read its sweeps and keep the records, or read those that were kept; print the table and the verdicts.
@@ -161,7 +162,7 @@ def answer(
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2, help="how many images the sweep has (its benchmark.limit)")
     parser.add_argument("--from-records", type=Path, nargs="?", const=RECORDS / f"{name}.jsonl", metavar="FILE", help="read kept records instead of the sweep")
-    options = parser.parse_args()
+    options, title = parser.parse_args(), (doc or name).splitlines()[0]
     sweeps = (sweeps or (name,)) if options.from_records is None else ()
     try:
         if sweeps:
@@ -170,7 +171,7 @@ def answer(
         runs = {record.run: [] for record in kept if f"/{REFERENCE}=" not in record.run}
         budget = check_budgets({run: [record for record in kept if record.run == run] for run in runs})
         found = view(kept)
-        print(f"## {doc.splitlines()[0]}\n\nEach cell of the sweep: {budget}.\n\n{table(found, rows, scores=scores, costs=costs or {})}\n")
+        print(f"## {title}\n\nEach cell of the sweep: {budget}.\n\n{table(found, rows, scores=scores, costs=costs or {})}\n")
         print(*(claim.decided(found) for claim in claims), sep="\n")
     except Refused as refused:
         raise SystemExit(f"{name}: {refused}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -38,10 +39,10 @@ KINDS = (("replace", True), ("add", False), ("restyle", True))
 
 
 def record(run: str = "cost/snapshot=64", example: str = "image-0", kind: str = "add", aligned: bool | None = False, method: str = "unitune", **more) -> Record:
-    scores = more.pop("scores", {name: 0.5 for name in claims.SCORES})
+    scores, start = more.pop("scores", {name: 0.5 for name in claims.SCORES}), more.pop("start", 0.9)
     return Record(
         run=run, method=method, sampler="" if more.get("row") == "reference" else "unitune", model="pocket", example=example, kind=kind, aligned=aligned,
-        prompt=more.pop("prompt", f"{kind} {example}"), text="", seed=more.pop("seed", 0), weight=6.0, start=0.9, steps=64, image="a.png", scores=scores,
+        prompt=more.pop("prompt", f"{kind} {example}"), text="", seed=more.pop("seed", 0), weight=6.0, start=start, steps=64, image="a.png", scores=scores,
         cost={"seconds": 1.0}, environment={}, **more,
     )  # fmt: skip
 
@@ -50,11 +51,12 @@ def synthetic(claim: str) -> list[Record]:
     """What a finished sweep of two images leaves, with numbers that differ from cell to cell."""
     found = []
     for sweep in every.SEVERAL.get(claim, (claim,)):
+        starts = yaml.safe_load((ROOT / f"conf/experiment/{sweep}.yaml").read_text()).get("plan", {}).get("starts", [0.9])
         for k, cell in enumerate(every.cells(sweep)):
-            for image, (kind, aligned), seed in itertools.product(range(2), KINDS, range(16 if claim == "best_of_n" else 1)):
-                scores = {name: 0.1 * k + 0.01 * image + 0.001 * seed for name in claims.SCORES} | ({"choosing": seed / 16} if claim == "best_of_n" else {})
+            for image, (kind, aligned), seed, start in itertools.product(range(2), KINDS, range(8 if claim == "best_of_n" else 1), starts):
+                scores = {name: 0.1 * k + 0.01 * image + 0.001 * seed for name in claims.SCORES} | ({"choosing": seed / 8} if claim == "best_of_n" else {})
                 run = f"{sweep}/{every.label(cell)}"
-                found.append(record(run, f"image-{image}", kind, aligned, cell.get("method", "unitune"), seed=seed, scores=scores))
+                found.append(record(run, f"image-{image}", kind, aligned, cell.get("method", "unitune"), seed=seed, start=start, scores=scores))
     for method, image, (kind, aligned) in itertools.product(("copy of the base", "exact target"), range(2), KINDS):
         found.append(record(f"{claim}/reference={method}", f"image-{image}", kind, aligned, method, row="reference"))
     return found
@@ -161,14 +163,14 @@ def of_image(image: int) -> list[Record]:
 
 def test_finished_cells_are_not_run_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cells = every.cells("cost")
-    assert len(cells) == 9 and len(every.missing("cost", 2)) == 3, "the cells of one tuning go into one command"
-    for cell in cells[:4]:
+    cells, start = every.cells("cost"), ["run.py", "-m", "experiment=cost", "benchmark.limit=2"]
+    assert len(cells) == 6 and every.missing("cost", 2) == [start], "one command runs a whole sweep"
+    for cell in cells[:1]:
         write(every.SWEEPS / "cost-2" / every.label(cell), of_image(0) + of_image(1))
-    write(every.SWEEPS / "cost-2" / every.label(cells[4]), of_image(0) + of_image(1)[:-1])  # stopped before the last line
-    start = ["run.py", "-m", "experiment=cost", "benchmark.limit=2", "hydra.sweeper.params=null"]
+    write(every.SWEEPS / "cost-2" / every.label(cells[1]), of_image(0) + of_image(1)[:-1])  # stopped before the last line
+    start.append("hydra.sweeper.params=null")
     assert every.missing("cost", 2) == [[*start, "snapshot=64", "sampler.steps=16,32"], [*start, "snapshot=128", "sampler.steps=8,16,32"]]
-    assert len(every.missing("cost", 24)) == 3, "another size is another sweep"
+    assert every.missing("cost", 24) == [["run.py", "-m", "experiment=cost", "benchmark.limit=24"]], "another size is another sweep"
 
 
 def test_all_runs_what_is_missing_then_asks(tmp_path, monkeypatch):
@@ -178,9 +180,8 @@ def test_all_runs_what_is_missing_then_asks(tmp_path, monkeypatch):
     def call(command) -> int:
         called.append(command)
         if command[0] == "run.py":
-            (varied,) = [argument for argument in command if argument.startswith("stage=")]
-            for value in varied.removeprefix("stage=").split(","):
-                write(every.SWEEPS / "stages-2" / f"stage={value}", of_image(0) + of_image(1))
+            for cell in every.cells("stages"):
+                write(every.SWEEPS / "stages-2" / every.label(cell), of_image(0) + of_image(1))
         return 0
 
     assert every.ask("stages", 2, call) == []
