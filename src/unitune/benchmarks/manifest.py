@@ -1,21 +1,24 @@
 """The one format of benchmarks: a folder with images and `edits.jsonl`, one line per edit; lines with the same image are one Example.
 
-A line holds `image` and `edit`, and may hold caption, kind, aligned, target, mask (paths inside the folder; white = may change), facts,
-and which of them the edit must make appear and which must stay.
+A line holds `image` and `edit`, and may hold caption, noun (class of the main object), kind, aligned, target, mask (paths inside the folder; white = may
+change), facts, which of them the edit must make appear and which must stay, and `outputs`: pictures that other methods made of this edit, {name: path}.
 """
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
 from unitune import images
-from unitune.types import Example, Refused, Request
+from unitune.types import Edit, Example, Refused, Request
 
 log = logging.getLogger(__name__)
-FIELDS = {"image", "edit", "caption", "kind", "aligned", "target", "mask", "facts", "appear", "stay", "imagic"}
+FIELDS = {"image", "edit", "caption", "noun", "kind", "aligned", "target", "mask", "facts", "appear", "stay", "outputs", "imagic"}
+TEXTS = ("image", "edit", "caption", "noun", "kind", "target", "mask", "imagic")
+Line = dict  # of edits.jsonl
 
 
 @dataclass(frozen=True)
@@ -29,45 +32,98 @@ class Folder:
 
     def examples(self, resolution: int) -> list[Example]:
         """Read all examples at `resolution` px; every path must stay inside the folder."""
-        root = Path(self.path)
-        file = root / "edits.jsonl"
-        if not file.is_file():
-            raise Refused(f"no benchmark at {root}: it needs edits.jsonl (one JSON object a line with image and edit)")
-        lines: dict[str, list[dict]] = {}
-        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            if not text.strip():
-                continue
-            try:
-                line = json.loads(text)
-                image, _ = line["image"], line["edit"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise Refused(f"{file}, line {number}: expected a JSON object with image and edit ({error})") from None
-            if unknown := set(line) - FIELDS:
-                raise Refused(f"{file}, line {number}: unknown field {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(FIELDS))}")
-            lines.setdefault(image, []).append(line)
-        chosen = list(lines.items())[: self.limit or None]
-        return [self._example(root, image, edits, resolution) for image, edits in chosen]
+        return examples(Path(self.path), read(Path(self.path)), resolution=resolution, fit=self.fit, limit=self.limit)
 
-    def _example(self, root: Path, image: str, edits: list[dict], resolution: int) -> Example:
-        loaded = images.load(inside(root, image), size=resolution, fit=self.fit)
-        for note in loaded.notes:
-            log.info("%s", note)
-        requests = tuple(
-            Request(
-                prompt=line["edit"],
-                kind=line.get("kind", ""),
-                aligned=line.get("aligned"),
-                target=images.load(inside(root, line["target"]), size=resolution, fit=self.fit).image if line.get("target") else None,
-                mask=self._mask(root, line["mask"], resolution) if line.get("mask") else None,
-                facts=line.get("facts", {}),
-            )
-            for line in edits
+    def outputs(self, name: str, resolution: int) -> list[Edit]:
+        """Read the pictures that another method made of these edits."""
+        return outputs(Path(self.path), read(Path(self.path)), name, resolution=resolution, fit=self.fit, limit=self.limit)
+
+
+def read(root: Path) -> list[Line]:
+    """Read and check the lines of a folder's edits.jsonl."""
+    file = root / "edits.jsonl"
+    if not file.is_file():
+        raise Refused(f"no benchmark at {root}: it needs edits.jsonl (one JSON object a line with image and edit)")
+    lines = []
+    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            _ = line["image"], line["edit"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise Refused(f"{file}, line {number}: expected a JSON object with image and edit ({error})") from None
+        if unknown := set(line) - FIELDS:
+            raise Refused(f"{file}, line {number}: unknown field {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(FIELDS))}")
+        if wrong := [name for name in TEXTS if not isinstance(line.get(name, ""), str)]:
+            raise Refused(f"{file}, line {number}: {wrong[0]} is {line[wrong[0]]!r}; give text")
+        lines.append(line)
+    return lines
+
+
+def by_stem(image: str) -> str:
+    """Name an example after its image file, without the file's type."""
+    return "-".join(PurePosixPath(image).with_suffix("").parts)
+
+
+def examples(
+    root: Path, lines: Sequence[Line], *, resolution: int, fit: str = "crop", limit: int = 0, identify: Callable[[str], str] = by_stem
+) -> list[Example]:
+    """Build the examples of a benchmark's lines; two images of one id, and an edit that an image has twice, are refused."""
+    grouped: dict[str, list[Line]] = {}
+    for line in lines:
+        edits = grouped.setdefault(line["image"], [])
+        if any(line["edit"] == other["edit"] for other in edits):
+            raise Refused(f"{root} has the edit {line['edit']!r} of {line['image']} twice; list each edit once")
+        edits.append(line)
+    known: dict[str, str] = {}
+    for image in grouped:
+        if (other := known.setdefault(identify(image), image)) != image:
+            raise Refused(f"{root}: {other} and {image} would both have the id {identify(image)!r}, and their results one file name; rename one")
+    return [_example(root, image, edits, resolution, fit, identify(image)) for image, edits in list(grouped.items())[: limit or None]]
+
+
+def outputs(
+    root: Path, lines: Sequence[Line], name: str, *, resolution: int, fit: str = "crop", limit: int = 0, identify: Callable[[str], str] = by_stem
+) -> list[Edit]:
+    """Build an Edit of each line's output of that name; what is cropped of the base image is cropped of the output."""
+    files = {(line["image"], line["edit"]): ({"imagic": line["imagic"]} if "imagic" in line else {}) | line.get("outputs", {}) for line in lines}
+    images_of = {identify(line["image"]): line["image"] for line in lines}
+    found = []
+    for example in examples(root, lines, resolution=resolution, fit=fit, limit=limit, identify=identify):
+        for request in example.requests:
+            held = files[images_of[example.id], request.prompt]
+            if name not in held:
+                raise Refused(f"{root} holds no output {name!r} of {request.prompt!r}; it holds: {', '.join(sorted(held)) or 'none'}")
+            picture = images.load(inside(root, held[name]), size=resolution, fit=fit).image
+            found.append(Edit(example, request, seed=0, weight=1.0, start=1.0, prompt=request.prompt, image=picture))
+    return found
+
+
+def _example(root: Path, image: str, edits: list[Line], resolution: int, fit: str, name: str) -> Example:
+    loaded = images.load(inside(root, image), size=resolution, fit=fit)
+    for note in loaded.notes:
+        log.info("%s", note)
+    requests = tuple(
+        Request(
+            prompt=line["edit"],
+            kind=line.get("kind", ""),
+            aligned=line.get("aligned"),
+            target=images.load(inside(root, line["target"]), size=resolution, fit=fit).image if line.get("target") else None,
+            mask=_mask(root, line["mask"], resolution, fit, loaded.source) if line.get("mask") else None,
+            facts=line.get("facts", {}),
         )
-        return Example("-".join(Path(image).with_suffix("").parts), loaded.image, requests, caption=edits[0].get("caption", ""))
+        for line in edits
+    )
+    return Example(name, loaded.image, requests, caption=edits[0].get("caption", ""), noun=edits[0].get("noun", ""))
 
-    def _mask(self, root: Path, path: str, resolution: int) -> torch.Tensor:
-        grey = images.load(inside(root, path), size=resolution, fit=self.fit).image.mean(dim=1, keepdim=True)
-        return (grey > -1).float()
+
+def _mask(root: Path, path: str, resolution: int, fit: str, size: tuple[int, int]) -> torch.Tensor:
+    loaded = images.load(inside(root, path), size=resolution, fit=fit)
+    if loaded.source != size:
+        (w, h), (x, y) = loaded.source, size
+        raise Refused(f"the mask {path} is {w}x{h} px, its image {x}x{y} px; give a mask of the image's size")
+    return (loaded.image.mean(dim=1, keepdim=True) > -1).float()
 
 
 def inside(root: Path, path: str) -> Path:
@@ -87,6 +143,7 @@ class Picture:
     fit: str = "crop"
     caption: str = ""
     noun: str = ""
+    mask: Path | None = None  # white where the picture may change
     name: str = "image"
 
     def examples(self, resolution: int) -> list[Example]:
@@ -96,4 +153,17 @@ class Picture:
         loaded = images.load(self.path, size=resolution, fit=self.fit)
         for note in loaded.notes:
             log.info("%s", note)
-        return [Example(Path(self.path).stem, loaded.image, tuple(Request(p) for p in self.prompts), caption=self.caption, noun=self.noun)]
+        mask = None if self.mask is None else self._mask(loaded.source, resolution)
+        requests = tuple(Request(prompt, mask=mask) for prompt in self.prompts)
+        return [Example(Path(self.path).stem, loaded.image, requests, caption=self.caption, noun=self.noun)]
+
+    def _mask(self, size: tuple[int, int], resolution: int) -> torch.Tensor:
+        loaded = images.load(Path(self.mask or ""), size=resolution, fit=self.fit, background=(-1.0, -1.0, -1.0))
+        if loaded.source != size:
+            (w, h), (x, y) = loaded.source, size
+            raise Refused(f"mask_file={self.mask} is {w}x{h} px, {self.path} is {x}x{y} px; give a mask of the picture's size")
+        mask = (loaded.image.mean(dim=1, keepdim=True) > 0).float()
+        if (one := mask.unique()).numel() == 1:
+            said = "white everywhere, so everything may change: leave it out" if one.item() else "black everywhere, so nothing may change: paint white what may"
+            raise Refused(f"mask_file={self.mask} is {said}")
+        return mask
