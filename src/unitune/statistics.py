@@ -20,6 +20,8 @@ ENOUGH = 24  # images; with fewer an interval is shown, but no claim is decided
 RESAMPLES = 9999
 EXACT, FLIPS = 16, 9999  # up to so many images every flip of signs is tried, else so many at random
 
+NOTHING = 1e-9  # rounding of equal pictures, written as 0
+
 
 class Interval(NamedTuple):
     """A mean with its 95 % interval; the ends are NaN where one image alone gives none."""
@@ -29,7 +31,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g}" if math.isnan(self.low) else f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        mean, low, high = (f"{0.0 if abs(value) < NOTHING else value:.3g}" for value in self)
+        return mean if math.isnan(self.low) else f"{mean} [{low}, {high}]"
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def comparison(found: Sequence[Line], *, cards: Cards) -> Table:
     for line in found:
         runs = ", ".join(line.runs) if len(line.runs) < 3 else f"{line.runs[0]} ... {line.runs[-1]}"
         cells = [cell(line, name) for name in metrics] + [f"{line.costs[name]:.3g}" if name in line.costs else "-" for name in costs]
-        rows.append((line.label, line.saw_mask or "no", str(line.images), str(len(line.records)), *cells, runs))
+        rows.append((line.label, line.saw_mask or ("-" if line.row == "reference" else "no"), str(line.images), str(len(line.records)), *cells, runs))
     notes = ("Means [95 % bootstrap intervals over images; edits and seeds of an image averaged first]; (k): the mean goes over k samples only.",)
     few = min(line.images for line in found)
     notes += (f"{few} image{'s' if few > 1 else ''}, fewer than {ENOUGH}: too few for a verdict.",) if few < ENOUGH else ()

@@ -1,0 +1,43 @@
+"""A finished run or sweep on disk, without a model: records, pictures, settings and cards, for what reads them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from unitune import records
+from unitune.records import Record
+
+COST = {
+    "seconds": 2.0, "peak_mib": 500.0, "evaluations": 40.0, "tuning_seconds": 30.0, "tuning_peak_mib": 900.0, "optimizer_steps": 128.0,
+    "tuning_evaluations": 512.0, "stored_bytes": float(3 * 2**20),
+}  # fmt: skip
+CARDS = {"alignment": {"better": "higher", "what": "cosine"}, "stlpips": {"better": "lower", "what": "distance"}}
+
+
+def run(
+    folder: Path, *, method: str = "unitune", sampler: str = "unitune", images: int = 2, prompts: Sequence[str] = ("a dog",), seeds: int = 2,
+    shift: float = 0.0, start: float = 0.9, lr: float = 1e-4,
+) -> Path:  # fmt: skip
+    """Write a run of `images` x `prompts` x `seeds` edits whose alignment is 0.1 x image + shift, and the reference rows."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"lr": lr, "sampler": {"name": sampler, "start": start}}))
+    (folder / "cards.json").write_text(json.dumps(CARDS))
+    for i in range(images):
+        for p, prompt in enumerate(prompts):
+            rows = [(method, sampler, "edit", seed, {"alignment": 0.1 * i + shift, "stlpips": 0.5 - shift}, COST) for seed in range(seeds)]
+            rows += [("copy of the base", "", "reference", 0, {"alignment": 0.0, "stlpips": 0.0}, {})]
+            rows += [("exact target", "", "reference", 0, {"alignment": 0.9, "stlpips": None}, {})]
+            for k, (name, by, row, seed, scores, cost) in enumerate(rows):
+                file = f"i{i}-{p}-{k}.png"
+                level = {"copy of the base": 40, "exact target": 220}.get(name, 130)
+                Image.fromarray(np.full((48, 48, 3), level + i, np.uint8)).save(folder / file)
+                record = Record(
+                    run=folder.name, method=name, sampler=by, model="tiny", example=f"i{i}", kind="replace", aligned=True, prompt=prompt, text=prompt,
+                    seed=seed, weight=4.0, start=start, steps=128, image=file, scores={**scores}, cost={**cost}, environment={}, row=row,
+                )  # fmt: skip
+                records.append(folder / records.FILE, record)
+    return folder

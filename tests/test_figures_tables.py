@@ -1,0 +1,152 @@
+"""Tables: what stands in a line, where its numbers come from, and that what cannot be compared is not."""
+
+import csv
+import dataclasses
+import io
+import json
+import re
+
+import finished
+import pytest
+
+from unitune import records
+from unitune.figures import source, tables
+from unitune.figures.comparison import conclude
+from unitune.statistics import Interval, interval
+from unitune.types import Refused
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    finished.run(tmp_path / "0-unitune", images=3)
+    finished.run(tmp_path / "1-untuned", method="untuned", sampler="sdedit", images=3, shift=-0.05)
+    return tmp_path
+
+
+def lines(folder) -> dict[str, tables.Line]:
+    read = source.load(folder)
+    return {line.label: line for line in tables.lines(read.records, settings=read.settings)}
+
+
+def test_a_line_of_each_method_and_of_each_reference_once(sweep):
+    found = lines(sweep)
+    assert list(found) == ["unitune + unitune", "untuned + sdedit", "copy of the base (reference)", "exact target (reference)"]
+    tuned = found["unitune + unitune"]
+    assert tuned.images == 3 and len(tuned.records) == 6 and tuned.scores["alignment"] == interval([0.0, 0.1, 0.2]) and tuned.runs == ("0-unitune",)
+    assert len(found["exact target (reference)"].records) == 3  # both runs have them
+    assert "stlpips" not in found["exact target (reference)"].scores and not found["exact target (reference)"].costs
+
+
+def test_costs_of_an_edit(sweep):
+    costs = lines(sweep)["unitune + unitune"].costs
+    assert costs == {
+        "tuning s": 30, "sampling s": 2, "peak MiB": 900, "optimiser steps": 128, "tuning evaluations": 512, "sampling evaluations": 40, "stored MiB": 3,
+    }  # fmt: skip
+
+
+def test_cells_of_a_sweep_are_told_apart_by_what_was_set(tmp_path):
+    for k, (lr, start) in enumerate(((1e-4, 0.8), (1e-4, 0.9), (1e-3, 0.9))):
+        finished.run(tmp_path / f"{k}", lr=lr, start=start)
+    labels = [label for label in lines(tmp_path) if "reference" not in label]
+    assert labels == [f"unitune + unitune (lr={lr}, start={start})" for lr, start in ((0.0001, 0.8), (0.0001, 0.9), (0.001, 0.9))]
+
+
+def test_cells_without_settings_are_told_apart_by_dials_or_by_run(tmp_path):
+    (one, *_) = source.load(finished.run(tmp_path / "a")).records
+    dials = [dataclasses.replace(one, run=run, start=start) for run, start in (("x/0", 0.8), ("x/1", 0.9))]
+    assert [line.label for line in tables.lines(dials)] == ["unitune + unitune (start 0.8)", "unitune + unitune (start 0.9)"]
+    runs = [dataclasses.replace(one, run=run) for run in ("x/lr=1", "x/lr=2")]
+    assert [line.label for line in tables.lines(runs)] == ["unitune + unitune (x/lr=1)", "unitune + unitune (x/lr=2)"]
+    apart = [dataclasses.replace(one, row=row, saw_mask=mask) for row, mask in (("edit", ""), ("edit", "file"), ("selected", ""))]
+    assert [(line.label, line.saw_mask) for line in tables.lines(apart)] == [
+        ("unitune + unitune", ""), ("unitune + unitune", "file"), ("unitune + unitune (selected)", "")
+    ]  # fmt: skip
+    with pytest.raises(Refused, match="a table needs records, and there are none"):
+        tables.lines([])
+
+
+def test_what_a_nan_score_is_in_a_table(tmp_path):
+    every = [dataclasses.replace(record, scores={"psnr": float("nan"), "up": 1.0}) for record in source.load(finished.run(tmp_path / "a")).records]
+    (line, *_) = tables.lines(every)
+    assert line.counts == {"psnr": 0, "up": 4} and list(line.scores) == ["up"] and tables.cell(line, "psnr") == "-"
+
+
+def test_differences_are_paired_and_name_their_budget(sweep):
+    read = source.load(sweep)
+    table = tables.differences(tables.lines(read.records), cards=read.cards)
+    assert table.head == ("method", "alignment ↑", "stlpips ↓")
+    assert table.rows == (("untuned + sdedit", "-0.05 [-0.05, -0.05]; p 0.25, 0.25; wins 0 %", "0.05 [0.05, 0.05]; p 0.25, 0.25; wins 0 %"),)
+    assert "Equal budgets: 3 edits of 3 images, 2 seeds at 1 setting each." in table.notes
+
+
+def test_unequal_budgets_are_said_in_place_of_differences(tmp_path):
+    finished.run(tmp_path / "a", seeds=2)
+    finished.run(tmp_path / "b", method="untuned", sampler="sdedit", seeds=1)
+    said = "\n".join(conclude(tmp_path))
+    text = (tmp_path / "comparison.md").read_text()
+    assert "No differences are shown: unitune + unitune and untuned + sdedit have unequal budgets: 2 seeds against 1 seed" in text and "report: " in said
+
+
+def test_markdown_latex_and_csv_say_the_same(sweep):
+    read = source.load(sweep)
+    found = tables.lines(read.records)
+    table = tables.comparison(found, cards=read.cards)
+    markdown = [re.split(r" \| ", line.strip("| ")) for line in tables.markdown(table).splitlines() if line.startswith("|")]
+    assert [*markdown[0]] == [*table.head] and len(markdown) == 2 + len(found)
+    latex = tables.latex(table).splitlines()
+    assert (
+        latex[-1] == r"\end{tabular}"
+        and sum(line.endswith(r"\\") for line in latex) == 1 + len(found)
+        and r"image 100\% a\_b" in tables.latex(tables.Table(("image 100% a_b",), ()))
+    )
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(found))))
+    assert float(rows[0]["alignment"]) == pytest.approx(0.1) and float(rows[0]["alignment_high"]) == found[0].scores["alignment"].high
+    assert (rows[0]["alignment_n"], rows[0]["tuning s"], rows[0]["runs"], rows[3]["stlpips"]) == ("6", "30.0", "0-unitune", "")
+
+
+def test_a_bar_in_a_prompt_keeps_the_columns():
+    assert tables.markdown(tables.Table(("a|b",), (("c\nd",),))).splitlines()[0] == r"| a\|b |"
+
+
+def test_the_table_leads_to_record_settings_pictures_and_card(sweep):
+    said = conclude(sweep, began=0.0)
+    text = (sweep / "comparison.md").read_text()
+    assert f"2 files scores.jsonl below {sweep}" in text and "config.yaml" in text and "cards.json" in text and "| 1-untuned |" in text
+    assert "3 images, fewer than 24: too few for a verdict." in text
+    assert any(line.startswith("The sweep took ") for line in said) and f"comparison: {sweep}/comparison.md" in said
+    assert {"comparison.md", "comparison.csv", "comparison.tex", "report.html"} <= {file.name for file in sweep.iterdir()}
+    assert conclude(sweep.parent / "nothing") == []
+
+
+def test_lines_for_a_terminal_stand_side_by_side(sweep):
+    text = tables.text(list(lines(sweep).values()), columns=2).split("\n\n")
+    assert len(text) == 2 and text[0].splitlines()[0].split("  ")[-1].strip() == "untuned + sdedit"
+    assert "tuning s" in text[0] and "tuning s" not in text[1]
+
+
+def test_wrong_sources_are_refused(tmp_path):
+    with pytest.raises(Refused, match=r"holds no scores\.jsonl"):
+        source.load(tmp_path)
+    (tmp_path / records.FILE).write_text("")
+    with pytest.raises(Refused, match="holds no record"):
+        source.load(tmp_path)
+    run = finished.run(tmp_path / "run")
+    (run / "cards.json").write_text("[1")
+    with pytest.raises(Refused, match=r"cards\.json cannot be read"):
+        source.load(run)
+
+
+def test_committed_records_need_no_folder(tmp_path):
+    run = finished.run(tmp_path / "run")
+    kept = tmp_path / "kept.jsonl"
+    kept.write_bytes((run / records.FILE).read_bytes())
+    read = source.load(kept)
+    assert read.settings == {} and str(kept) in read.provenance[0] and "not kept" in read.provenance[0]
+    (tmp_path / "cards.json").write_text(json.dumps(finished.CARDS))
+    assert source.load(kept).cards == finished.CARDS
+
+
+def test_directions_without_a_card():
+    assert tables.higher_is_better("psnr", {}) and not tables.higher_is_better("mse_outside", {})
+    assert not tables.higher_is_better("psnr", {"psnr": {"better": "lower"}})
+    assert str(Interval(3e-14, 1e-14, 5e-14)) == "0 [0, 0]"

@@ -1,0 +1,175 @@
+"""The HTML page: self-contained, safe with any text, and working in a browser where one is installed."""
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import finished
+import pytest
+
+from unitune.figures import report, source
+from unitune.types import Refused
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = "<script>document.title='hacked'</script> \"><img src=x onerror=\"document.title='hacked'\"> 'a' & `b` ${c} {{ d }} </style>"
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    finished.run(tmp_path / "0-unitune", prompts=("a dog", HOSTILE))
+    finished.run(tmp_path / "1-untuned", method="untuned", sampler="sdedit", prompts=("a dog", HOSTILE), shift=0.2)
+    return tmp_path
+
+
+class Seen(HTMLParser):
+    """Tags with their attributes, and the text of the page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        return [found for name, found in self.tags if name == tag and all(found.get(k) == v for k, v in attributes.items())]
+
+
+def test_the_page_holds_everything(sweep):
+    seen = Seen(report.page(source.load(sweep)))
+    tiles = [found for found in seen.all("figure") if found.get("class") == "tile"]
+    assert len(tiles) == 2 * 2 * 2 * 2 + 2 * 2  # runs x images x prompts x seeds, and each exact target once
+    assert {tile["data-method"] for tile in tiles} == {"unitune + unitune", "untuned + sdedit", "exact target (reference)"}
+    assert {tile["data-prompt"] for tile in tiles} == {"a dog", HOSTILE}
+    assert len(seen.all("input", type="range")) == len(tiles) and len(seen.all("div", role="img")) == len(tiles)
+    assert "lr: 0.0001" in seen.text and "cosine" in seen.text and "too few for a verdict" in seen.text and "0.05 [0, 0.1]" in seen.text
+    assert "Equal budgets: 4 edits of 2 images" in seen.text and "alignment against stlpips" in seen.text and "tuning s" in seen.text
+
+
+def test_the_page_loads_nothing_and_runs_its_own_script_only(sweep):
+    page = report.page(source.load(sweep))
+    seen = Seen(page)
+    assert len(seen.all("script")) == 1 and not seen.all("link") and not seen.all("iframe")
+    sources = [found["src"] for tag, found in seen.tags if "src" in found]
+    assert sources and all(str(uri).startswith("data:image/") for uri in sources)
+    assert not [name for _, found in seen.tags for name in found if name.startswith("on")]
+    assert all(str(found["href"]).startswith("#") for found in seen.all("a"))
+    without = re.sub(r"data:[\w/+;,=-]+", "", page)
+    assert not re.search(r"url\((?!\))|@import|https?://", re.sub(r"url\(\)", "", without))
+    assert "script-src 'sha256-" in page and "default-src 'none'" in page
+    assert page.count(HOSTILE) == 0 and html.escape("<script>document.title=", quote=True) in page
+
+
+def test_the_same_records_give_the_same_page(sweep):
+    assert report.page(source.load(sweep)) == report.page(source.load(sweep))
+
+
+def test_a_base_image_is_embedded_once(sweep):
+    page = report.page(source.load(sweep))
+    assert page.count("{background-image:url(data:image/jpeg;base64,") == 2
+
+
+def test_missing_pictures_settings_and_cards_are_said(sweep):
+    for file in [*sweep.rglob("*.png"), *sweep.rglob("config.yaml"), *sweep.rglob("cards.json")]:
+        file.unlink()
+    seen = Seen(report.page(source.load(sweep)))
+    assert "The picture 0-unitune/i0-0-0.png is not there." in seen.text and not seen.all("input", type="range")
+    assert "No config.yaml" in seen.text and "No cards.json" in seen.text
+
+
+def test_many_pictures_are_smaller_and_what_is_left_out_is_said(sweep, monkeypatch):
+    whole = Seen(report.page(source.load(sweep)))
+    monkeypatch.setattr(report, "MANY", 3)
+    monkeypatch.setattr(report, "MOST", 5)
+    seen = Seen(report.page(source.load(sweep)))
+    assert [len(page.all("figure", **{"class": "tile"})) for page in (whole, seen)] == [20, 5]
+    assert "The first 5 of 20 pictures are shown" in seen.text and {found["width"] for found in seen.all("img") if "width" in found} == {"160"}
+
+
+def test_the_job_writes_it_again(sweep, typed):
+    (sweep / "report.html").write_text("old")
+    answer = typed("--config-name", "report", f"runs={sweep}")
+    assert answer.code == 0 and f"report: {sweep}/report.html" in answer.out and "<!doctype html>" in (sweep / "report.html").read_text()
+    before = sorted(sweep.rglob("*"))
+    answer = typed("--config-name", "report", f"runs={sweep}/nothing")
+    assert answer.code == 2 and answer.count("\n") == 1 and "nothing holds no scores.jsonl" in answer.err and sorted(sweep.rglob("*")) == before
+
+
+def test_no_records_no_page(tmp_path):
+    with pytest.raises(Refused, match=r"holds no scores\.jsonl"):
+        report.run(runs=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def shown(page: Path, profile: Path, *, width: int = 1280) -> Seen:
+    """The page as a browser has it after its script ran."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run", "--virtual-time-budget=2000"]
+    command = [str(CHROMIUM), *flags, f"--user-data-dir={profile}", f"--window-size={width},900", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-1000:]
+    return Seen(done.stdout)
+
+
+ACT = """
+const said = {};
+const pick = (id, value) => { const box = document.getElementById(id); box.value = value; box.dispatchEvent(new Event("change")); };
+const heads = [...document.querySelector("table").tHead.rows[0].cells];
+const column = (k) => [...document.querySelector("tbody").rows].map((row) => row.cells[k].textContent);
+const alignment = heads.findIndex((head) => head.textContent.startsWith("alignment"));
+heads[alignment].firstElementChild.click();
+said.up = column(0).join("; ");
+heads[alignment].firstElementChild.click();
+said.down = column(0).join("; ");
+said.sorted = heads[alignment].getAttribute("aria-sort");
+const slider = document.querySelector("input[type=range]");
+slider.value = 40;
+slider.dispatchEvent(new Event("input"));
+said.cut = getComputedStyle(slider.parentElement.querySelector(".before")).clipPath;
+pick("by-method", "untuned + sdedit");
+said.method = document.getElementById("shown").textContent;
+pick("by-prompt", "a dog");
+said.both = document.getElementById("shown").textContent;
+said.visible = [...document.querySelectorAll(".tile")].filter((tile) => tile.offsetHeight > 0).length;
+said.unreachable = document.querySelectorAll("[tabindex='-1']").length;
+said.wide = document.documentElement.scrollWidth - window.innerWidth;
+document.body.setAttribute("data-said", JSON.stringify(said));
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_in_a_browser(sweep, tmp_path):
+    import json
+
+    page = report.write(source.load(sweep))
+    untouched = shown(page, tmp_path / "p1")
+    assert "20 of 20 shown" in untouched.text and "Edits in " in untouched.text and "hacked" not in untouched.text.partition("Scores and costs")[0]
+    # The page's policy runs its own script only, so that the copy that acts for a person goes without it.
+    acting = page.with_name("acting.html")
+    text = re.sub(r"<meta http-equiv=.*?>", "", page.read_text())
+    acting.write_text(text.replace("</body>", f"<script>{ACT}</script></body>"))
+    for width in (1280, 500):
+        (body,) = shown(acting, tmp_path / f"p{width}", width=width).all("body")
+        said = json.loads(str(body["data-said"]))
+        tuned, untuned, base, target = "unitune + unitune", "untuned + sdedit", "copy of the base (reference)", "exact target (reference)"
+        assert said["up"] == "; ".join((base, tuned, untuned, target)) and said["down"] == "; ".join((target, untuned, tuned, base))
+        assert said["sorted"] == "descending" and said["cut"] == "inset(0px 60% 0px 0px)"
+        assert (said["method"], said["both"], said["visible"]) == ("8 of 20 shown", "4 of 20 shown", 4)
+        assert said["wide"] <= 0 and said["unreachable"] == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_a_script_that_slipped_in_would_not_run(sweep, tmp_path):
+    page = report.write(source.load(sweep))
+    page.write_text(
+        page.read_text().replace("</main>", "<script>document.body.dataset.hacked = 1</script><img src=x onerror='document.body.dataset.hacked = 1'></main>")
+    )
+    (body,) = shown(page, tmp_path / "p").all("body")
+    assert "data-hacked" not in body
