@@ -21,14 +21,13 @@ from unitune import commandline, ending
 from unitune.errors import Diverged, Refused, Stopped, Unfit
 
 ASSETS = Path(__file__).parent / "src" / "unitune" / "assets"
-PLAIN = {"doctor": "unitune.doctor", "pretrain": "unitune.pretrain.main", "scenes": "unitune.benchmarks.scenes"}  # jobs whose fields are run()'s arguments
+PLAIN = {"doctor": "doctor", "pretrain": "pretrain.main", "report": "figures.report", "scenes": "benchmarks.scenes"}  # jobs whose fields are run()'s arguments
 REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
 ended = ending.Ended(Path(__file__).parent / "conf")
-log = logging.getLogger("unitune")
 
-OmegaConf.register_new_resolver("assets", lambda path: str(ASSETS / path), replace=True)
-OmegaConf.register_new_resolver("skimage", lambda name: str(files("skimage") / "data" / name), replace=True)
-OmegaConf.register_new_resolver("noted", ended.noted, replace=True)  # a folder that Hydra makes before any of our code runs
+RESOLVERS = {"assets": lambda path: str(ASSETS / path), "skimage": lambda name: str(files("skimage") / "data" / name)}
+for resolver in (RESOLVERS | {"noted": ended.noted}).items():  # noted: a folder that Hydra makes before any of our code runs
+    OmegaConf.register_new_resolver(*resolver, replace=True)
 
 
 def make(node: DictConfig, **more: object) -> Any:
@@ -43,34 +42,32 @@ def make(node: DictConfig, **more: object) -> Any:
 @lru_cache(maxsize=1)
 def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
     """Load a cascade once per process: the jobs of a sweep share it."""
-    from unitune.backends import cascade as backend
-
-    return backend.build(model, device=device, dtype=dtype, store=store)
+    return import_module("unitune.backends.cascade").build(model, device=device, dtype=dtype, store=store)
 
 
 def edit(cfg: Any, folder: Path) -> None:
     """Tune, sample, score, record; print the table and the grid's path. Whatever can be refused before the model loads is refused there."""
-    from unitune import experiment, machine, models, parameters, records
+    from unitune import experiment, machine, models, parameters, paste
 
     if cfg["from"]:
         cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
     settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     commandline.check_settings(settings)
     cfg.edit = [commandline.literal(prompt) for prompt in commandline.edit_prompts(cfg.edit)] or None
-    sampler, plan, method, benchmark = (make(cfg[name]) for name in ("sampler", "plan", "method", "benchmark"))
+    sampler, plan, method, benchmark, selection = (cfg[name] and make(cfg[name]) for name in ("sampler", "plan", "method", "benchmark", "selection"))
     dtype = machine.precision(cfg.machine.precision, device := machine.device(cfg.machine.device))
     machine.use_threads(cfg.machine.threads)
     examples = benchmark.examples(cfg.model.resolution)
     sizes = parameters.sizes(described := models.described(settings["model"]))
     experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib)
-    metrics, store = [make(metric) for metric in cfg.metrics.use], make(cfg.store)
+    experiment.check_parts(sampler, plan, selection, examples)
+    pasting = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
+    metrics, store, logger = [make(metric) for metric in cfg.metrics.use], make(cfg.store), make(cfg.logger, save_dir=str(folder))
     commandline.advise(settings, ASSETS)
     model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
-    if wandb := sys.modules.get("wandb"):
-        wandb.finish()  # or this cell of a sweep would write into the last one's run
-    setting = experiment.Setting(model, method, sampler, metrics, store, plan, cfg.seed, cfg.snapshot, logger=make(cfg.logger, save_dir=str(folder)))
-    print(records.table(records.summary(experiment.run(setting, examples, folder=folder))), *(f"grid: {g}" for g in sorted(folder.glob("grid*.png"))), sep="\n")
+    setting = experiment.Setting(model, method, sampler, metrics, store, plan, cfg.seed, cfg.snapshot, logger, selection, pasting)
+    print(*import_module("unitune.figures.report").finished(folder, experiment.run(setting, examples, folder=folder)), sep="\n")
 
 
 def score(cfg: Any, folder: Path) -> None:
@@ -86,7 +83,7 @@ def score(cfg: Any, folder: Path) -> None:
 def plain(cfg: Any, folder: Path) -> None:
     """Run a job of PLAIN; print what it says."""
     fields: Any = OmegaConf.to_container(cfg, resolve=True) | {name: Path(cfg[name]) for name in ("folder", "text_encoder") if name in cfg}  # type: ignore
-    for line in import_module(PLAIN[str(HydraConfig.get().job.config_name)]).run(**fields) or ():
+    for line in import_module(f"unitune.{PLAIN[str(HydraConfig.get().job.config_name)]}").run(**fields) or ():
         print(line)
 
 
@@ -95,12 +92,13 @@ def main(cfg: DictConfig) -> None:
     """Run the job that --config-name chose; note what goes wrong, so that the other cells of a sweep go on."""
     now: Any = HydraConfig.get()
     folder = Path(ended.noted(now.runtime.output_dir))
+    ended.swept = Path(now.sweep.dir) if now.mode.name == "MULTIRUN" else None
     try:
         ({"score": score} | dict.fromkeys(PLAIN, plain)).get(now.job.config_name, edit)(cfg, folder)
     except Exception as error:
-        ended.failed(error, refused=isinstance(error, REFUSALS), cell=folder.name if now.mode.name == "MULTIRUN" else "", overrides=now.overrides.task)
+        ended.failed(error, refused=isinstance(error, REFUSALS), cell=folder.name if ended.swept else "", overrides=now.overrides.task)
         if not isinstance(error, (*REFUSALS, Diverged, Unfit)):
-            log.exception("failed")
+            logging.getLogger("unitune").exception("failed")
 
 
 def started() -> int:
@@ -109,6 +107,8 @@ def started() -> int:
     try:
         sys.argv[1:] = commandline.prepared(sys.argv[1:])
         main()
+        for line in import_module("unitune.figures.comparison").conclude(ended.swept, began=ended.began) if ended.swept else ():
+            print(line)
     except (*REFUSALS, OSError) as error:  # of the system only Hydra's own folders are left: a run's errors were caught in main
         ended.failed(error, refused=True)
     except (Stopped, KeyboardInterrupt) as stop:

@@ -20,8 +20,8 @@ LAYERS = [
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
     | {"parameters", "estimate", "scenes", "plans", "statistics", "loggers"},
     {"tuning", "backends", "diffusion"},
-    {"methods", "metrics", "benchmarks", "selection", "figures", "pretrain"},
-    {"experiment", "doctor"},
+    {"methods", "metrics", "benchmarks", "selection", "paste", "figures", "pretrain"},
+    {"outcome", "experiment", "published", "doctor"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

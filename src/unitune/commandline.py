@@ -10,10 +10,10 @@ from typing import Any
 from unitune import models
 from unitune.errors import Refused, number
 
-FREE_TEXT = ("image", "edit", "caption", "noun", "from", "runs")  # values that are prose or file names, not Hydra expressions
+FREE_TEXT = ("image", "mask_file", "edit", "caption", "noun", "from", "runs")  # values that are prose or file names, not Hydra expressions
 TARGETS = ("unitune.", "pytorch_lightning.loggers.")  # what a config's _target_ may name
 WHOLE = ("seed", "seeds", "steps", "batch_size")
-NEEDED = ("image", "edit", "benchmark", "model", "method", "sampler", "stage", "optimizer", "store", "snapshot", *WHOLE)
+NEEDED = ("image", "edit", "benchmark", "model", "method", "sampler", "stage", "optimizer", "store", "snapshot", "selection", "paste", *WHOLE)
 FAR_BELOW = 10  # times
 BESIDE_FROM = ("store.", "hydra.", "hydra/")  # what may be set beside from=: where things are kept
 
@@ -61,6 +61,7 @@ def with_benchmark(arguments: Sequence[str]) -> list[str]:
     added = []
     if keys & {"image", "edit"} and "benchmark" not in keys:
         added = ["benchmark=image"] + ([] if "image" in keys else ["image=${assets:demo/cat-city-0.png}"])
+    added += ["mask=file"] if "mask_file" in keys and "mask" not in keys else []
     return [*arguments, *added]
 
 
@@ -112,12 +113,27 @@ def check_settings(settings: Any) -> None:
     benchmark, model = settings["benchmark"]["name"], settings["model"]
     if benchmark != "image" and not (settings["image"] is None and settings["edit"] is None):
         raise Refused(f"image= and edit= have no effect with benchmark={benchmark}; leave one of them out")
+    if settings.get("mask_file") is not None and (benchmark != "image" or (settings["sampler"].get("mask") or {}).get("name") != "file"):
+        raise Refused("mask_file= takes effect with image= and mask=file only; leave it out, or choose these")
     if settings["benchmark"].get("path") is None:
         raise Refused(f"benchmark={benchmark} needs a picture: image=FILE")
     if settings["benchmark"].get("caption") == "" and "{caption}" in f"{settings['method']} {settings['sampler']}":
         raise Refused("{caption} stands in a prompt of this method or sampler, and the picture has none; describe it: caption='a cat in a city'")
+    if settings.get("paste") and "prompts" not in settings["benchmark"]:
+        raise Refused(f"paste=true puts edits back into one's own picture (image=FILE, benchmark=photo); benchmark={benchmark} is of finished squares")
+    if (selection := settings.get("selection")) and (scoring := _real(selection["clip"])) in [_real(m.get("clip")) for m in settings["metrics"]["use"]]:
+        raise Refused(f"selection={selection['name']} would choose by the CLIP that scores ({_named(scoring)}); set selection.clip to another")
     _check_numbers(settings)
     models.check(models.described(model), tuned=settings["stage"]["tuned"])
+
+
+def _real(clip: Any) -> Any:
+    """The settings of a CLIP with its folder's or file's real path: two names of one folder are equal."""
+    return {name: str(Path(value).resolve()) if name in ("folder", "file") and value else value for name, value in (clip or {}).items()}
+
+
+def _named(clip: Mapping[str, Any]) -> str:
+    return ", ".join(str(value) for name, value in clip.items() if name != "_target_" and value)
 
 
 def _check_numbers(settings: Any) -> None:

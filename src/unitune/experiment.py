@@ -1,5 +1,6 @@
 """The story in one function: example -> tuned -> edits -> scores -> records; and the same scoring over pictures that are already there."""
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -7,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from unitune import disk, images, metrics, prompts, records
+from unitune import disk, images, metrics, outcome, prompts, records
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.sampler import Sampler
-from unitune.figures.grid import labelled_grid
+from unitune.outcome import Sample, Taken
 from unitune.parameters import Sizes
+from unitune.paste import Paste
 from unitune.plans import Plan
 from unitune.progress import Bars
 from unitune.records import Record
+from unitune.selection import Selection
 from unitune.store import Store, contents
-from unitune.types import Edit, Example, Inactive, Metric, Refused, Tuned
+from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused
 
 if TYPE_CHECKING:  # scoring saved pictures loads no diffusion model, nor the libraries of one
     from unitune.backends.cascade import Cascade
@@ -46,6 +49,16 @@ class Setting:
     seed: int = 0
     snapshot: int | None = None  # sample the weights after so many steps of the tuning
     logger: Logger | None = None
+    selection: Selection | None = None
+    paste: Paste | None = None  # puts edits back into the photograph that they were cut from
+
+
+def check_parts(sampler: Sampler, plan: Plan, selection: Selection | None, examples: Sequence[Example]) -> None:
+    """Refuse before a model is loaded masks that cannot be had, and selections among samples that are not drawn."""
+    if sampler.mask is not None:
+        sampler.mask.check(examples)
+    for example in examples if selection is not None else ():
+        selection.check(plan.draws(example, 0))
 
 
 def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float) -> None:
@@ -54,11 +67,13 @@ def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int 
     The estimate of room is an upper one: pictures uncompressed, the grid as large as all of them; every kept tuning, unless the store has one of that image,
     up to the store's budget.
     """
+    if any(name in method.prompt + method.template for name in ("{noun}", "{named}")) and (bare := next((e for e in examples if not e.noun.strip()), None)):
+        raise Refused(f"method={method.name} needs the class noun of every image, and none is known of {bare.id!r}; give it: noun=cat")
     kept, working = method.room(sizes, at=at)
     disk.check_writable(folder, "hydra.run.dir")
     shown = sum((len(plan.draws(example, 0)) + 2 * len(example.requests)) * example.image.numel() for example in examples)
     stored, used = contents(store)
-    new = sum(example.digest not in stored for example in examples)
+    new = sum(len(example.requests) if method.per_request else 1 for example in examples if example.digest not in stored)
     tuned = min(new * kept, max(0, int(budget_gib * 2**30) - used)) + working if new else 0
     disk.check_space({folder: ("pictures", 2 * shown), store: ("tuned weights", tuned)})
 
@@ -69,14 +84,14 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
     if wrong := next((example for example in examples if example.image.shape[-1] != resolution), None):
         raise Refused(f"pictures were read at {wrong.image.shape[-1]} px, but {setting.cascade.name} makes {resolution} px: set model.resolution={resolution}")
     setting.cascade.embed(_texts(setting, examples))
+    _write_cards(setting.metrics, folder)
     done: list[Record] = []
     for k, example in enumerate(examples):
         _advise(setting, example)
         with Bars() as bars:
-            taken = [_take(setting, part, bars) for part in _parts(setting, example)]
-        edits = [edit for one in taken for edit in one.edits]
+            taken = [_take(setting, part, example, bars) for part in _parts(setting, example)]
         done += _record(setting, example, taken, folder)
-        _grid(setting.plan, example, edits, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
+        outcome.grid(setting.plan, example, taken, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
     if setting.logger is not None:
         rows = records.summary(done)
         setting.logger.log_metrics({f"{row.method}/{row.prompt}/{name}": mean for row in rows for name, mean in row.means.items() if mean is not None})
@@ -84,22 +99,13 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
     return done
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """Samples of one tuning, and what each of them cost."""
-
-    edits: list[Edit]
-    tuned: Tuned
-    cost: Mapping[str, float]
-
-
 def _parts(setting: Setting, example: Example) -> list[Example]:
     """The example, or one for each of its requests where a tuning serves only one."""
     return [replace(example, requests=(request,)) for request in example.requests] if setting.method.per_request else [example]
 
 
-def _take(setting: Setting, example: Example, bars: Bars) -> _Taken:
-    """Tune, or recall the tuning; sample."""
+def _take(setting: Setting, example: Example, whole: Example, bars: Bars) -> Taken:
+    """Tune, or recall the tuning; sample; choose. `whole` has all edits of the image."""
     reset_peak()
     report = _report(bars, setting.logger, example)
     tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
@@ -107,17 +113,25 @@ def _take(setting: Setting, example: Example, bars: Bars) -> _Taken:
         raise Inactive(f"{setting.method.name} did nothing for {example.id}: {reason}")
     if tuned.prompt != setting.method.prompt:
         log.info("the tuning prompt is %r", tuned.prompt)
-    reset_peak()
-    began, before = time.monotonic(), setting.cascade.evaluations
-    with setting.cascade.using(tuned):
-        edits = setting.sampler(setting.cascade, example, tuned=tuned, draws=setting.plan.draws(example, setting.seed), progress=bars.sampling)
-    seconds, evaluations = time.monotonic() - began, setting.cascade.evaluations - before
-    sampling = {"seconds": seconds / len(edits), "peak_mib": peak_memory_mib(), "evaluations": evaluations / len(edits)}
     tuning = {
         "tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps,
         "tuning_evaluations": tuned.cost.network_evaluations, "stored_bytes": tuned.cost.stored_bytes,
     }  # fmt: skip
-    return _Taken(edits, tuned, sampling | tuning)
+    samples: list[Sample] = []
+
+    def sample(draws: Sequence[Draw], row: str = "redrawn") -> list[Edit]:
+        reset_peak()
+        began, before = time.monotonic(), setting.cascade.evaluations
+        edits = setting.sampler(setting.cascade, example, tuned=tuned, draws=draws, progress=bars.sampling)
+        seconds, evaluations = time.monotonic() - began, setting.cascade.evaluations - before
+        cost = {"seconds": seconds / len(edits), "peak_mib": peak_memory_mib(), "evaluations": evaluations / len(edits)} | tuning
+        samples.extend(Sample(edit, row, cost) for edit in edits)
+        return edits
+
+    with setting.cascade.using(tuned):
+        edits = sample(setting.plan.draws(example, setting.seed), "edit")
+        chosen = [] if setting.selection is None else setting.selection(edits, example=whole, redraw=sample)
+    return Taken(tuned, samples, chosen)
 
 
 def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
@@ -143,45 +157,34 @@ def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
     return report
 
 
-def _record(setting: Setting, example: Example, taken: Sequence[_Taken], folder: Path) -> list[Record]:
+def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: Path) -> list[Record]:
     """Save the pictures, score them beside the reference rows, append the records."""
-    edits = [edit for one in taken for edit in one.edits]
-    references = _references(example)
-    scores = metrics.score(setting.metrics, [*edits, *(edit for _, edit in references)])
+    edits = [sample.edit for one in taken for sample in one.samples]
+    references = outcome.references(example)
+    names = [f"{example.id}-{k:03}.png" for k in range(len(edits))]
+    names += [f"{example.id}-{name.replace(' ', '-')}-{k:03}.png" for k, (name, _) in enumerate(references)]
+    pictures = [*edits, *(edit for _, edit in references)]
+    outcome.save(edits, names[: len(edits)], folder, paste=setting.paste)
+    outcome.save(pictures[len(edits) :], names[len(edits) :], folder, paste=None)
+    scores = metrics.score(setting.metrics, pictures)
+    place = {id(edit): k for k, edit in enumerate(pictures)}  # a chosen sample has two records
     network = setting.cascade.stages[0]
     environment = records.environment(device=network.device, dtype=network.dtype) | {"batch": len(edits)}
-    rows = [(edit, setting.method.name, "edit", dict(one.cost), one.tuned.steps) for one in taken for edit in one.edits]
-    rows += [(edit, name, "reference", {}, 0) for name, edit in references]
+    mask = setting.sampler.mask.name if setting.sampler.mask is not None else ""
+    rows = [(sample, setting.method.name, setting.sampler.name, one.tuned.steps, mask) for one in taken for sample in one.rows()]
+    rows += [(Sample(edit, "reference", {}), name, "", 0, "") for name, edit in references]
     done = []
-    for k, ((edit, method, row, spent, steps), score) in enumerate(zip(rows, scores, strict=True)):
-        name = f"{example.id}-{k:03}.png" if row == "edit" else f"{example.id}-{method.replace(' ', '-')}-{k - len(edits):03}.png"
-        images.save_png(edit.image, folder / name)
+    for sample, method, sampler, steps, saw in rows:
+        edit, k = sample.edit, place[id(sample.edit)]
         record = Record(
-            run=folder.name, method=method, sampler=setting.sampler.name if row == "edit" else "", model=setting.cascade.name, example=example.id,
+            run=folder.name, method=method, sampler=sampler, model=setting.cascade.name, example=example.id,
             kind=edit.request.kind, aligned=edit.request.aligned, prompt=edit.request.prompt, text=edit.prompt,
-            seed=edit.seed, weight=edit.weight, start=edit.start, steps=steps, image=name, scores={**score}, cost=spent, environment=environment, row=row,
+            seed=edit.seed, weight=edit.weight, start=edit.start, steps=steps, image=names[k], scores={**scores[k]}, cost=dict(sample.cost),
+            environment=environment, row=sample.row, saw_mask=saw,
         )  # fmt: skip
         records.append(folder / "scores.jsonl", record)
         done.append(record)
     return done
-
-
-def _references(example: Example) -> list[tuple[str, Edit]]:
-    """List a copy of the base (keeps everything, edits nothing) and, where it is known, the exact target of each request."""
-    rows = []
-    for request in example.requests:
-        nothing = Edit(example, request, 0, 1.0, 1.0, request.prompt, example.image)
-        rows.append(("copy of the base", nothing))
-        if request.target is not None:
-            rows.append(("exact target", replace(nothing, image=request.target)))
-    return rows
-
-
-def _grid(plan: Plan, example: Example, edits: Sequence[Edit], path: Path) -> None:
-    layout = plan.layout(edits)
-    columns = list(next(iter(layout.values())))
-    rows = [[images.to_uint8(example.image), *(images.to_uint8(row[column].image) for column in columns)] for row in layout.values()]
-    labelled_grid(rows, row_labels=list(layout), column_labels=["base image", *columns], path=path)
 
 
 def _advise(setting: Setting, example: Example) -> None:
@@ -195,13 +198,22 @@ def _advise(setting: Setting, example: Example) -> None:
 def score(folder: Path, examples: Sequence[Example], *, chosen: Sequence[Metric]) -> list[Record]:
     """Score the saved pictures of a run again without a diffusion model; `examples` are its benchmark's. The new records are appended to its scores.jsonl."""
     known = {example.id: example for example in examples}
-    old = {record.image: record for record in records.read(folder)}
-    edits = [_saved(folder, record, known) for record in old.values()]
+    old = records.merge(records.read(folder))
+    edits = {record.image: _saved(folder, record, known) for record in old}  # a chosen sample has two records
+    scores = dict(zip(edits, metrics.score(chosen, list(edits.values())), strict=True))
     done = []
-    for record, values in zip(old.values(), metrics.score(chosen, edits), strict=True):
-        done.append(replace(record, scores={**record.scores, **values}))
+    for record in old:
+        done.append(replace(record, scores={**record.scores, **scores[record.image]}))
         records.append(folder / "scores.jsonl", done[-1])
+    _write_cards(chosen, folder)
     return done
+
+
+def _write_cards(chosen: Sequence[Metric], folder: Path) -> None:
+    """Say beside the records what each number is; the cards of other metrics that were scored before stay."""
+    file = folder / "cards.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(known | metrics.cards(chosen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _saved(folder: Path, record: Record, known: Mapping[str, Example]) -> Edit:

@@ -19,7 +19,7 @@ from unitune.types import Refused
 
 FILE = "scores.jsonl"
 VERSION = 1  # of a line's fields; raised when a field changes its meaning
-ROWS = ("edit", "reference")
+ROWS = ("edit", "redrawn", "selected", "reference")  # as planned; in place of rejected ones; what was chosen, once more; for comparison
 SHOWN_COSTS = {"seconds": "s", "peak_mib": "MiB"}  # of a record's cost, as a table heads them: sampling one edit, peak memory meanwhile
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def summary(records: Iterable[Record]) -> list[Row]:
     rows = []
     for (row, method, sampler, prompt), members in groups.items():
         names = dict.fromkeys(name for member in members for name in member.scores)
-        values = {name: [value for member in members if (value := member.scores.get(name)) is not None] for name in names}
+        values = {name: [value for member in members if (value := member.scores.get(name)) is not None and not math.isnan(value)] for name in names}
         means = {name: math.fsum(found) / len(found) if found else None for name, found in values.items()}
         costs = {name: math.fsum(m.cost[name] for m in members) / len(members) for name in SHOWN_COSTS if all(name in m.cost for m in members)}
         rows.append(Row(row, method, sampler, prompt, len(members), means, {name: len(found) for name, found in values.items()}, costs))

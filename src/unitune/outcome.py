@@ -1,0 +1,85 @@
+"""What sampling leaves of one example: its samples with their costs, which of them were chosen, and the pictures in a run's folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from unitune import images
+from unitune.figures.grid import labelled_grid
+from unitune.paste import Paste
+from unitune.plans import Plan
+from unitune.selection import Chosen
+from unitune.types import Edit, Example, Tuned
+
+BLANK = np.full((8, 8, 3), 255, dtype=np.uint8)  # of a grid: nothing was chosen here
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as the plan asked for it (row "edit"), or in place of a rejected one ("redrawn"), and what it cost."""
+
+    edit: Edit
+    row: str
+    cost: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The samples of one tuning."""
+
+    tuned: Tuned
+    samples: Sequence[Sample]
+    chosen: Sequence[Chosen] = ()
+
+    @property
+    def planned(self) -> list[Edit]:
+        """The samples that the plan asked for."""
+        return [sample.edit for sample in self.samples if sample.row == "edit"]
+
+    def rows(self) -> list[Sample]:
+        """List all samples, and after them the chosen ones, which cost what all of their candidates did."""
+        of = {id(sample.edit): sample.cost for sample in self.samples}
+        selected = []
+        for one in self.chosen:
+            spent = {name: sum(of[id(edit)][name] for edit in one.candidates) for name in ("seconds", "evaluations")}
+            selected.append(Sample(one.edit, "selected", {**of[id(one.edit)], **spent, "candidates": len(one.candidates)}))
+        return [*self.samples, *selected]
+
+
+def references(example: Example) -> list[tuple[str, Edit]]:
+    """List a copy of the base (keeps everything, edits nothing) and, where it is known, the exact target of each request."""
+    rows = []
+    for request in example.requests:
+        nothing = Edit(example, request, 0, 1.0, 1.0, request.prompt, example.image)
+        rows.append(("copy of the base", nothing))
+        if request.target is not None:
+            rows.append(("exact target", replace(nothing, image=request.target)))
+    return rows
+
+
+def save(edits: Sequence[Edit], names: Sequence[str], folder: Path, *, paste: Paste | None) -> None:
+    """Write pictures; beside them the mask that sampling was given (-mask) and the edit in its photograph (-full), where there is such."""
+    for edit, name in zip(edits, names, strict=True):
+        images.save_png(edit.image, folder / name)
+        stem = Path(name).stem
+        if edit.allowed is not None:
+            images.save_mask(edit.allowed[0, 0].bool().cpu().numpy(), folder / f"{stem}-mask.png")
+        if paste is not None:
+            images.save_png(paste(edit), folder / f"{stem}-full.png")
+
+
+def grid(plan: Plan, example: Example, taken: Sequence[Taken], path: Path) -> None:
+    """Show the base image and every planned sample, in the plan's order; below each row the chosen ones in the places that they take."""
+    layout = plan.layout([edit for one in taken for edit in one.planned])
+    chosen = {id(one.place): images.to_uint8(one.edit.image) for part in taken for one in part.chosen}
+    columns = list(next(iter(layout.values())))
+    rows, labels = [], []
+    for label, row in layout.items():
+        rows.append([images.to_uint8(example.image), *(images.to_uint8(row[column].image) for column in columns)])
+        labels.append(label)
+        if chosen:
+            rows.append([BLANK, *(chosen.get(id(row[column]), BLANK) for column in columns)])
+            labels.append(f"selected: {label}")
+    labelled_grid(rows, row_labels=labels, column_labels=["base image", *columns], path=path)
