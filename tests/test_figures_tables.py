@@ -56,7 +56,7 @@ def test_cells_without_settings_are_told_apart_by_dials_or_by_run(tmp_path):
     dials = [dataclasses.replace(one, run=run, start=start) for run, start in (("x/0", 0.8), ("x/1", 0.9))]
     assert [line.label for line in tables.lines(dials)] == ["unitune + unitune (start 0.8)", "unitune + unitune (start 0.9)"]
     runs = [dataclasses.replace(one, run=run) for run in ("x/lr=1", "x/lr=2")]
-    assert [line.label for line in tables.lines(runs)] == ["unitune + unitune (x/lr=1)", "unitune + unitune (x/lr=2)"]
+    assert [line.label for line in tables.lines(runs)] == ["unitune + unitune (lr=1)", "unitune + unitune (lr=2)"]
     apart = [dataclasses.replace(one, row=row, saw_mask=mask) for row, mask in (("edit", ""), ("edit", "file"), ("selected", ""))]
     assert [(line.label, line.saw_mask) for line in tables.lines(apart)] == [
         ("unitune + unitune", ""), ("unitune + unitune", "file"), ("unitune + unitune (selected)", "")

@@ -10,6 +10,7 @@ from unitune.figures.style import COLOURS, look, panels, save
 from unitune.statistics import Interval
 
 Points = Sequence[tuple[float, float | Interval]]  # (x, y)
+TICKS = 7  # labels of an axis that stay apart
 Pairs = Sequence[tuple[Interval, Interval]]  # (fidelity, alignment)
 
 
@@ -21,6 +22,7 @@ def curves(drawn: Mapping[str, Mapping[str, Points]], *, x_label: str, path: Pat
                 _curve(axis, sorted(points), name, k)
             if log_x:
                 axis.set_xscale("log")
+                _ticks(axis, sorted({x for points in lines.values() for x, _ in points}))
             axis.set(xlabel=x_label, ylabel=y_label)
             if len(lines) > 1:
                 axis.legend()
@@ -33,6 +35,13 @@ def _curve(axis: Axes, points: Points, name: str, k: int) -> None:
     if all(isinstance(y, Interval) for _, y in points):
         low, high = ([getattr(y, end) for _, y in points] for end in ("low", "high"))
         axis.fill_between(x, low, high, color=COLOURS[k % len(COLOURS)], alpha=0.18, linewidth=0)
+
+
+def _ticks(axis: Axes, at: Sequence[float]) -> None:
+    """Name the measured places themselves, where they are few."""
+    if len(at) <= TICKS:
+        axis.set_xticks(at, [f"{x:g}" for x in at])
+        axis.minorticks_off()
 
 
 def tradeoff(drawn: Mapping[str, Pairs], *, x_label: str, y_label: str, path: Path, marks: Mapping[str, Pairs] | None = None) -> list[Path]:
@@ -74,5 +83,6 @@ def bars(drawn: Mapping[str, Mapping[str, Interval]], *, path: Path) -> list[Pat
                     axis.errorbar([mean], [k], xerr=[[_arm(mean, low)], [_arm(high, mean)]], color="black", capsize=2, linewidth=0.9)
             axis.set(xlabel=x_label, yticks=range(len(names)), yticklabels=names)
             axis.invert_yaxis()
+            axis.tick_params(labelleft=axis is axes[0])
             axis.grid(axis="y", visible=False)
         return save(figure, path)

@@ -36,7 +36,7 @@ class Source:
         many = f"{len(self.files)} files {records.FILE} below {self.path.as_posix()}" if len(self.files) > 1 else str(*self.files)
         beside = f"beside it: {CONFIG} (the settings), {CARDS} (what each number is) and the pictures that the field `image` names"
         if not self.configs:  # records kept without their run
-            beside = f"what each number is stands in {CARDS} beside it" if self.cards else "their runs' folders are not kept with them"
+            beside = "what each number is stands in the cards.json beside it" if self.cards else "their runs' folders are not kept with them"
         return (f"Records: {many} (sha256 {digest}); the column `run` is the field of that name; {beside}.",)
 
 
@@ -51,9 +51,9 @@ def load(path: Path | str) -> Source:
     folders = {record.run: file.parent for file, members in read.items() for record in members}
     configs = {run: (folder / CONFIG).read_text(encoding="utf-8") for run, folder in folders.items() if (folder / CONFIG).is_file()}
     cards: dict[str, Mapping[str, str]] = {}
-    for folder in dict.fromkeys(folders.values()):
-        if (folder / CARDS).is_file():
-            cards |= _cards(folder / CARDS)
+    for file in read:
+        if beside := next((c for c in (file.with_name(f"{file.stem}-{CARDS}"), file.with_name(CARDS)) if c.is_file()), None):
+            cards |= _cards(beside)
     return Source(path, found, every, folders, configs, _settings(every, configs), cards)
 
 

@@ -111,7 +111,7 @@ def _by_setting(members: Sequence[Record], settings: Mapping[str, str]) -> dict[
         if any(len({getattr(member, dial) for member in found}) > 1 for found in split().values()):
             parts.append(lambda record, dial=dial: f"{dial} {getattr(record, dial):g}")
     if any(len({(member.example, member.prompt, member.seed) for member in found}) < len(found) for found in split().values()):
-        parts.append(lambda record: record.run)
+        parts.append(lambda record: record.run.rpartition("/")[2])
     return split()
 
 
