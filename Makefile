@@ -36,6 +36,7 @@ test-slow: setup ## run the tests that take minutes each
 bench: setup ## measure speed and memory, ours and side by side with stock diffusers
 	$(PY) experiments/bench.py
 	$(PY) experiments/bench_stock.py
+	$(PY) experiments/bench_tuning.py
 
 check: setup ## check format, lint and types
 	$(VENV)/bin/ruff format --check .
