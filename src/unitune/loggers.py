@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from PIL import Image
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from unitune import records
+from unitune.compat import ensure_torchvision
+
+ensure_torchvision()  # Lightning brings in torchmetrics, which imports torchvision
+
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
+
+from unitune import records  # noqa: E402
 
 if TYPE_CHECKING:
     import wandb
