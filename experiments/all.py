@@ -94,7 +94,8 @@ def main() -> int:
         start = time.monotonic()
         failed += ask(claim, options.images, python)
         print(f"{claim}: {(time.monotonic() - start) / 60:.1f} min, {(time.monotonic() - began) / 60:.1f} min in all", flush=True)
-    print(*(f"failed: {command}" for command in failed), sep="\n")
+    for command in failed:
+        print(f"failed: {command}")
     return 1 if failed else 0
 
 

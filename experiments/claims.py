@@ -166,7 +166,8 @@ def answer(
     sweeps = (sweeps or (name,)) if options.from_records is None else ()
     try:
         if sweeps:
-            keep(add([record for sweep in sweeps for record in swept(sweep, options.images)]), RECORDS / f"{name}.jsonl")
+            there = [sweep for sweep in sweeps if any((SWEEPS / f"{sweep}-{options.images}").glob(f"*/{records.FILE}"))]  # what did not run is not asked
+            keep(add([record for sweep in there or sweeps for record in swept(sweep, options.images)]), RECORDS / f"{name}.jsonl")
         kept = records.read(options.from_records or RECORDS / f"{name}.jsonl")
         runs = {record.run: [] for record in kept if f"/{REFERENCE}=" not in record.run}
         budget = check_budgets({run: [record for record in kept if record.run == run] for run in runs})

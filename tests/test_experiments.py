@@ -67,6 +67,8 @@ def test_every_claim_has_a_script_and_sweeps():
     assert all((ROOT / f"conf/experiment/{sweep}.yaml").is_file() for sweep in sweeps)
     own = {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml") if "quick" in re.findall(r"^  - (\w+)$", path.read_text(), re.MULTILINE)}
     assert own == set(sweeps), "a sweep that no script reads"
+    told = re.findall(r"^\| `(\w+)` \|", (HERE / "README.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(every.CLAIMS)
 
 
 @pytest.mark.parametrize("claim", every.CLAIMS)
@@ -208,3 +210,17 @@ def test_a_sweep_is_read_once_with_its_references(tmp_path, monkeypatch):
     assert records.read(tmp_path / "kept.jsonl") == found
     with pytest.raises(Refused, match=r"no sweep in outputs/experiments/stages-3"):
         claims.swept("stages", 3)
+
+
+def test_a_sweep_that_failed_leaves_the_others_to_ask(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unitune.statistics.RESAMPLES", 99)
+    monkeypatch.setattr("claims.RECORDS", tmp_path / "records")
+    for cell in every.cells("tradeoff_start"):
+        made = [line for line in synthetic("tradeoff") if line.run == f"tradeoff_start/{every.label(cell)}" or line.row == "reference"]
+        write(every.SWEEPS / "tradeoff_start-2" / every.label(cell), made)
+    monkeypatch.setattr(sys, "argv", ["tradeoff.py"])
+    runpy.run_path(str(HERE / "tradeoff.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "UniTune's front covers more than SDEdit's: **too few" in said and "more than Imagic's: **not asked** (no record has method=imagic" in said
+    assert len(records.read(tmp_path / "records/tradeoff.jsonl")) == 8 * 6 + 2 * 6
