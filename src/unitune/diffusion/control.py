@@ -26,8 +26,8 @@ REACH = 1  # of the maximum filter over that grid, as in public code
 class LocalBlend:
     """After a step put the source chain back where the words that differ attract no attention (section 4); `words` of either prompt replace those."""
 
-    threshold: float = 0.3  # of the map's maximum; this and the next: public code's settings for real images
-    start: float = 0.2  # share of the steps before the first blend: maps of the first steps are vague
+    threshold: float = 0.3  # of the map's range (public code: of its maximum, but joint attention gives a word some weight everywhere)
+    start: float = 0.2  # share of the steps before the first blend: maps of the first steps are vague; both numbers are public code's for real images
     words: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -176,7 +176,8 @@ class Chains:
         assert self._heat is not None and self.control.blend is not None
         heat = F.max_pool2d(self._heat, 2 * REACH + 1, stride=1, padding=REACH)
         heat = F.interpolate(heat, (side, side), mode="bilinear")
-        above = heat > self.control.blend.threshold * heat.amax(dim=(2, 3), keepdim=True)
+        low, high = heat.amin(dim=(2, 3), keepdim=True), heat.amax(dim=(2, 3), keepdim=True)
+        above = heat > low + self.control.blend.threshold * (high - low)
         return above.any(dim=0)[:, None].float()
 
     def _takes_self(self, pixels: int) -> bool:

@@ -12,6 +12,8 @@ from unitune.diffusion.schedule import Image
 from unitune.diffusion.steps import DDIM, Step
 from unitune.types import Inactive, Refused
 
+Ways = dict[int, list[Tensor]]  # first level -> x_t (1, C, H, W) at every level
+WEAK = 0.5  # alpha_bar below which further rounds hold x_0
 RECONSTRUCTS = 15.0  # dB; on the pocket cascade one round gives 21-30, a picture of another scene about 8
 
 log = logging.getLogger(__name__)
@@ -20,18 +22,23 @@ log = logging.getLogger(__name__)
 def invert(stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: Condition, rounds: int = 1) -> list[Image]:
     """Follow the probability flow from x_0 up through `levels` (as sampling lists them, falling to -1); return x_t at each, in that order.
 
-    The step down from t to s uses eps at (x_t, t), and x_t is what is sought: the first round takes eps at (x_s, t), as diffusers' DDIMInverseScheduler
-    does for networks that predict eps; each further one at the x_t of the round before, which converges to the exact inverse of the step.
+    The step down from t to s uses the prediction at (x_t, t), and x_t is what is sought: the first round takes eps at (x_s, t), as diffusers'
+    DDIMInverseScheduler does for networks that predict eps; each further one predicts at the x_t of the round before and converges to the exact inverse of
+    the step. Where the signal is weak x_0 is held while solving, not eps: it hardly follows x_t there, and eps is nearly x_t itself.
     """
     x, way = x_0, [x_0]
     schedule = stage.schedule
     for t, s in zip(levels[:-1].flip(0), levels[1:].flip(0), strict=True):
         a_t, a_s = schedule.at(t), schedule.at(s)
         x_t = x
-        for _ in range(rounds):
-            eps = schedule.eps_from_x_0(x_t, stage.predict(x_t, t, condition), t)
-            # Equation 12 of Song et al. (2021) without noise, solved for x_t.
-            x_t = (a_t / a_s).sqrt().to(x) * x + ((1 - a_t).sqrt() - (a_t * (1 - a_s) / a_s).sqrt()).to(x) * eps
+        for n in range(rounds):
+            x_0 = stage.predict(x_t, t, condition)
+            eps = schedule.eps_from_x_0(x_t, x_0, t)
+            # Equation 12 of Song et al. (2021) without noise, solved for x_t with eps, and with x_0.
+            by_eps = (a_t / a_s).sqrt().to(x) * x + ((1 - a_t).sqrt() - (a_t * (1 - a_s) / a_s).sqrt()).to(x) * eps
+            ratio = ((1 - a_t) / (1 - a_s).clamp(min=WEAK)).sqrt().to(x)
+            by_x_0 = ratio * (x - a_s.sqrt().to(x) * stage.threshold(x_0)) + a_t.sqrt().to(x) * stage.threshold(x_0)
+            x_t = torch.where(a_s < WEAK, by_x_0, by_eps) if n else by_eps
         # Where steps are more than levels some repeat, and the picture stays.
         x = torch.where((t == s)[:, None, None, None], x, x_t)
         way.append(x)
@@ -48,9 +55,7 @@ def reconstructed(stage: Stage, way: list[Image], *, levels: Int[Tensor, "N B"],
     return float(10 * torch.log10(4 / mse))
 
 
-def begin(
-    stage: Stage, chains: Chains, base: Float[Tensor, "1 C H W"], *, levels: Int[Tensor, "N B"], condition: Condition, step: Step, known: dict[int, list[Image]]
-) -> Image:
+def begin(stage: Stage, chains: Chains, base: Float[Tensor, "1 C H W"], *, levels: Int[Tensor, "N B"], condition: Condition, step: Step, known: Ways) -> Image:
     """Invert the base image and let the source chains follow it, as direct inversion (arXiv 2310.01506) does; return x_t at levels[0] of all rows.
 
     `known` holds the inversions of this image and text by their first level, for the other rows and chunks that begin there.

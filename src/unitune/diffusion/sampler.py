@@ -1,6 +1,6 @@
 """A sampler is a setting of the loop's parts: prompt template, start, guidance, step rule, mask, interpolation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -38,8 +38,9 @@ class Cascade(Protocol):
         """Embed prompts."""
         ...
 
-    def tokenize(self, text: str) -> list[str]:
-        """Cut a text into pieces, without end marks."""
+    @property
+    def tokenize(self) -> Callable[[str], list[str]]:
+        """Cuts a text into pieces, without end marks."""
         ...
 
 
@@ -101,7 +102,7 @@ class Sampler:
             items = [replace(item, allowed=mask) for item, mask in zip(items, allowed.split(1), strict=True)]
         pictures: dict[str, Image] = {}
         low = mask = None
-        ways: dict[int, list[Image]] = {}
+        ways: inversion.Ways = {}
         for stage in cascade.stages:
             chunk = max(1, self.max_pixels // stage.resolution**2)
             chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
@@ -153,7 +154,7 @@ class Sampler:
         example: Example,
         tuned: Tuned,
         low: Other | None,
-        ways: dict[int, list[Image]],
+        ways: inversion.Ways,
         progress: Progress | None,
     ) -> Image:
         """Sample one stage for a chunk of items; `low` is the previous stage's picture, None in the first stage; `ways` keeps inversions of the base image."""
