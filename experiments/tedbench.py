@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "tedbench"
         made.mkdir()
-        done = published.run(TEdBench(chosen.path), offline(), name="imagic", resolution=chosen.resolution, folder=made)
+        done = published.score(TEdBench(chosen.path), offline(), name="imagic", resolution=chosen.resolution, folder=made)
         RECORDS.mkdir(exist_ok=True)
         shutil.copyfile(made / records.FILE, RECORDS / "tedbench.jsonl")
         shutil.copyfile(made / "cards.json", RECORDS / "tedbench-cards.json")

@@ -202,7 +202,7 @@ def test_the_size_of_a_file_is_known(tmp_path):
 
 def test_outputs_are_scored_as_a_run_without_a_model(tmp_path):
     (made := tmp_path / "run").mkdir()
-    done = published.run(TEdBench(tedbench(tmp_path / "t")), [PSNR(), MSE()], name="imagic", resolution=32, folder=made)
+    done = published.score(TEdBench(tedbench(tmp_path / "t")), [PSNR(), MSE()], name="imagic", resolution=32, folder=made)
     assert done == records.read(made)
     edits, references = ([r for r in done if r.row == row] for row in ("edit", "reference"))
     assert [r.method for r in edits] == ["imagic"] * 3 and {r.method for r in references} == {"copy of the base"} and len(references) == 3
@@ -211,3 +211,37 @@ def test_outputs_are_scored_as_a_run_without_a_model(tmp_path):
     assert {r.scores["psnr"] for r in references} == {100.0}
     assert set(json.loads((made / "cards.json").read_text())) == {"psnr", "mse"} and (made / "grid.png").is_file()
     assert all((made / r.image).is_file() for r in done)
+
+
+@pytest.fixture
+def at_work(here):
+    """An empty working directory with a benchmark in it."""
+    return tedbench(here / "ted")
+
+
+CHOSEN = "metrics.use=[{_target_: unitune.metrics.pixel.PSNR},{_target_: unitune.metrics.pixel.SSIM}]"
+
+
+def test_the_job_scores_outputs_and_they_can_be_scored_again(at_work, typed):
+    command = ("--config-name", "precomputed", "benchmark.path=ted", "model.resolution=32", CHOSEN, "hydra.run.dir=run")
+    done = typed(*command)
+    assert done.code == 0 and "imagic" in done.out and "copy of the base" in done.out and "grid: " in done.out, done.err
+    assert {path.suffix for path in Path("run").iterdir()} == {".png", ".jsonl", ".json", ".yaml"}
+    again = typed("--config-name", "score", "runs=run", "metrics.use=[{_target_: unitune.metrics.pixel.MSE}]")
+    assert again.code == 0 and "mse" in again.out, again.err
+    assert set(records.merge(records.read(Path("run")))[0].scores) == {"psnr", "ssim", "mse"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("benchmark.path=absent",), "no TEdBench at absent"),
+        (("benchmark.path=ted", "outputs=theirs"), "holds no output 'theirs'"),
+        ((), "benchmark.path"),
+        (("benchmark.path=ted", "metrics=pie"), "DINO"),
+    ],
+)
+def test_the_job_refuses_in_one_line_and_leaves_nothing(at_work, typed, arguments, said):
+    done = typed("--config-name", "precomputed", *(arguments if "metrics=pie" in arguments else (*arguments, CHOSEN)), "hydra.run.dir=run")
+    assert done.code == 2 and said in done.err.splitlines()[-1] and "Traceback" not in done.err, done.err
+    assert not Path("run").exists()

@@ -1,12 +1,14 @@
 """Pictures that another method made of a benchmark's edits, scored as they are: a run's folder without a run, beside the same reference rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from unitune import images, metrics, outcome, records
+from unitune import images, outcome, records
 from unitune.figures.grid import labelled_grid
+from unitune.metrics import cards
+from unitune.metrics import score as scores_of
 from unitune.records import Record
 from unitune.types import Edit, Metric
 
@@ -17,13 +19,21 @@ class Outputs(Protocol):
     def outputs(self, name: str, resolution: int) -> list[Edit]: ...  # noqa: D102
 
 
-def run(benchmark: Outputs, chosen: Sequence[Metric], *, name: str, resolution: int, folder: Path) -> list[Record]:
+def run(*, benchmark: Outputs, metrics: Mapping[str, Any], outputs: str, model: Mapping[str, Any], fit: str, folder: Path, config: str) -> list[str]:
+    """Score the outputs of that name as the job of conf/precomputed.yaml and say what was found; `config` is kept, so that they can be scored again."""
+    del fit  # the benchmark's
+    done = score(benchmark, metrics["use"], name=outputs, resolution=model["resolution"], folder=folder)
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    return [records.table(records.summary(done)), f"grid: {folder / 'grid.png'}"]
+
+
+def score(benchmark: Outputs, chosen: Sequence[Metric], *, name: str, resolution: int, folder: Path) -> list[Record]:
     """Read the outputs of that name, save, score and record them with the base images and known targets; the method of their records is the name."""
     edits = benchmark.outputs(name, resolution)
     rows = [(name, "edit", edit) for edit in edits]
     for example in {id(edit.example): edit.example for edit in edits}.values():
         rows += [(label, "reference", edit) for label, edit in outcome.references(example)]
-    scores = metrics.score(chosen, [edit for _, _, edit in rows])
+    scores = scores_of(chosen, [edit for _, _, edit in rows])
     done = []
     for k, ((method, row, edit), score) in enumerate(zip(rows, scores, strict=True)):
         file = f"{edit.example.id}-{method.replace(' ', '-')}-{k:03}.png"
@@ -35,7 +45,7 @@ def run(benchmark: Outputs, chosen: Sequence[Metric], *, name: str, resolution: 
         )  # fmt: skip
         records.append(folder / records.FILE, record)
         done.append(record)
-    (folder / "cards.json").write_text(json.dumps(metrics.cards(chosen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "cards.json").write_text(json.dumps(cards(chosen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _grid(edits, folder / "grid.png")
     return done
 
