@@ -10,11 +10,10 @@ from pathlib import Path
 
 from claims import Claim, answer, contrast
 
-WEIGHT = "sampler.guidance.weight="
 CLAIMS = (
-    Claim("weight 1 stays nearer to the base image than weight 8, dB", contrast("psnr", {f"{WEIGHT}1": 1, f"{WEIGHT}8": -1})),
-    Claim("weight 8 follows the edit prompt better than weight 1", contrast("alignment", {f"{WEIGHT}8": 1, f"{WEIGHT}1": -1})),
+    Claim("weight 1 stays nearer to the base image than weight 8, dB", contrast("psnr", {"weight=1": 1, "weight=8": -1})),
+    Claim("weight 8 follows the edit prompt better than weight 1", contrast("alignment", {"weight=8": 1, "weight=1": -1})),
 )
 
 if __name__ == "__main__":
-    answer(__doc__, name=Path(__file__).stem, rows={f"weight {w}": f"{WEIGHT}{w}" for w in (1, 2, 4, 8, 16, 32)}, claims=CLAIMS)
+    answer(__doc__, name=Path(__file__).stem, rows={f"weight {w}": f"weight={w}" for w in (1, 2, 4, 8, 16, 32)}, claims=CLAIMS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from claims import Claim, answer, contrast
 
-CELLS = {f"{sampler}, weight {w}": f"sampler.guidance.weight={w},sampler={sampler}" for w in (4, 8) for sampler in ("cfg", "prompt_guidance")}
+CELLS = {f"{sampler}, weight {w}": f"sampler={sampler},weight={w}" for w in (4, 8) for sampler in ("cfg", "prompt_guidance")}
 PLAIN, AWAY = CELLS["cfg, weight 8"], CELLS["prompt_guidance, weight 8"]
 CLAIMS = (
     Claim("plain guidance aligns as well, less 0.05", contrast("alignment", {PLAIN: 1, AWAY: -1}), above=-0.05),

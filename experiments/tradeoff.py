@@ -18,11 +18,8 @@ from unitune.records import Record
 from unitune.statistics import Interval, Sweep, area, area_difference, interval, sweep
 
 METHODS = {"UniTune": "unitune", "SDEdit": "untuned", "DreamBooth": "dreambooth", "Textual Inversion": "textual_inversion", "Imagic": "imagic"}
-DIALS = {
-    "unitune": ("sampler.start", ("0.7", "0.8", "0.9", "1.0")), "untuned": ("sampler.start", ("0.7", "0.8", "0.9", "1.0")),
-    "dreambooth": ("sampler.guidance.weight", ("1", "2", "4", "8")), "textual_inversion": ("sampler.guidance.weight", ("1", "2", "4", "8")),
-    "imagic": ("sampler.embedding_mix", ("0.25", "0.5", "0.75", "1.0")),
-}  # fmt: skip
+STARTS, WEIGHTS, MIXES = ("start", (0.7, 0.8, 0.9, 1)), ("weight", (1, 2, 4, 8)), ("sampler.embedding_mix", (0.25, 0.5, 0.75, 1.0))
+DIALS = {"unitune": STARTS, "untuned": STARTS, "dreambooth": WEIGHTS, "textual_inversion": WEIGHTS, "imagic": MIXES}
 
 
 def front(found: Sequence[Record], method: str) -> Sweep:

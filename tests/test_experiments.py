@@ -40,9 +40,10 @@ KINDS = (("replace", True), ("add", False), ("restyle", True))
 
 def record(run: str = "cost/snapshot=64", example: str = "image-0", kind: str = "add", aligned: bool | None = False, method: str = "unitune", **more) -> Record:
     scores, start = more.pop("scores", {name: 0.5 for name in claims.SCORES}), more.pop("start", 0.9)
+    weight = more.pop("weight", 6.0)
     return Record(
         run=run, method=method, sampler="" if more.get("row") == "reference" else "unitune", model="pocket", example=example, kind=kind, aligned=aligned,
-        prompt=more.pop("prompt", f"{kind} {example}"), text="", seed=more.pop("seed", 0), weight=6.0, start=start, steps=64, image="a.png", scores=scores,
+        prompt=more.pop("prompt", f"{kind} {example}"), text="", seed=more.pop("seed", 0), weight=weight, start=start, steps=64, image="a.png", scores=scores,
         cost={"seconds": 1.0}, environment={}, **more,
     )  # fmt: skip
 
@@ -51,12 +52,25 @@ def synthetic(claim: str) -> list[Record]:
     """What a finished sweep of two images leaves, with numbers that differ from cell to cell."""
     found = []
     for sweep in every.SEVERAL.get(claim, (claim,)):
-        starts = yaml.safe_load((ROOT / f"conf/experiment/{sweep}.yaml").read_text()).get("plan", {}).get("starts", [0.9])
+        planned = yaml.safe_load((ROOT / f"conf/experiment/{sweep}.yaml").read_text()).get("plan", {}).get("starts", [0.9])
         for k, cell in enumerate(every.cells(sweep)):
+            starts = [float(cell["sampler.start"])] if "sampler.start" in cell else planned
             for image, (kind, aligned), seed, start in itertools.product(range(2), KINDS, range(8 if claim == "best_of_n" else 1), starts):
                 scores = {name: 0.1 * k + 0.01 * image + 0.001 * seed for name in claims.SCORES} | ({"choosing": seed / 8} if claim == "best_of_n" else {})
                 run = f"{sweep}/{every.label(cell)}"
-                found.append(record(run, f"image-{image}", kind, aligned, cell.get("method", "unitune"), seed=seed, start=start, scores=scores))
+                found.append(
+                    record(
+                        run,
+                        f"image-{image}",
+                        kind,
+                        aligned,
+                        cell.get("method", "unitune"),
+                        seed=seed,
+                        start=start,
+                        weight=float(cell.get("sampler.guidance.weight", 6.0)),
+                        scores=scores,
+                    )
+                )
     for method, image, (kind, aligned) in itertools.product(("copy of the base", "exact target"), range(2), KINDS):
         found.append(record(f"{claim}/reference={method}", f"image-{image}", kind, aligned, method, row="reference"))
     return found
