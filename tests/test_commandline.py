@@ -205,6 +205,7 @@ def settings(tmp_path: Path, **more: object) -> dict:
     tuning = {"lr": 3e-4, "steps": 128, "snapshots": [16, 32]}
     return {
         "image": None, "edit": None, "seed": 0, "seeds": 4, "steps": 128, "batch_size": 4, "snapshot": None, "optimizer": {"name": "adamw"},
+        "selection": None, "paste": False,
         "store": {"path": "store", "budget_gib": 20},
         "model": {"name": "pocket", "path": str(tmp_path), "stages": ["base"], "lr": {"adamw": 3e-4}, "note": "only scenes"},
         "method": {"name": "unitune", "prompt": "beikkpic", "tune": {"base": tuning, "sr256": tuning}}, "stage": {"tuned": ["base"]},

@@ -1,0 +1,178 @@
+"""Where masks come from: the edit's own, DiffEdit's, the difference of a first sampling, words; and how our held region differs from diffusers'."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from analytic import FakeCascade, FakeStage, Gaussian
+from diffusers import DDPMScheduler, IFInpaintingPipeline
+
+from unitune import images
+from unitune.backends import segmentation, tiny
+from unitune.benchmarks.manifest import Picture
+from unitune.diffusion import blend, masks
+from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.schedule import Schedule
+from unitune.types import Draw, Example, Inactive, Refused, Request, Tuned
+
+IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+CORNER = torch.zeros(1, 1, 16, 16)
+CORNER[..., :6, :5] = 1
+DOG, FISH = Request("a dog", mask=CORNER), Request("a fish", mask=torch.ones(1, 1, 16, 16))
+EXAMPLE = Example("one", IMAGE, (DOG, FISH), caption="a cat")
+
+
+def where_told(schedule, x_t, t, condition):
+    """A denoiser that moves the corner by what the text embeds as, and everything by a little of x_t."""
+    return 0.1 * x_t + CORNER * condition.text[:, 0, 0][:, None, None, None]
+
+
+def cascade() -> FakeCascade:
+    return FakeCascade([FakeStage(where_told, resolution=16)], {"a dog": 0.8, "a fish": -0.8, "a cat": 0.2})
+
+
+def sample(source, *, tuned: Tuned = Tuned(template="{edit}"), requests=(DOG, FISH), seeds=(0, 1)):  # noqa: B008
+    sampler = Sampler("test", steps=3, guidance=Guidance(1.0), mask=source)
+    return sampler(cascade(), EXAMPLE, tuned=tuned, draws=[Draw(request, seed) for request in requests for seed in seeds])
+
+
+def test_diffedit_finds_the_place_where_predictions_differ_and_one_mask_serves_all_seeds():
+    for edit in sample(masks.DiffEdit()):
+        assert edit.allowed is not None and torch.equal(edit.allowed, CORNER)
+        assert torch.equal(edit.image[..., 6:, :], IMAGE[..., 6:, :]) and not torch.equal(edit.image[..., :6, :5], IMAGE[..., :6, :5])
+
+
+def test_diffedits_reference_is_the_tuning_prompt_else_the_caption_else_nothing():
+    source = masks.DiffEdit()
+    assert source.texts(EXAMPLE, rare="beikkpic") == ["beikkpic"]
+    assert source.texts(EXAMPLE, rare="") == ["a cat"]
+    assert source.texts(replace(EXAMPLE, caption=""), rare="") == [""]
+    assert masks.DiffEdit(reference="a {caption}").texts(EXAMPLE, rare="x") == ["a a cat"]
+
+
+def test_scale_and_guidance_do_not_change_diffedits_mask():
+    """The difference of guided predictions is `weight` times that of plain ones; so is one of eps up to the level's factor."""
+    asked = masks.Asked(EXAMPLE, [Draw(DOG, 0)], ["a dog"], "", cascade().stages[0], cascade().encode, lambda: IMAGE)
+    strong = replace(asked, encode=FakeCascade([], {"a dog": 8.0, "a cat": 2.0}).encode)
+    assert torch.equal(masks.DiffEdit()(asked), masks.DiffEdit()(strong))
+    torch.testing.assert_close(masks.DiffEdit().difference(asked, "a dog", "a cat"), 0.6 * CORNER)
+
+
+def test_diffedit_grows_its_mask():
+    grown = sample(masks.DiffEdit(grow=1 / 16))[0].allowed
+    assert grown is not None and grown.sum() == 7 * 6
+
+
+def test_diffedit_that_finds_nothing_stops_with_a_reason():
+    with pytest.raises(Inactive, match=r"'a cat' and 'a cat' differ; set mask.reference"):
+        sample(masks.DiffEdit(), requests=(Request("a cat"),))
+
+
+@pytest.mark.parametrize("wrong", [{"noises": 0}, {"start": 1.0}, {"threshold": 0.0}, {"clip": 0.0}, {"grow": -0.1}])
+def test_diffedit_out_of_range_is_refused(wrong):
+    with pytest.raises(Refused, match=f"mask.{next(iter(wrong))} must be .*, got {next(iter(wrong.values()))}"):
+        masks.DiffEdit(**wrong)
+
+
+def test_the_difference_mask_is_where_the_unmasked_samples_changed_the_picture():
+    free, held = sample(None), sample(masks.Difference(estimate=blend.Interpolation(sigma=0.0, grow=0.0, low=0.1, high=0.3)))
+    for a, b in zip(free, held, strict=True):
+        expected = ((a.image - IMAGE).abs().mean(1, keepdim=True) >= 0.2).float()
+        assert b.allowed is not None and torch.equal(b.allowed, expected)
+        outside = (expected == 0).expand_as(IMAGE)
+        assert torch.equal(b.image[outside], IMAGE[outside])
+
+
+def test_every_source_says_which_it_is():
+    sources = [masks.Given(), masks.DiffEdit(), masks.Difference(), segmentation.Words("x", "y")]
+    assert [source.name for source in sources] == ["file", "diffedit", "difference", "words"]
+    assert all(isinstance(source, masks.MaskSource) for source in sources)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (None, "'a dog' of one has no mask; give mask_file=FILE"),
+        (torch.ones(1, 1, 8, 16), "is 16x8 px, its picture 16x16 px"),
+        (CORNER * 0, "black everywhere"),
+    ],
+)
+def test_a_request_whose_mask_cannot_be_used_is_refused(mask, said):
+    with pytest.raises(Refused, match=said):
+        masks.Given().check([replace(EXAMPLE, requests=(Request("a dog", mask=mask),))])
+
+
+def test_ones_own_mask_file_is_cut_as_the_picture_is(tmp_path: Path):
+    picture, mask = torch.zeros(1, 3, 32, 48), torch.full((1, 3, 32, 48), -1.0)
+    mask[..., 24:] = 1  # the right half; after the crop 16 of 32 columns
+    images.save_png(picture, tmp_path / "p.png")
+    images.save_png(mask, tmp_path / "m.png")
+    (example,) = Picture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "m.png").examples(16)
+    assert example.requests[0].mask is not None
+    assert torch.equal(example.requests[0].mask[0, 0], torch.cat([torch.zeros(16, 8), torch.ones(16, 8)], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("level", "shape", "said"), [(1.0, (32, 48), "white everywhere"), (-1.0, (32, 48), "black everywhere"), (1.0, (32, 32), "is 32x32 px, .* is 48x32 px")]
+)
+def test_ones_own_mask_that_cannot_be_used_is_refused(level, shape, said, tmp_path: Path):
+    images.save_png(torch.zeros(1, 3, 32, 48), tmp_path / "p.png")
+    images.save_png(torch.full((1, 3, *shape), level), tmp_path / "m.png")
+    with pytest.raises(Refused, match=said):
+        Picture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "m.png").examples(16)
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(Refused, match=r"text.png is not a picture"):
+        Picture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "text.png").examples(16)
+
+
+def test_masks_through_the_command(typed, here: Path):
+    images.save_png(torch.zeros(1, 3, 32, 32), here / "p.png")
+    said = typed("image=p.png", "edit=a dog", "mask=file")
+    assert said.code == 2 and "has no mask" in said.err
+    said = typed("image=p.png", "edit=a dog", "mask_file=none.png")
+    assert said.code == 2 and "none.png: no such file" in said.err
+    said = typed("mask_file=p.png")
+    assert said.code == 2 and "mask_file= takes effect with image=" in said.err
+
+
+def test_words_that_find_nothing_and_a_clipseg_that_cannot_be_had_are_refused(tmp_path: Path, monkeypatch):
+    folder = str(tiny.clipseg(tmp_path / "clipseg"))
+    example = replace(EXAMPLE, noun="cat")
+    found = segmentation.Words("{noun}", folder, threshold=0.5).mask(example, DOG)
+    assert found.shape == (1, 1, 16, 16) and set(found.unique().tolist()) <= {0.0, 1.0}
+    assert not torch.equal(segmentation.probabilities(folder, IMAGE, "a cat"), segmentation.probabilities(folder, IMAGE, "the sky"))
+    monkeypatch.setattr(segmentation, "probabilities", lambda *_: torch.full((1, 1, 16, 16), 0.3))
+    with pytest.raises(Refused, match=r"CLIPSeg finds no 'cat' in one .*at most 0.30, mask.threshold is 0.5.*mask.words="):
+        segmentation.Words("{noun}", folder).check([example])
+    monkeypatch.undo()
+    for model, said in ((str(tmp_path), "no CLIPSeg can be read"), ("no/such-clipseg", "no/such-clipseg cannot be had"), ("a b", "neither a folder nor")):
+        with pytest.raises(Refused, match=said):
+            segmentation.Words("a cat", model).check([example])
+
+
+def test_the_kept_picture_is_noised_as_diffusers_noises_it():
+    """SDEdit's rule, as stock latent inpainting applies it too: m x_s + (1 - m) q(x_s | base)."""
+    schedule, stock = Schedule.cosine(), DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    x, base, noise = torch.randn(3, 1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    s = torch.tensor([400])
+    expected = CORNER * x + (1 - CORNER) * stock.add_noise(base, noise, s)  # type: ignore[arg-type]
+    torch.testing.assert_close(blend.keep(schedule, x, base, CORNER, s=s, noise=noise), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stock_if_inpainting_shows_the_network_a_clean_picture_and_we_a_noised_one(tmp_path: Path):
+    """The documented difference; what both share is the result: the base image's own pixels outside the mask."""
+    pipe = IFInpaintingPipeline.from_pretrained(tiny.floyd(tmp_path) / "base", safety_checker=None, feature_extractor=None, watermarker=None)
+    pipe.set_progress_bar_config(disable=True)
+    inputs: list[torch.Tensor] = []
+    pipe.unet.register_forward_pre_hook(lambda _, given: inputs.append(given[0][:1].clone()))
+    out = pipe("a dog", image=IMAGE, mask_image=CORNER, num_inference_steps=3, guidance_scale=2.0, strength=1.0, output_type="pt").images
+    outside = (CORNER == 0).expand_as(IMAGE)
+    assert all(torch.equal(x[outside], IMAGE[outside]) for x in inputs) and torch.equal(out[outside], IMAGE[outside])
+    seen: list[torch.Tensor] = []
+    stage = FakeStage(lambda schedule, x_t, t, condition: seen.append(x_t) or Gaussian()(schedule, x_t, t, condition), resolution=16)
+    ours = Sampler("test", steps=3, guidance=Guidance(1.0), mask=masks.Given())(
+        FakeCascade([stage]), EXAMPLE, tuned=Tuned(template="{edit}"), draws=[Draw(DOG, 0)]
+    )
+    assert all((x[outside] - IMAGE[outside]).abs().mean() > 0.05 for x in seen) and torch.equal(ours[0].image[outside], IMAGE[outside])

@@ -1,0 +1,125 @@
+"""Selection: the best of N, the gate that redraws, the records of either, and a CLIP that scores never chooses."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from unitune import experiment, outcome, selection
+from unitune.plans import Seeds
+from unitune.selection import Best, Gate
+from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
+
+REQUESTS = (Request("a dog"), Request("a fish"))
+BASE = torch.zeros(1, 3, 4, 4)
+EXAMPLE = Example("one", BASE, REQUESTS, caption="a cat")
+AXES = {"a dog": (1.0, 0.0, 0.0), "a fish": (0.0, 1.0, 0.0), "a cat": (0.0, 0.0, 1.0)}
+
+
+@dataclass
+class Known:
+    """A CLIP whose features are told: a picture's are the first pixels of its channels, a text's one of three axes."""
+
+    loads: list[int] = field(default_factory=list)
+
+    def load(self) -> "Known":
+        self.loads.append(1)
+        return self
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch):
+    monkeypatch.setattr(selection, "features_of", lambda clip, pictures: torch.cat([p[:, :, 0, 0] for p in pictures]))
+    monkeypatch.setattr(selection, "text_features", lambda clip, texts: torch.tensor([AXES[text] for text in texts]))
+
+
+def edit(request: Request, seed: int, *features: float, example: Example = EXAMPLE) -> Edit:
+    return Edit(example, request, seed, 2.0, 0.9, request.prompt, torch.tensor(features)[None, :, None, None].expand(1, 3, 4, 4).clone())
+
+
+def never(draws) -> list[Edit]:
+    raise AssertionError("nothing is to be drawn again")
+
+
+DRAWN = [edit(REQUESTS[0], 0, 0.2, 0.0, 0.9), edit(REQUESTS[0], 1, 1.0, 0.1, 0.0), edit(REQUESTS[0], 2, 1.0, 0.0, 0.0), edit(REQUESTS[1], 0, 0.0, 1.0, 1.0)]
+
+
+def test_the_best_of_each_prompt_is_chosen_among_the_first_count():
+    for count, seed in ((1, 0), (2, 1), (3, 2)):
+        chosen = Best(Known(), count, keep=0.0)([e for e in DRAWN if e.request is REQUESTS[0]], example=EXAMPLE, redraw=never)
+        assert [(one.edit.seed, len(one.candidates)) for one in chosen] == [(seed, count)] and chosen[0].place is chosen[0].edit
+
+
+def test_similarity_to_the_base_counts_as_much_as_asked():
+    base = replace(EXAMPLE, image=torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].expand(1, 3, 4, 4))
+    group = [edit(REQUESTS[0], 0, 1.0, 0.0, 0.0), edit(REQUESTS[0], 1, 0.8, 0.0, 0.6)]
+    assert [Best(Known(), 2, keep=keep)(group, example=base, redraw=never)[0].edit.seed for keep in (0.0, 1.0)] == [0, 1]
+
+
+def test_more_candidates_than_samples_are_refused_before_a_model_loads():
+    draws = Seeds(2).draws(EXAMPLE, 0)
+    Best(Known(), 2).check(draws)
+    with pytest.raises(Refused, match=r"selection.count=3 samples are to be compared and 2 drawn; set seeds=3"):
+        Best(Known(), 3).check(draws)
+    for count in (0, -1, 1.5, True):
+        with pytest.raises(Refused, match=r"selection.count must be a whole number of at least 1"):
+            Best(Known(), count)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("features", "passes"), [((1.0, 0.0, 0.0), True), ((0.5, 0.0, 0.4), True), ((0.3, 0.0, 0.9), False), ((0.6, 0.7, 0.0), False)])
+def test_the_gate_rejects_low_alignment_and_what_is_nearer_to_another_text(features, passes):
+    assert Gate(Known(), 0.5).passes(edit(REQUESTS[0], 0, *features), EXAMPLE) is passes
+
+
+def test_the_gate_redraws_with_the_next_seeds_up_to_its_limit():
+    good, bad = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
+    planned = [edit(REQUESTS[0], 0, *bad), edit(REQUESTS[0], 1, *good), edit(REQUESTS[0], 2, *bad)]
+    asked: list[tuple[int, float | None, float | None]] = []
+
+    def redraw(draws: list[Draw]) -> list[Edit]:
+        asked.extend((d.seed, d.weight, d.start) for d in draws)
+        return [edit(d.request, d.seed, *(good if d.seed == 4 else bad)) for d in draws]
+
+    chosen = Gate(Known(), 0.5, redraws=2)(planned, example=EXAMPLE, redraw=redraw)
+    assert asked == [(seed, 2.0, 0.9) for seed in (3, 4, 5)]
+    assert [(one.place.seed, one.edit.seed, len(one.candidates)) for one in chosen] == [(1, 1, 1), (2, 4, 2)]
+    assert not Gate(Known(), 0.5, redraws=0)(planned[:1], example=EXAMPLE, redraw=never)
+
+
+def test_a_chosen_sample_costs_what_its_candidates_did():
+    chosen = Best(Known(), 3)([*DRAWN[:3]], example=EXAMPLE, redraw=never)
+    samples = [outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0, "peak_mib": 7.0}) for e in DRAWN[:3]]
+    rows = outcome.Taken(Tuned(), samples, chosen).rows()
+    assert [row.row for row in rows] == ["edit"] * 3 + ["selected"]
+    assert rows[-1].cost == {"seconds": 6.0, "evaluations": 30.0, "peak_mib": 7.0, "candidates": 3}
+
+
+def test_a_grid_shows_the_chosen_below_in_their_places(tmp_path: Path):
+    edits = [e for e in DRAWN if e.request is REQUESTS[0]]
+    taken = outcome.Taken(Tuned(), [outcome.Sample(e, "edit", {"seconds": 0.0, "evaluations": 0.0}) for e in edits])
+    outcome.grid(Seeds(3), EXAMPLE, [taken], tmp_path / "plain.png")
+    outcome.grid(Seeds(3), EXAMPLE, [replace(taken, chosen=Best(Known(), 3)(edits, example=EXAMPLE, redraw=never))], tmp_path / "two.png")
+    from PIL import Image
+
+    assert Image.open(tmp_path / "two.png").height > 1.8 * Image.open(tmp_path / "plain.png").height
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 2.0}, {"threshold": 0.5, "redraws": -1}])
+def test_a_gate_out_of_range_is_refused(wrong):
+    with pytest.raises(Refused, match=r"selection\.(threshold|redraws) must be"):
+        Gate(Known(), **wrong)
+
+
+def test_the_scoring_clip_never_selects(typed):
+    said = typed("selection=best", "selection.clip.folder=${assets:pocket/../pocket/clip}")
+    assert said.code == 2 and "selection=best would choose by the CLIP that scores" in said.err
+    said = typed("selection=best", "selection.count=0")
+    assert said.code == 2 and "selection.count must be a whole number of at least 1" in said.err
+
+
+def test_check_parts_asks_the_selection_for_every_example():
+    from unitune.diffusion.sampler import Sampler
+
+    with pytest.raises(Refused, match="set seeds=5"):
+        experiment.check_parts(Sampler("s"), Seeds(2), Best(Known(), 5), [EXAMPLE])
