@@ -180,4 +180,5 @@ def test_told_batches_are_the_pictures_own_from_a_step_on(floyd: Cascade):
     ours, theirs = told.batch(2), plain.batch(7)
     assert (told.batch_size, told.stage) == (3, stage)
     assert torch.equal(ours.x_t, theirs.x_t) and torch.equal(ours.target, theirs.target) and torch.equal(ours.t, theirs.t)
-    assert torch.equal(ours.condition.text, theirs.condition.text) and torch.equal(ours.condition.low, theirs.condition.low)
+    assert ours.condition.low is not None and theirs.condition.low is not None and torch.equal(ours.condition.low, theirs.condition.low)
+    assert torch.equal(ours.condition.text, theirs.condition.text)
