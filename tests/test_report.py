@@ -1,6 +1,7 @@
 """The HTML page: self-contained, safe with any text, and working in a browser where one is installed."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import finished
 import pytest
 
+from unitune.backends import tiny
 from unitune.figures import report, source
 from unitune.types import Refused
 
@@ -103,6 +105,19 @@ def test_the_job_writes_it_again(sweep, typed):
     assert answer.code == 2 and answer.count("\n") == 1 and "nothing holds no scores.jsonl" in answer.err and sorted(sweep.rglob("*")) == before
 
 
+def test_a_sweep_ends_with_a_comparison_and_a_page(typed, here):
+    """Also of runs without scores, whose pictures and costs are what there is."""
+    model = f"model.path={tiny.floyd(here / 'tiny')}"
+    small = ["model.resolution=32", "sampler.steps=2", "sampler.sr.steps=2", "seeds=1", "metrics=none", "edit=a dog", "hydra.sweep.dir=sweep"]
+    answer = typed("-m", model, "method=untuned", "sampler=cfg,sdedit", *small)
+    assert answer.code == 0, answer.err
+    end = answer.out.splitlines()[-3:]
+    assert end[0].startswith("The sweep took ") and end[1:] == ["comparison: sweep/comparison.md", "report: sweep/report.html"]
+    assert "untuned + cfg" in answer.out and "untuned + sdedit" in answer.out and "sampling s" in answer.out
+    assert answer.out.count("report: ") == 3 and "| untuned + sdedit | no | 1 | 1 |" in (here / "sweep/comparison.md").read_text()
+    assert {"comparison.csv", "comparison.tex", "report.html"} <= {file.name for file in (here / "sweep").iterdir()}
+
+
 def test_no_records_no_page(tmp_path):
     with pytest.raises(Refused, match=r"holds no scores\.jsonl"):
         report.run(runs=str(tmp_path))
@@ -146,8 +161,6 @@ document.body.setAttribute("data-said", JSON.stringify(said));
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_in_a_browser(sweep, tmp_path):
-    import json
-
     page = report.write(source.load(sweep))
     untouched = shown(page, tmp_path / "p1")
     assert "20 of 20 shown" in untouched.text and "Edits in " in untouched.text and "hacked" not in untouched.text.partition("Scores and costs")[0]
