@@ -168,6 +168,8 @@ def answer(
         if sweeps:
             there = [sweep for sweep in sweeps if any((SWEEPS / f"{sweep}-{options.images}").glob(f"*/{records.FILE}"))]  # what did not run is not asked
             keep(add([record for sweep in there or sweeps for record in swept(sweep, options.images)]), RECORDS / f"{name}.jsonl")
+            for cards in [file for sweep in there for file in sorted((SWEEPS / f"{sweep}-{options.images}").glob("*/cards.json"))][:1]:
+                (RECORDS / f"{name}-cards.json").write_bytes(cards.read_bytes())  # what each score is, for the tables of make figures
         kept = records.read(options.from_records or RECORDS / f"{name}.jsonl")
         runs = {record.run: [] for record in kept if f"/{REFERENCE}=" not in record.run}
         budget = check_budgets({run: [record for record in kept if record.run == run] for run in runs})
