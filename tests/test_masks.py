@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_the_kept_picture_is_noised_as_diffusers_noises_it():
 
 def test_stock_if_inpainting_shows_the_network_a_clean_picture_and_we_a_noised_one(tmp_path: Path):
     """The documented difference; what both share is the result: the base image's own pixels outside the mask."""
-    pipe = IFInpaintingPipeline.from_pretrained(tiny.floyd(tmp_path) / "base", safety_checker=None, feature_extractor=None, watermarker=None)
+    pipe: Any = IFInpaintingPipeline.from_pretrained(tiny.floyd(tmp_path) / "base", safety_checker=None, feature_extractor=None, watermarker=None)
     pipe.set_progress_bar_config(disable=True)
     inputs: list[torch.Tensor] = []
     pipe.unet.register_forward_pre_hook(lambda _, given: inputs.append(given[0][:1].clone()))

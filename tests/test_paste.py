@@ -79,6 +79,6 @@ def test_what_is_pasted_is_what_sampling_might_change_else_what_interpolation_ke
 
 def test_feather_out_of_range_and_a_benchmark_of_squares_are_refused(typed):
     with pytest.raises(Refused, match="feather must be in"):
-        Paste("p.png", feather=0.5)
+        Paste(Path("p.png"), feather=0.5)
     said = typed("paste=true")
     assert said.code == 2 and "paste=true puts edits back into one's own picture" in said.err

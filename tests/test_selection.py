@@ -1,7 +1,9 @@
 """Selection: the best of N, the gate that redraws, the records of either, and a CLIP that scores never chooses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,14 +20,18 @@ AXES = {"a dog": (1.0, 0.0, 0.0), "a fish": (0.0, 1.0, 0.0), "a cat": (0.0, 0.0,
 
 
 @dataclass
-class Known:
+class Told:
     """A CLIP whose features are told: a picture's are the first pixels of its channels, a text's one of three axes."""
 
     loads: list[int] = field(default_factory=list)
 
-    def load(self) -> "Known":
+    def load(self) -> "Told":
         self.loads.append(1)
         return self
+
+
+def told_clip() -> Any:
+    return Told()
 
 
 @pytest.fixture(autouse=True)
@@ -47,29 +53,29 @@ DRAWN = [edit(REQUESTS[0], 0, 0.2, 0.0, 0.9), edit(REQUESTS[0], 1, 1.0, 0.1, 0.0
 
 def test_the_best_of_each_prompt_is_chosen_among_the_first_count():
     for count, seed in ((1, 0), (2, 1), (3, 2)):
-        chosen = Best(Known(), count, keep=0.0)([e for e in DRAWN if e.request is REQUESTS[0]], example=EXAMPLE, redraw=never)
+        chosen = Best(told_clip(), count, keep=0.0)([e for e in DRAWN if e.request is REQUESTS[0]], example=EXAMPLE, redraw=never)
         assert [(one.edit.seed, len(one.candidates)) for one in chosen] == [(seed, count)] and chosen[0].place is chosen[0].edit
 
 
 def test_similarity_to_the_base_counts_as_much_as_asked():
     base = replace(EXAMPLE, image=torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].expand(1, 3, 4, 4))
     group = [edit(REQUESTS[0], 0, 1.0, 0.0, 0.0), edit(REQUESTS[0], 1, 0.8, 0.0, 0.6)]
-    assert [Best(Known(), 2, keep=keep)(group, example=base, redraw=never)[0].edit.seed for keep in (0.0, 1.0)] == [0, 1]
+    assert [Best(told_clip(), 2, keep=keep)(group, example=base, redraw=never)[0].edit.seed for keep in (0.0, 1.0)] == [0, 1]
 
 
 def test_more_candidates_than_samples_are_refused_before_a_model_loads():
     draws = Seeds(2).draws(EXAMPLE, 0)
-    Best(Known(), 2).check(draws)
+    Best(told_clip(), 2).check(draws)
     with pytest.raises(Refused, match=r"selection.count=3 samples are to be compared and 2 drawn; set seeds=3"):
-        Best(Known(), 3).check(draws)
+        Best(told_clip(), 3).check(draws)
     for count in (0, -1, 1.5, True):
         with pytest.raises(Refused, match=r"selection.count must be a whole number of at least 1"):
-            Best(Known(), count)  # type: ignore[arg-type]
+            Best(told_clip(), count)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("features", "passes"), [((1.0, 0.0, 0.0), True), ((0.5, 0.0, 0.4), True), ((0.3, 0.0, 0.9), False), ((0.6, 0.7, 0.0), False)])
 def test_the_gate_rejects_low_alignment_and_what_is_nearer_to_another_text(features, passes):
-    assert Gate(Known(), 0.5).passes(edit(REQUESTS[0], 0, *features), EXAMPLE) is passes
+    assert Gate(told_clip(), 0.5).passes(edit(REQUESTS[0], 0, *features), EXAMPLE) is passes
 
 
 def test_the_gate_redraws_with_the_next_seeds_up_to_its_limit():
@@ -77,18 +83,18 @@ def test_the_gate_redraws_with_the_next_seeds_up_to_its_limit():
     planned = [edit(REQUESTS[0], 0, *bad), edit(REQUESTS[0], 1, *good), edit(REQUESTS[0], 2, *bad)]
     asked: list[tuple[int, float | None, float | None]] = []
 
-    def redraw(draws: list[Draw]) -> list[Edit]:
+    def redraw(draws: Sequence[Draw]) -> list[Edit]:
         asked.extend((d.seed, d.weight, d.start) for d in draws)
         return [edit(d.request, d.seed, *(good if d.seed == 4 else bad)) for d in draws]
 
-    chosen = Gate(Known(), 0.5, redraws=2)(planned, example=EXAMPLE, redraw=redraw)
+    chosen = Gate(told_clip(), 0.5, redraws=2)(planned, example=EXAMPLE, redraw=redraw)
     assert asked == [(seed, 2.0, 0.9) for seed in (3, 4, 5)]
     assert [(one.place.seed, one.edit.seed, len(one.candidates)) for one in chosen] == [(1, 1, 1), (2, 4, 2)]
-    assert not Gate(Known(), 0.5, redraws=0)(planned[:1], example=EXAMPLE, redraw=never)
+    assert not Gate(told_clip(), 0.5, redraws=0)(planned[:1], example=EXAMPLE, redraw=never)
 
 
 def test_a_chosen_sample_costs_what_its_candidates_did():
-    chosen = Best(Known(), 3)([*DRAWN[:3]], example=EXAMPLE, redraw=never)
+    chosen = Best(told_clip(), 3)([*DRAWN[:3]], example=EXAMPLE, redraw=never)
     samples = [outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0, "peak_mib": 7.0}) for e in DRAWN[:3]]
     rows = outcome.Taken(Tuned(), samples, chosen).rows()
     assert [row.row for row in rows] == ["edit"] * 3 + ["selected"]
@@ -99,7 +105,7 @@ def test_a_grid_shows_the_chosen_below_in_their_places(tmp_path: Path):
     edits = [e for e in DRAWN if e.request is REQUESTS[0]]
     taken = outcome.Taken(Tuned(), [outcome.Sample(e, "edit", {"seconds": 0.0, "evaluations": 0.0}) for e in edits])
     outcome.grid(Seeds(3), EXAMPLE, [taken], tmp_path / "plain.png")
-    outcome.grid(Seeds(3), EXAMPLE, [replace(taken, chosen=Best(Known(), 3)(edits, example=EXAMPLE, redraw=never))], tmp_path / "two.png")
+    outcome.grid(Seeds(3), EXAMPLE, [replace(taken, chosen=Best(told_clip(), 3)(edits, example=EXAMPLE, redraw=never))], tmp_path / "two.png")
     from PIL import Image
 
     assert Image.open(tmp_path / "two.png").height > 1.8 * Image.open(tmp_path / "plain.png").height
@@ -108,7 +114,7 @@ def test_a_grid_shows_the_chosen_below_in_their_places(tmp_path: Path):
 @pytest.mark.parametrize("wrong", [{"threshold": 2.0}, {"threshold": 0.5, "redraws": -1}])
 def test_a_gate_out_of_range_is_refused(wrong):
     with pytest.raises(Refused, match=r"selection\.(threshold|redraws) must be"):
-        Gate(Known(), **wrong)
+        Gate(told_clip(), **wrong)
 
 
 def test_the_scoring_clip_never_selects(typed):
@@ -122,4 +128,4 @@ def test_check_parts_asks_the_selection_for_every_example():
     from unitune.diffusion.sampler import Sampler
 
     with pytest.raises(Refused, match="set seeds=5"):
-        experiment.check_parts(Sampler("s"), Seeds(2), Best(Known(), 5), [EXAMPLE])
+        experiment.check_parts(Sampler("s"), Seeds(2), Best(told_clip(), 5), [EXAMPLE])
