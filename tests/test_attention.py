@@ -1,0 +1,201 @@
+"""Attention maps in closed form, tokens of two prompts aligned, and processors that give what diffusers' own give where nothing is edited."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unitune.backends import attention as hooks
+from unitune.backends import cascade as backend
+from unitune.backends import tiny
+from unitune.backends.cascade import Cascade
+from unitune.diffusion.attention import NONE, changed, factors, partners, refine, reweight, tokens
+from unitune.diffusion.control import Chains, PromptToPrompt
+from unitune.diffusion.loop import Condition
+from unitune.models import Model
+from unitune.types import Refused
+
+CPU = torch.device("cpu")
+L = 10
+
+
+def sentence(text: str) -> list[str]:
+    return [f"▁{word}" for word in text.split()]
+
+
+def cut(text: str, offset: int = 0):
+    return tokens(sentence(text), offset=offset, end=L - 1)
+
+
+def maps(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).softmax(-1)
+
+
+def test_refine_takes_partners_columns_and_leaves_new_ones():
+    M, M_star = maps(2, 3, 4, 5), maps(2, 3, 4, 5, seed=1)
+    A = torch.tensor([[0, NONE, 1, 4, NONE], [4, 3, 2, 1, 0]])
+    out = refine(M, M_star, A)
+    assert torch.equal(out[0], torch.stack([M[0, ..., 0], M_star[0, ..., 1], M[0, ..., 1], M[0, ..., 4], M_star[0, ..., 4]], dim=-1))
+    assert torch.equal(out[1], M[1].flip(-1))
+
+
+def test_refine_with_every_token_its_own_partner_is_swap():
+    M, M_star = maps(2, 3, 4, 5), maps(2, 3, 4, 5, seed=1)
+    assert torch.equal(refine(M, M_star, torch.arange(5).expand(2, 5)), M)
+    assert torch.equal(refine(M, M_star, torch.full((2, 5), NONE)), M_star)
+
+
+def test_reweight_multiplies_columns_and_1_is_the_identity():
+    M = maps(2, 3, 4, 5)
+    assert torch.equal(reweight(M, torch.ones(2, 5)), M)
+    c = torch.ones(2, 5)
+    c[1, 2] = -2.0
+    out = reweight(M, c)
+    assert torch.equal(out[1, ..., 2], -2 * M[1, ..., 2]) and torch.equal(out[0], M[0]) and torch.equal(out[1, ..., 3:], M[1, ..., 3:])
+
+
+def test_pieces_are_grouped_into_words_for_both_kinds_of_tokenizer():
+    t5 = tokens(["▁A", "▁snow", "man", "▁", "x"], offset=0, end=L - 1)
+    assert t5.words == ("a", "snowman", "x") and t5.places == (range(0, 1), range(1, 3), range(3, 5)) and t5.end == 5
+    clip = tokens(["a</w>", "snow", "man</w>"], offset=1, end=L - 1)
+    assert clip.words == ("a", "snowman") and clip.places == (range(1, 2), range(2, 4))
+    assert clip.of("Snowman", "a snowman") == [2, 3]
+
+
+def test_what_the_network_does_not_read_is_cut_off():
+    assert len(cut("a b c d e f g h i j k").words) == L - 1 and len(cut("a b c d e f g h i j k", offset=1).words) == L - 2
+    with pytest.raises(Refused, match="without words"):
+        tokens([], offset=0, end=L - 1)
+
+
+def test_partners_of_an_insertion_and_of_marks_and_padding():
+    A = partners(cut("a cat in a city", 1), cut("a cat in a big city", 1), mode="refine", length=L)
+    # places: begin mark, a cat in a (big) city, end mark, padding
+    assert A == [0, 1, 2, 3, 4, NONE, 5, 6, 7, 8]
+    back = partners(cut("a cat in a big city", 1), cut("a cat in a city", 1), mode="refine", length=L)
+    assert back == [0, 1, 2, 3, 4, 6, 7, 8, 9, NONE]  # the shorter prompt has a place of padding more than the other
+
+
+def test_auto_swaps_where_words_are_replaced_and_refines_otherwise():
+    cat, dog = cut("a cat in a city"), cut("a dog in a city")
+    assert partners(cat, dog, mode="auto", length=L) == partners(cat, dog, mode="swap", length=L) == list(range(L))
+    assert partners(cat, dog, mode="refine", length=L) == [0, NONE, *range(2, L)]
+    assert partners(cat, cut("a dog in a city at night"), mode="auto", length=L)[:5] == [0, NONE, 2, 3, 4]
+    assert partners(cat, cat, mode="auto", length=L) == partners(cat, cat, mode="refine", length=L) == list(range(L))
+
+
+def test_changed_words():
+    assert changed(cut("a cat in a city"), cut("a dog in a city at night")) == ([1], [1, 5, 6])
+    assert changed(cut("a cat"), cut("a cat")) == ([], [])
+
+
+def test_prompts_that_cannot_be_aligned_are_refused_with_their_words():
+    long = tokens(["▁a", "▁snow", "man"], offset=0, end=L - 1)
+    with pytest.raises(Refused, match=r"equally many tokens: 'a cat' has 2, 'a snowman' 3 \(tokens of the words that differ: cat 1, snowman 2\); use .*refine"):
+        partners(cut("a cat"), long, mode="swap", length=L)
+    for mode in ("refine", "auto"):
+        with pytest.raises(Refused, match="'a cat' and 'two dogs' share no word"):
+            partners(cut("a cat"), cut("two dogs"), mode=mode, length=L)
+    with pytest.raises(Refused, match=r"the word 'cow' of sampler.control is not in 'a dog'; its words are: a, dog"):
+        factors(cut("a dog"), {"cow": 2.0}, prompt="a dog", length=L)
+
+
+def test_factors_reach_every_piece_of_a_word():
+    long = tokens(["▁a", "▁snow", "man"], offset=0, end=L - 1)
+    assert factors(long, {"snowman": -1.5}, prompt="a snowman", length=L) == [1, -1.5, -1.5, *[1] * (L - 3)]
+
+
+@pytest.fixture(scope="module", params=["floyd", "sd15", "sd21"])
+def cascade(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Cascade:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    if request.param == "floyd":
+        return backend.load("tiny", tiny.floyd(folder), stages=("base", "sr256"), device=CPU, dtype=torch.float32)
+    folder = {"sd15": tiny.sd15, "sd21": tiny.sd21}[request.param](folder)
+    return backend.build(Model(request.param, ("base",), "stable_diffusion", str(folder)), device=CPU, dtype=torch.float32)
+
+
+def chains(cascade: Cascade, control: PromptToPrompt, *edits: str, k: int = 0) -> Chains:
+    made = control.chains("a cat", edits=edits, rows=[0] * len(edits), tokenize=cascade.tokenize, offset=77 - cascade.max_tokens, length=77)
+    made.begin(k, 10, side=side(cascade))
+    return made
+
+
+def side(cascade: Cascade) -> int:
+    return cascade.stages[0].encode(torch.zeros(1, 3, cascade.stages[0].resolution, cascade.stages[0].resolution)).shape[-1]
+
+
+def predict(cascade: Cascade, control: Chains | None, *texts: str) -> torch.Tensor:
+    """From an x_t of every row its own."""
+    stage, channels = cascade.stages[0], cascade.stages[0].channels
+    x = torch.randn(len(texts), channels, side(cascade), side(cascade), generator=torch.Generator().manual_seed(0))
+    return stage.predict(x, torch.full((len(texts),), 500), Condition(cascade.encode(list(texts)), control=control))
+
+
+ROWS = ("a cat", "a dog", "a dog at night", "", "", "")  # a source, two edits, guidance's reference of each
+NOTHING = PromptToPrompt(cross_share=0.0, self_share=0.0, reweight={"a": 1.0})
+
+
+def test_processors_that_edit_nothing_give_what_stock_ones_give(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    control = chains(cascade, NOTHING, "a dog", "a dog at night")
+    monkeypatch.setattr(Chains, "wants", lambda self, text, pixels: True)
+    torch.testing.assert_close(predict(cascade, control, *ROWS), predict(cascade, None, *ROWS), rtol=1e-4, atol=1e-5)
+    assert control.edited == len(cascade.stages[0].network.attn_processors)
+    assert not control.moved
+
+
+def test_only_the_edits_rows_change_and_processors_come_back(cascade: Cascade):
+    network = cascade.stages[0].network
+    before = dict(network.attn_processors)
+    control = chains(cascade, PromptToPrompt(), "a dog", "a dog at night")
+    out, plain = predict(cascade, control, *ROWS), predict(cascade, None, *ROWS)
+    change = (out - plain).abs().amax(dim=(1, 2, 3))
+    assert control.edited > 0 and control.moved
+    assert float(change[[0, 3, 4, 5]].max()) < 1e-4 < 1e-3 < float(change[1:3].min())
+    assert all(network.attn_processors[name] is processor for name, processor in before.items())
+
+
+def test_processors_come_back_after_an_error(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    network = cascade.stages[0].network
+    before = dict(network.attn_processors)
+    monkeypatch.setattr(Chains, "edit", lambda self, M, text: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(cascade, chains(cascade, PromptToPrompt(), "a dog", "a dog at night"), *ROWS)
+    assert all(network.attn_processors[name] is processor for name, processor in before.items())
+
+
+def test_after_its_shares_the_network_keeps_its_own_processors(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    control = chains(cascade, PromptToPrompt(), "a dog", "a dog at night", k=6)
+    monkeypatch.setattr(Chains, "edit", lambda self, M, text: 1 / 0)
+    assert torch.equal(predict(cascade, control, *ROWS), predict(cascade, None, *ROWS))
+
+
+def test_equal_rows_and_prompts_stay_equal(cascade: Cascade):
+    stage = cascade.stages[0]
+    x = torch.randn(1, stage.channels, side(cascade), side(cascade), generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
+    condition = Condition(cascade.encode(["a cat", "a cat"]), control=chains(cascade, PromptToPrompt(), "a cat"))
+    source, edit = stage.predict(x, torch.full((2,), 500), condition)
+    torch.testing.assert_close(source, edit, rtol=0, atol=1e-6)
+
+
+def test_attention_of_unknown_kind_is_refused(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hooks, "SEPARATE", ())
+    monkeypatch.setattr(hooks, "JOINT", ())
+    with pytest.raises(Refused, match="does not know attention by Attn"):
+        predict(cascade, chains(cascade, PromptToPrompt(), "a dog", "a dog at night"), *ROWS)
+
+
+@pytest.mark.parametrize(("cross", "own"), [(True, False), (False, True), (True, True)])
+def test_joint_attention_takes_text_columns_and_pixel_columns_apart(cross: bool, own: bool):
+    control = PromptToPrompt("swap", cross_share=float(cross), self_share=float(own), self_side=1.0)
+    made = control.chains("a cat", edits=["a dog"], rows=[0], tokenize=sentence, offset=0, length=L)
+    made.begin(0, 1, side=2)
+    M = maps(2, 3, 4, L + 4)
+    source, edit = made.edit(M, text=L)
+    assert torch.equal(source, M[0])
+    assert torch.equal(edit[..., :L], M[0 if cross else 1, ..., :L]) and torch.equal(edit[..., L:], M[0 if own else 1, ..., L:])
+
+
+def test_attention_among_many_pixels_is_left_alone():
+    made = PromptToPrompt(cross_share=0.0).chains("a cat", edits=["a dog"], rows=[0], tokenize=sentence, offset=0, length=L)
+    made.begin(0, 1, side=64)
+    assert made.wants(text=0, pixels=32**2) and not made.wants(text=0, pixels=33**2) and not made.wants(text=0, pixels=64**2)

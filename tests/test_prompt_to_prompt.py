@@ -1,0 +1,219 @@
+"""Prompt-to-Prompt in the sampler: what it changes, what it leaves, what it must have done, and what it refuses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from analytic import FakeStage, Gaussian
+
+from unitune.backends import cascade as backend
+from unitune.backends import tiny
+from unitune.backends.cascade import Cascade
+from unitune.diffusion import attention, control, inversion
+from unitune.diffusion.blend import reduced
+from unitune.diffusion.control import LocalBlend, PromptToPrompt, shared
+from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.steps import DDIM, DDPM
+from unitune.models import Model
+from unitune.types import Draw, Edit, Example, Inactive, Refused, Request, Tuned
+
+CPU = torch.device("cpu")
+IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+EDITS = (Request("a dog in a city"), Request("a cat in a city at night"))
+EXAMPLE = Example("one", IMAGE, EDITS, caption="a cat in a city")
+SAME = replace(EXAMPLE, requests=(Request(EXAMPLE.caption),))
+FROM_NOISE = PromptToPrompt(inversion="off")
+SAMPLER = Sampler(
+    "test", template="{edit}", start=0.7, steps=3, guidance=Guidance(3.0), step=DDIM(), control=FROM_NOISE, sr=SuperResolution(steps=1, start=0.5)
+)
+
+
+@pytest.fixture(scope="module", params=["floyd", "sd15"])
+def cascade(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Cascade:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    if request.param == "floyd":
+        return first_stage(tiny.floyd(folder))
+    return backend.build(Model("sd15", ("base",), "stable_diffusion", str(tiny.sd15(folder))), device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def floyd(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
+    return first_stage(tiny.floyd(tmp_path_factory.mktemp("floyd")))
+
+
+def first_stage(folder: Path) -> Cascade:
+    """The later ones have no part in it."""
+    whole = backend.load("tiny", folder, stages=("base", "sr256"), device=CPU, dtype=torch.float32)
+    return replace(whole, stages=whole.stages[:1])
+
+
+@dataclass
+class Wordy:
+    """A cascade without networks whose texts have places for words."""
+
+    stages: Sequence[FakeStage]
+    max_tokens: int = 16
+
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.zeros(len(texts), self.max_tokens, 1)
+
+    def tokenize(self, text: str) -> list[str]:
+        return [f"▁{word}" for word in text.split()]
+
+
+def sample(cascade: Cascade | Wordy, sampler: Sampler = SAMPLER, example: Example = EXAMPLE, seeds: int = 1, tuned: Tuned = Tuned()) -> list[Edit]:  # noqa: B008
+    return sampler(cascade, example, tuned=tuned, draws=[Draw(request, seed) for request in example.requests for seed in range(seeds)])
+
+
+def first(edits: list[Edit]) -> torch.Tensor:
+    """Pictures of the first stage."""
+    return torch.cat([edit.stages["base"] for edit in edits])
+
+
+def using(**changes: object) -> Sampler:
+    return replace(SAMPLER, control=replace(FROM_NOISE, **changes))  # type: ignore[arg-type]
+
+
+def test_edits_change_and_an_edit_equal_to_the_source_does_not(cascade: Cascade):
+    plain = replace(SAMPLER, control=None)
+    assert float((first(sample(cascade)) - first(sample(cascade, plain))).abs().amax(dim=(1, 2, 3)).min()) > 1e-3
+    torch.testing.assert_close(first(sample(cascade, example=SAME)), first(sample(cascade, plain, example=SAME)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["auto", "refine"])
+def test_no_share_of_the_steps_is_plain_sampling(cascade: Cascade, mode: str):
+    none = using(mode=mode, cross_share=0.0, self_share=0.0)
+    torch.testing.assert_close(first(sample(cascade, none)), first(sample(cascade, replace(SAMPLER, control=None))), rtol=0, atol=1e-4)
+
+
+def test_reweighting_by_1_is_the_identity_and_by_2_is_not(cascade: Cascade):
+    plain, one, two = (first(sample(cascade, using(reweight=c))) for c in ({}, {"city": 1.0}, {"city": 2.0}))
+    assert torch.equal(plain, one) and float((plain - two).abs().max()) > 1e-3
+
+
+def test_a_batch_equals_one_by_one(cascade: Cascade):
+    together = sample(cascade, seeds=2)
+    alone = [sample(cascade, replace(SAMPLER, max_pixels=1), replace(EXAMPLE, requests=(request,)), seeds=2) for request in EDITS]
+    torch.testing.assert_close(first(together), torch.cat([first(edits) for edits in alone]), rtol=0, atol=1e-3)
+
+
+def test_edits_of_a_seed_share_one_source_chain_and_the_second_stage_has_none(monkeypatch: pytest.MonkeyPatch):
+    stages = [FakeStage(Gaussian(), resolution=16), FakeStage(Gaussian(), name="sr256", resolution=32)]
+    monkeypatch.setattr(control.Chains, "_check", lambda self, last: None)  # this network has no attention
+    sample(Wordy(stages), replace(SAMPLER, template=""), seeds=2, tuned=Tuned("rare", template="{edit}"))
+    assert set(stages[0].calls) == {2 * (2 + 4)} and set(stages[1].calls) == {4}
+    assert all(c.control is not None and c.control.rows == 6 for c in stages[0].conditions) and not [c for c in stages[1].conditions if c.control]
+
+
+def test_equal_keys_get_one_number():
+    assert shared(["b", "a", "b", "c", "a"]) == ([0, 1, 3], [0, 1, 0, 2, 1])
+
+
+def test_inversion_brings_the_base_image_back_where_blending_lets_nothing_change(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inversion, "RECONSTRUCTS", 5.0)  # a random network's steps are wild
+    stage, sampler = cascade.stages[0], using(inversion="auto", blend=LocalBlend(threshold=1.0, start=0.0))
+    base = stage.decode(stage.encode(reduced(IMAGE, stage.resolution)))
+    torch.testing.assert_close(first(sample(cascade, sampler)), base.expand(2, -1, -1, -1), rtol=0, atol=1e-5)
+
+
+def test_blending_that_lets_everything_change_is_none(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    plain = first(sample(cascade))
+    # Maps that are read are computed in another order than attention that nobody looks at.
+    torch.testing.assert_close(first(sample(cascade, using(blend=LocalBlend(start=1.0)))), plain, rtol=0, atol=1e-3)
+    monkeypatch.setattr(control.Chains, "mask", lambda self, side: torch.ones(2, 1, side, side))
+    torch.testing.assert_close(first(sample(cascade, using(blend=LocalBlend(start=0.0)))), plain, rtol=0, atol=1e-3)
+
+
+def test_the_mask_is_where_the_words_are():
+    made = replace(FROM_NOISE, blend=LocalBlend()).chains(
+        "a cat", edits=["a dog", "a cat"], rows=[0, 0], tokenize=lambda text: [f"▁{word}" for word in text.split()], offset=0, length=4
+    )
+    made.begin(0, 1, side=32)
+    M = torch.full((3, 1, 64, 4), 0.2)
+    M[0, 0, 0, 1] = 1.0  # the cat of the source, top left
+    M[1, 0, 63, 1] = 1.0  # the dog of the edit, bottom right
+    M[:, 0, 7, 0] = 1.0  # "a", which both have
+    made.edit(M, text=4)
+    mask = made.mask(32)
+    assert bool(mask[0, 0, 0, 0]) and bool(mask[0, 0, 31, 31]) and not bool(mask[0, 0, 0, 31]) and 0.05 < float(mask[0].mean()) < 0.5
+    assert not mask[1].any()  # no word differs
+
+
+def test_inversion_is_made_once_for_all_chunks_and_edits(floyd: Cascade, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inversion, "RECONSTRUCTS", 5.0)
+    stage, sampler = floyd.stages[0], using(inversion="auto", rounds=2)
+    before = stage.evaluations
+    sample(floyd, replace(sampler, max_pixels=1), seeds=2)
+    assert stage.evaluations - before == 3 * 2 + 3 + 3 * 4 * 2 * 2  # two rounds of each step, sampled again; four chunks: source and edit, twice for guidance
+
+
+def test_a_tuned_model_starts_from_noise(floyd: Cascade, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inversion, "RECONSTRUCTS", 5.0)
+    assert PromptToPrompt().inverts(Tuned()) and not PromptToPrompt().inverts(Tuned(weights={"base": {}})) and not FROM_NOISE.inverts(Tuned())
+    assert PromptToPrompt(inversion="on").inverts(Tuned(weights={"base": {}}))
+    auto = using(inversion="auto")
+    a, b = sample(floyd, auto, replace(EXAMPLE, requests=EDITS[:1]), seeds=2)
+    assert torch.equal(a.stages["base"], b.stages["base"])  # inversion leaves no chance
+    a, b = sample(floyd, auto, replace(EXAMPLE, requests=EDITS[:1]), seeds=2, tuned=Tuned(weights={"base": {}}))
+    assert not torch.equal(a.stages["base"], b.stages["base"])
+
+
+def test_a_network_without_attention_is_said():
+    with pytest.raises(Inactive, match="no attention layer of the first stage"):
+        sample(Wordy([FakeStage(Gaussian(), resolution=32)]))
+
+
+def test_a_hook_that_was_removed_is_said(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cascade.stages[0].network, "set_attn_processor", lambda processors: None)
+    with pytest.raises(Inactive, match="no attention layer of the first stage"):
+        sample(cascade)
+
+
+def test_a_hook_that_edits_nothing_is_said(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "refine", lambda M, M_star, A: M_star)
+    for shares in ({"self_share": 0.0}, {"self_side": 0.0}):
+        with pytest.raises(Inactive, match="those it would have had anyway"):
+            sample(cascade, using(**shares))
+
+
+def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
+    with pytest.raises(Refused, match=r"asks for {caption}, but the base image has none; give its description"):
+        SAMPLER.texts(replace(EXAMPLE, caption=""), [Draw(EDITS[0], 0)], rare="", template="{edit}")
+    with pytest.raises(Refused, match=r"'a cat in a city' and 'two dogs' share no word"):
+        sample(floyd, example=replace(EXAMPLE, requests=(Request("two dogs"),)))
+    with pytest.raises(Refused, match=r"swap needs prompts of equally many tokens: .* 'a cat in a city at night'"):
+        sample(floyd, using(mode="swap"), replace(EXAMPLE, requests=EDITS[1:]))
+    with pytest.raises(Refused, match=r"the word 'cow' of sampler.control is not in 'a dog in a city'"):
+        sample(floyd, using(reweight={"cow": 2.0}))
+    with pytest.raises(Refused, match=r"the word 'cow' of sampler.control is not in 'a cat in a city / a dog in a city'"):
+        sample(floyd, using(blend=LocalBlend(words=("city", "cow"))))
+    with pytest.raises(Refused, match="learned embedding of the whole prompt; use another sampler"):
+        sample(floyd, tuned=Tuned(embedding=torch.zeros(1, 77, tiny.WIDTH)))
+    with pytest.raises(Refused, match="inversion needs the deterministic step"):
+        sample(floyd, replace(using(inversion="auto"), step=DDPM()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"mode": "replace"}, "control.mode must be one of auto, swap, refine, got 'replace'"),
+        ({"inversion": "yes"}, "control.inversion must be one of auto, on, off, got 'yes'"),
+        ({"cross_share": 1.5}, r"control.cross_share must be in \[0, 1\], got 1.5"),
+        ({"self_side": -0.1}, r"control.self_side must be in \[0, 1\], got -0.1"),
+        ({"reweight": {"cat": 3.0}}, r"control.reweight gives 'cat' 3.0; a word's factor must be in \[-2, 2\]"),
+        ({"rounds": 0}, "control.rounds must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict, said: str):
+    with pytest.raises(Refused, match=said):
+        PromptToPrompt(**wrong)
+    with pytest.raises(Refused, match=r"control.blend.threshold must be in \[0, 1\], got 2.0"):
+        LocalBlend(threshold=2.0)
+
+
+def test_the_sources_text_is_embedded_with_the_others():
+    texts = SAMPLER.texts(EXAMPLE, [Draw(EDITS[0], 0)], rare="", template="{edit}")
+    assert {EXAMPLE.caption, EDITS[0].prompt, ""} == set(texts)
