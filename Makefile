@@ -37,6 +37,7 @@ bench: setup ## measure speed and memory, ours and side by side with stock diffu
 	$(PY) experiments/bench.py
 	$(PY) experiments/bench_stock.py
 	$(PY) experiments/bench_tuning.py
+	$(PY) experiments/bench_scoring.py
 
 check: setup ## check format, lint and types
 	$(VENV)/bin/ruff format --check .

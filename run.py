@@ -4,8 +4,7 @@ import logging
 import os
 import sys
 from functools import lru_cache
-from importlib import import_module
-from importlib.resources import files
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from unitune import commandline, ending
 from unitune.errors import Diverged, Refused, Stopped, Unfit
 
 ASSETS = Path(__file__).parent / "src" / "unitune" / "assets"
-PLAIN = {"doctor": "doctor", "pretrain": "pretrain.main", "report": "figures.report", "scenes": "benchmarks.scenes"}  # jobs whose fields are run()'s arguments
+PLAIN = {"doctor": "doctor", "precomputed": "published", "pretrain": "pretrain.main", "report": "figures.report", "scenes": "benchmarks.scenes"}
 REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
 ended = ending.Ended(Path(__file__).parent / "conf")
 
-RESOLVERS = {"assets": lambda path: str(ASSETS / path), "skimage": lambda name: str(files("skimage") / "data" / name)}
+RESOLVERS = {"assets": lambda path: str(ASSETS / path), "skimage": lambda name: str(resources.files("skimage") / "data" / name)}
 for resolver in (RESOLVERS | {"noted": ended.noted}).items():  # noted: a folder that Hydra makes before any of our code runs
     OmegaConf.register_new_resolver(*resolver, replace=True)
 
@@ -81,9 +80,10 @@ def score(cfg: Any, folder: Path) -> None:
 
 
 def plain(cfg: Any, folder: Path) -> None:
-    """Run a job of PLAIN; print what it says."""
+    """Run a job of PLAIN, whose fields are its run()'s arguments (of precomputed the objects made of them); print what it says."""
     fields: Any = OmegaConf.to_container(cfg, resolve=True) | {name: Path(cfg[name]) for name in ("folder", "text_encoder") if name in cfg}  # type: ignore
-    for line in import_module(f"unitune.{PLAIN[str(HydraConfig.get().job.config_name)]}").run(**fields) or ():
+    made = {**make(cfg), "folder": folder, "config": OmegaConf.to_yaml(cfg)} if (job := str(HydraConfig.get().job.config_name)) == "precomputed" else {}
+    for line in import_module(f"unitune.{PLAIN[job]}").run(**(made or fields)) or ():
         print(line)
 
 

@@ -124,7 +124,8 @@ def test_sizes_that_differ_are_refused(every, pocket):
 
 def test_a_picture_and_a_text_are_encoded_once(pocket, monkeypatch):
     clip, edits = pocket.load(), edits_of(64, 72)
-    clip.texts.clear(), clip.pictures.clear()
+    clip.texts.clear()
+    clip.pictures.clear()
     seen, texts = [], []
     encode_image, encode_text = clip.network.encode_image, clip.network.encode_text
     monkeypatch.setattr(clip.network, "encode_image", lambda x, **k: seen.append(len(x)) or encode_image(x, **k))
