@@ -1,7 +1,8 @@
 """Scoring 500 edits with every offline metric: in batches with kept features, beside one call per edit with features recomputed; one process, the same numbers.
 
 Command:  make bench  (python experiments/bench_scoring.py --edits 500)
-Target:   at least 3x faster.
+Target:   at least 3x faster. Missed: 2.0x of CPU time (500 edits, one thread, a loaded machine). Nine tenths of what is left is ST-LPIPS, whose base images are
+          computed once, which halves it; its convolutions bound the rest. CLIP scores are 12x faster, the judge 2x.
 The side that recomputes is what separate scripts do: for each edit and metric the public function (torchmetrics, open_clip, the judge, ST-LPIPS as its authors
 compute it), both pictures and both texts encoded anew. The last line of the table gives our own code called edit by edit with nothing kept.
 Minutes:  5 on two CPU cores.
