@@ -29,9 +29,10 @@ class LocalBlend:
     threshold: float = 0.3  # of the map's range (public code: of its maximum, but joint attention gives a word some weight everywhere)
     start: float = 0.2  # share of the steps before the first blend: maps of the first steps are vague; both numbers are public code's for real images
     words: Sequence[str] = ()
+    layers: float = 1.0  # maps of more pixels than a picture of this share of the side has are not read
 
     def __post_init__(self) -> None:
-        for name, value in (("threshold", self.threshold), ("start", self.start)):
+        for name, value in (("threshold", self.threshold), ("start", self.start), ("layers", self.layers)):
             _check_share(f"blend.{name}", value)
 
 
@@ -68,7 +69,7 @@ class PromptToPrompt:
 
     def inverts(self, tuned: Tuned) -> bool:
         """Say whether the chains start from the base image inverted."""
-        return self.inversion == "on" or (self.inversion == "auto" and not tuned.weights and not tuned.tokens and tuned.embedding is None)
+        return self.inversion == "on" or (self.inversion == "auto" and not tuned.weights)
 
     def chains(self, source: str, *, edits: Sequence[str], rows: Sequence[int], tokenize: Callable[[str], list[str]], offset: int, length: int) -> "Chains":
         """Align each edit's text with the source's; `rows` are its source chain's, `offset` and `length` the first piece's place and the places in all."""
@@ -173,7 +174,9 @@ class Chains:
 
     def mask(self, side: int) -> Float[Tensor, "n 1 side side"]:
         """Where the words that differ attract attention: 1 above the threshold of either prompt's map, else 0."""
-        assert self._heat is not None and self.control.blend is not None
+        assert self.control.blend is not None
+        if self._heat is None:
+            raise Inactive("no attention layer of the first stage gave a map of the words that differ")
         heat = F.max_pool2d(self._heat, 2 * REACH + 1, stride=1, padding=REACH)
         heat = F.interpolate(heat, (side, side), mode="bilinear")
         low, high = heat.amin(dim=(2, 3), keepdim=True), heat.amax(dim=(2, 3), keepdim=True)
@@ -185,7 +188,7 @@ class Chains:
 
     def _gather(self, M: Tensor, M_star: Tensor) -> None:
         """Add a layer's maps of the words that differ."""
-        if self.control.blend is None:
+        if self.control.blend is None or M.shape[2] > (self.control.blend.layers * self._side) ** 2:
             return
         maps = torch.stack([(m * w.to(m)[:, None, None, :]).sum(-1).mean(1) for m, w in ((M, self.gone), (M_star, self.new))]).cpu()
         grid, layer = max(1, self._side // GRID), round(maps.shape[-1] ** 0.5)

@@ -202,8 +202,8 @@ class Sampler:
         """Put the items of the source chains before the edits; where edits have one start and noise, they share one."""
         if self.control is None:
             return None, items
-        if tuned.embedding is not None:
-            raise Refused("prompt-to-prompt aligns words, and this method samples a learned embedding of the whole prompt; use another sampler")
+        if tuned.embedding is not None or tuned.tokens:
+            raise Refused("prompt-to-prompt aligns the tokenizer's words, and this method samples learned ones; use another sampler")
         text, inverts = self._fill(self.control.source, example, tuned.prompt), self.control.inverts(tuned)
         first, rows = shared([item.start if inverts else (item.start, item.weight, item.draw.seed) for item in items])
         places = {"offset": (length := cascade.encode([text]).shape[1]) - cascade.max_tokens, "length": length}
@@ -212,13 +212,13 @@ class Sampler:
 
     def _allowed(self, source: masks.MaskSource, cascade: Cascade, items: list["_Item"], *, example: Example, tuned: Tuned, progress: Progress | None) -> Masks:
         """Ask for the masks of all items; the unmasked pictures that a source may want are sampled only then."""
-        draws = [item.draw for item in items]
+        draws, texts = [item.draw for item in items], [item.text for item in items]
         free = replace(self, mask=None, interpolation=blend.Interpolation())
 
         def sample() -> Image:
             return torch.cat([edit.image for edit in free(cascade, example, tuned=tuned, draws=draws, progress=progress)])
 
-        return source(masks.Asked(example, draws, [item.text for item in items], tuned.prompt, cascade.stages[0], cascade.encode, sample))
+        return source(masks.Asked(example, draws, texts, tuned.prompt, cascade.stages[0], cascade.encode, cascade.tokenize, cascade.max_tokens, sample))
 
     def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, blend.Masks | None]:
         applies = [self.interpolation.applies(item.draw.request.aligned) for item in items]
