@@ -10,12 +10,15 @@ from analytic import FakeCascade, FakeStage, Gaussian
 from diffusers import DDPMScheduler, IFInpaintingPipeline
 
 from unitune import images
+from unitune.backends import cascade as backend
 from unitune.backends import segmentation, tiny
 from unitune.benchmarks.manifest import Picture
 from unitune.diffusion import blend, masks
+from unitune.diffusion.attended import Attention
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
+from unitune.models import Model
 from unitune.types import Draw, Example, Inactive, Refused, Request, Tuned
 
 IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -55,7 +58,7 @@ def test_diffedits_reference_is_the_tuning_prompt_else_the_caption_else_nothing(
 
 def test_scale_and_guidance_do_not_change_diffedits_mask():
     """The difference of guided predictions is `weight` times that of plain ones; so is one of eps up to the level's factor."""
-    asked = masks.Asked(EXAMPLE, [Draw(DOG, 0)], ["a dog"], "", cascade().stages[0], cascade().encode, lambda: IMAGE)
+    asked = masks.Asked(EXAMPLE, [Draw(DOG, 0)], ["a dog"], "", cascade().stages[0], cascade().encode, cascade().tokenize, 1, lambda: IMAGE)
     strong = replace(asked, encode=FakeCascade([], {"a dog": 8.0, "a cat": 2.0}).encode)
     assert torch.equal(masks.DiffEdit()(asked), masks.DiffEdit()(strong))
     torch.testing.assert_close(masks.DiffEdit().difference(asked, "a dog", "a cat"), 0.6 * CORNER)
@@ -77,6 +80,117 @@ def test_diffedit_out_of_range_is_refused(wrong):
         masks.DiffEdit(**wrong)
 
 
+PLACE = {"a": 0, "cat": 1, "dog": 1}  # in "a cat", "a dog"
+
+
+def attends(schedule, x_t, t, condition):
+    """A denoiser with two layers of attention, of 8 x 8 and 32 x 32 places: in the small one "dog" looks at the top left, in the large one elsewhere."""
+    for side in (8, 32):
+        M = torch.full((2, 3, side**2, 4), 0.1)
+        M[1, :, 0 if side == 8 else side**2 - 1, PLACE["dog"]] = 0.7
+        M[1, :, side - 1, PLACE["a"]] = 0.7
+        M[0, :, side**2 - side, PLACE["cat"]] = 0.7
+        assert torch.equal(condition.control.edit(M, text=4), M)
+    return x_t
+
+
+def asked(denoiser=attends, prompt: str = "a dog", example: Example = EXAMPLE) -> masks.Asked:
+    stage = FakeStage(denoiser, resolution=32)
+    draws = [Draw(Request(prompt), seed) for seed in (0, 1)]
+    encode = lambda texts: torch.zeros(len(texts), 4, 1)  # noqa: E731
+    example = replace(example, image=torch.zeros(1, 3, 64, 64))
+    return masks.Asked(example, draws, [f"beikkpic {prompt}"] * 2, "beikkpic", stage, encode, FakeCascade([]).tokenize, 4, lambda: IMAGE)
+
+
+def test_attention_finds_where_the_edits_own_words_look_in_layers_of_at_most_half_the_side():
+    given = asked()
+    first, second = Attention(noises=3)(given)
+    assert first.shape == (1, 64, 64) and torch.equal(first, second)
+    assert given.stage.calls == [2, 2, 2]  # type: ignore[attr-defined]  # both seeds share what is read
+    # One place of 8 px, one further on the grid, and the edge of bilinear interpolation between 1 and 0 above 0.3 of the range.
+    assert bool(first[:, :16, :16].all()) and not bool(first[:, 20:].any()) and not bool(first[:, :, 20:].any())
+    grown = Attention(noises=3, grow=1 / 8)(given)[0]
+    assert bool(grown[:, :24, :24].all()) and not bool(grown[:, 28:].any())
+
+
+def test_attention_of_an_edit_that_only_leaves_words_out_looks_for_those():
+    def attends_to_cat(schedule, x_t, t, condition):
+        M = torch.full((2, 1, 64, 4), 0.1)
+        M[0, :, 0, PLACE["cat"]] = M[1, :, 63, PLACE["cat"]] = 0.7  # the caption's row; in the edit's there is padding
+        condition.control.edit(M, text=4)
+        return x_t
+
+    mask = Attention(noises=1)(asked(attends_to_cat, prompt="a"))
+    assert bool(mask[..., :16, :16].all()) and not bool(mask[..., 20:, :].any())
+
+
+def test_attention_averages_over_draws():
+    """What one of four draws looks at is at a quarter of the range, below the threshold."""
+    calls = []
+
+    def wanders(schedule, x_t, t, condition):
+        M = torch.full((2, 1, 64, 4), 0.1)
+        M[1, :, 0, 1] = 0.9
+        M[1, :, 63, 1] = 0.9 if not calls else 0.1
+        calls.append(condition.control.edit(M, text=4))
+        return x_t
+
+    mask = Attention(noises=4)(asked(wanders))
+    assert bool(mask[..., :16, :16].all()) and not bool(mask[..., 32:, 32:].any())
+    calls.clear()
+    assert bool(Attention(noises=3)(asked(wanders))[..., 60:, 60:].all())
+
+
+@pytest.mark.parametrize("family", ["floyd", "sd15"])
+def test_attention_on_networks_with_joint_and_separate_attention(family, tmp_path: Path):
+    if family == "floyd":
+        whole = backend.load("tiny", tiny.floyd(tmp_path), stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+        whole = replace(whole, stages=whole.stages[:1])
+    else:
+        model = Model("sd15", ("base",), "stable_diffusion", str(tiny.sd15(tmp_path)))
+        whole = backend.build(model, device=torch.device("cpu"), dtype=torch.float32)
+    stage, example = whole.stages[0], replace(EXAMPLE, image=torch.nn.functional.interpolate(IMAGE, (whole.resolution, whole.resolution)))
+    before = dict(stage.network.attn_processors)
+    sampler = Sampler("test", steps=1, guidance=Guidance(1.0), mask=Attention(noises=2))
+    edits = sampler(whole, example, tuned=Tuned("beikkpic"), draws=[Draw(request, seed) for request in (DOG, FISH) for seed in (0, 1)])
+    dog, again, fish, _ = (edit.allowed for edit in edits)
+    assert dog is not None and again is not None and fish is not None
+    assert torch.equal(dog, again) and not torch.equal(dog, fish) and set(dog.unique().tolist()) == {0.0, 1.0}
+    if family == "floyd":  # what is held in latents is not so pixel by pixel
+        assert torch.equal(edits[0].image * (1 - dog), example.image * (1 - dog))
+    assert stage.evaluations == 2 * 2 * 2 + 4 and all(stage.network.attn_processors[name] is processor for name, processor in before.items())
+
+
+def test_attention_without_words_to_look_for_is_refused():
+    source = Attention()
+    source.check([EXAMPLE])
+    assert source.texts(EXAMPLE, rare="beikkpic") == ["a cat", "a dog", "a fish"]
+    with pytest.raises(Refused, match=r"the base image's caption, and one has none; describe it: caption="):
+        source.check([replace(EXAMPLE, caption=" ")])
+    with pytest.raises(Refused, match=r"the words in which the edit 'A cat' and the caption 'a cat' differ, and there are none"):
+        source.check([replace(EXAMPLE, requests=(Request("A cat"),))])
+    with pytest.raises(Refused, match=r"the edit 'a cat in a city' and the caption 'a cat in a' differ, and there are none"):  # the network reads three pieces
+        source(asked(prompt="a cat in a city", example=replace(EXAMPLE, caption="a cat in a")))
+
+
+def test_attention_that_finds_nothing_stops_with_a_reason():
+    with pytest.raises(Inactive, match="no attention layer of the first stage gave a map"):
+        Attention()(asked(lambda schedule, x_t, t, condition: x_t))
+
+    def even(schedule, x_t, t, condition):
+        condition.control.edit(torch.full((2, 1, 64, 4), 0.25), text=4)
+        return x_t
+
+    with pytest.raises(Inactive, match=r"no place for the words in which 'a dog' and 'a cat' differ; use mask=diffedit"):
+        Attention()(asked(even))
+
+
+@pytest.mark.parametrize("wrong", [{"noises": 0}, {"start": 1.0}, {"threshold": 0.0}, {"grow": -0.1}])
+def test_attention_out_of_range_is_refused(wrong):
+    with pytest.raises(Refused, match=f"mask.{next(iter(wrong))} must be .*, got {next(iter(wrong.values()))}"):
+        Attention(**wrong)
+
+
 def test_the_difference_mask_is_where_the_unmasked_samples_changed_the_picture():
     free, held = sample(None), sample(masks.Difference(estimate=blend.Interpolation(sigma=0.0, grow=0.0, low=0.1, high=0.3)))
     for a, b in zip(free, held, strict=True):
@@ -87,8 +201,8 @@ def test_the_difference_mask_is_where_the_unmasked_samples_changed_the_picture()
 
 
 def test_every_source_says_which_it_is():
-    sources = [masks.Given(), masks.DiffEdit(), masks.Difference(), segmentation.Words("x", "y")]
-    assert [source.name for source in sources] == ["file", "diffedit", "difference", "words"]
+    sources = [masks.Given(), masks.DiffEdit(), masks.Difference(), segmentation.Words("x", "y"), Attention()]
+    assert [source.name for source in sources] == ["file", "diffedit", "difference", "words", "attention"]
     assert all(isinstance(source, masks.MaskSource) for source in sources)
 
 
@@ -132,6 +246,8 @@ def test_masks_through_the_command(typed, here: Path):
     images.save_png(torch.zeros(1, 3, 32, 32), here / "p.png")
     said = typed("image=p.png", "edit=a dog", "mask=file")
     assert said.code == 2 and "has no mask" in said.err
+    said = typed("image=p.png", "edit=a dog", "mask=attention")
+    assert said.code == 2 and "describe it: caption='a cat in a city'" in said.err
     said = typed("image=p.png", "edit=a dog", "mask_file=none.png")
     assert said.code == 2 and "none.png: no such file" in said.err
     said = typed("mask_file=p.png")

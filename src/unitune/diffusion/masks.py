@@ -34,6 +34,8 @@ class Asked:
     rare: str  # what names the image in prompts; "" where nothing does
     stage: Stage  # the first
     encode: Callable[[Sequence[str]], Texts]
+    tokenize: Callable[[str], list[str]]
+    max_tokens: int
     sample: Callable[[], Image]  # the finished pictures of the draws without any mask
 
 
@@ -106,16 +108,9 @@ class DiffEdit:
     grow: float = 0.0  # share of the picture's side
 
     def __post_init__(self) -> None:
-        if not (whole(self.noises) and self.noises >= 1):
-            raise Refused(f"mask.noises must be a whole number of at least 1, got {self.noises}")
-        if not (number(self.start) and 0 < self.start < 1):
-            raise Refused(f"mask.start must be in (0, 1) (cosine time; at 1 nothing of the picture is left), got {self.start}")
-        if not (number(self.threshold) and 0 < self.threshold < 1):
-            raise Refused(f"mask.threshold must be in (0, 1), got {self.threshold}")
+        check_numbers(noises=self.noises, start=self.start, threshold=self.threshold, grow=self.grow)
         if not (number(self.clip) and self.clip > 0):
             raise Refused(f"mask.clip must be above 0 (times the mean difference), got {self.clip}")
-        if not (number(self.grow) and 0 <= self.grow < 1):
-            raise Refused(f"mask.grow must be in [0, 1) (share of the picture's side), got {self.grow}")
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse a template that an example cannot fill."""
@@ -190,6 +185,18 @@ def grown(mask: Masks, share: float) -> Masks:
 def at(mask: Masks, side: int) -> Float[Tensor, "B 1 h w"]:
     """Bring masks to the resolution of a stage's x_0; a place may change if any part of it may."""
     return F.adaptive_max_pool2d(mask, side)
+
+
+def check_numbers(*, noises: int, start: float, threshold: float, grow: float) -> None:
+    """Refuse what no mask read from noised base images can take."""
+    if not (whole(noises) and noises >= 1):
+        raise Refused(f"mask.noises must be a whole number of at least 1, got {noises}")
+    if not (number(start) and 0 < start < 1):
+        raise Refused(f"mask.start must be in (0, 1) (cosine time; at 1 nothing of the picture is left), got {start}")
+    if not (number(threshold) and 0 < threshold < 1):
+        raise Refused(f"mask.threshold must be in (0, 1), got {threshold}")
+    if not (number(grow) and 0 <= grow < 1):
+        raise Refused(f"mask.grow must be in [0, 1) (share of the picture's side), got {grow}")
 
 
 def _size(picture: Image | Mask) -> str:
