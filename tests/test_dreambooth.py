@@ -85,10 +85,11 @@ def test_class_rows_are_drawn_by_name_from_all_pictures(cascade):
 def test_the_low_resolution_row_belongs_to_its_picture(cascade):
     """At a level of 0 hardly any noise lies on it, so that it must be the same picture's."""
     prior, sr = pictures(cascade, "sr256", low_level=1e-5), cascade.stage("sr256")
+    assert prior.lows is not None
     lows = sr.upsampled(prior.lows)
     for k in range(4):
         batch = prior.batch(k)
-        assert bool((batch.condition.level == 0).all())
+        assert batch.condition.low is not None and batch.condition.level is not None and bool((batch.condition.level == 0).all())
         for row in (batch.t < 700).nonzero().flatten().tolist():
             one = slice(row, row + 1)
             off = (prior.pictures - sr.schedule.x_0_from_eps(batch.x_t[one], batch.target[one], batch.t[one])).abs().amax(dim=(1, 2, 3))
@@ -99,8 +100,9 @@ def test_the_low_resolution_row_belongs_to_its_picture(cascade):
 @pytest.mark.parametrize(("level", "expected"), [(0.0, 0), (1e-5, 0), (0.25, 250), (1.0, 999)])
 def test_a_fixed_level_is_every_rows(cascade, level, expected):
     batch = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, 0, level).batch(1)
-    assert batch.condition.level.tolist() == [expected] * 3
+    assert batch.condition.level is not None and batch.condition.level.tolist() == [expected] * 3
     free = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, 0).batch(1)
+    assert batch.condition.low is not None and free.condition.low is not None
     assert torch.equal(batch.x_t, free.x_t) and not torch.equal(batch.condition.low, free.condition.low)
 
 
@@ -183,6 +185,13 @@ def test_the_edit_names_the_image_before_its_noun(cascade, tmp_store):
     random = replace(METHOD, token="{random}")
     assert random.rare(cascade, EXAMPLE, seed=3) == prompts.random_rare_token(cascade.pieces, seed=3)
     assert replace(METHOD, prior=0).texts(cascade, EXAMPLE, seed=0) == ["a beikkpic cat"]
+
+
+def test_the_text_that_is_tuned_on_is_named(cascade, tmp_store, tmp_path, caplog):
+    sampler = Sampler("x", steps=1, sr=SuperResolution(steps=1))
+    with caplog.at_level("INFO"):
+        experiment.run(experiment.Setting(cascade, METHOD, sampler, [], tmp_store, Seeds(1), snapshot=0), [EXAMPLE], folder=tmp_path)
+    assert "the tuning prompt is 'a beikkpic cat'" in caplog.text
 
 
 def test_an_image_without_a_noun_is_refused_before_a_model_is_loaded(tmp_path):

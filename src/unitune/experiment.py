@@ -57,8 +57,9 @@ def check_parts(sampler: Sampler, plan: Plan, selection: Selection | None, examp
     """Refuse before a model is loaded masks that cannot be had, and selections among samples that are not drawn."""
     if sampler.mask is not None:
         sampler.mask.check(examples)
-    for example in examples if selection is not None else ():
-        selection.check(plan.draws(example, 0))
+    if selection is not None:
+        for example in examples:
+            selection.check(plan.draws(example, 0))
 
 
 def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float) -> None:
@@ -111,8 +112,9 @@ def _take(setting: Setting, example: Example, whole: Example, bars: Bars) -> Tak
     tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
     if reason := setting.method.inactive(setting.cascade, tuned):
         raise Inactive(f"{setting.method.name} did nothing for {example.id}: {reason}")
-    if tuned.prompt != setting.method.prompt:
-        log.info("the tuning prompt is %r", tuned.prompt)
+    if "{" in (template := setting.method.prompt):
+        text = prompts.fill(template.replace(prompts.RANDOM, "{rare}"), rare=tuned.prompt, edit="", caption=example.caption, noun=example.noun)
+        log.info("the tuning prompt is %r", text)
     tuning = {
         "tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps,
         "tuning_evaluations": tuned.cost.network_evaluations, "stored_bytes": tuned.cost.stored_bytes,

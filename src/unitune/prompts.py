@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from unitune.types import Refused
 
 PLACEHOLDERS = ("rare", "edit", "caption", "noun", "named", "replaced")
+RANDOM = "{random}"  # a tuning prompt that is drawn by the seed
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 

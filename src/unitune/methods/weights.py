@@ -16,8 +16,6 @@ from unitune.tuning.data import Batches
 from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
 from unitune.types import Cost, Example, Refused, Tuned, Weights
 
-RANDOM = "{random}"
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -47,7 +45,7 @@ def room(tune: Mapping[str, Tuning], sizes: Sizes, *, at: int | None) -> tuple[i
 
 def rare(text: str, cascade: Cascade, example: Example, *, seed: int) -> str:
     """Return what names the image: the text as it is, with its caption, or for "{random}" drawn by the seed with DreamBooth's rule."""
-    if text == RANDOM:
+    if text == prompts.RANDOM:
         return prompts.random_rare_token(cascade.pieces, seed=seed)
     return prompts.fill(text, rare="", edit="", caption=example.caption, noun=example.noun)
 
