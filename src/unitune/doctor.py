@@ -189,7 +189,7 @@ def logger(settings: Settings) -> Finding:
         return Finding(OK, "wandb offline: `wandb sync` uploads later") if mode == "offline" else Finding(WARN, f"wandb {mode} by WANDB_MODE")
     if os.environ.get("WANDB_API_KEY") or _has_login("api.wandb.ai"):
         return Finding(OK, "wandb online, with a key")
-    return Finding(FAIL, "wandb online, but there is no key", "wandb login, or set WANDB_API_KEY, or logger.offline=true")
+    return Finding(WARN, "wandb online, but there is no key: runs stay offline", "wandb login, or set WANDB_API_KEY, or logger.offline=true")
 
 
 def metrics(settings: Settings) -> Finding:
