@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 from unitune import compat, doctor, estimate, machine
 from unitune.backends import tiny
 from unitune.errors import Refused, Unfit
+from unitune.tuning.adapters import Full, Lora
+from unitune.tuning.select import Selection
 
 ROOT = Path(__file__).parent.parent
 for name in ("assets", "skimage", "noted"):
@@ -183,8 +185,18 @@ def test_the_disk_that_a_tuning_takes_is_what_it_writes(settings, folder):
 def test_frozen_layers_need_less(settings):
     nets = estimate.networks(settings["model"])
     base = nets["base"]
-    assert 0 < base.tuned(["*"], ["down_blocks.*"]) < base.tuned(["*"], []) == base.parameters
-    assert estimate.HUB["DeepFloyd/IF-I-M-v1.0"].tuned(["*norm*"], []) == 371_605_830
+    assert 0 < base.tuned(Full(), Selection(freeze=["down_blocks.*"])) < base.tuned(Full(), Selection()) == base.parameters
+    assert estimate.HUB["DeepFloyd/IF-I-M-v1.0"].tuned(Full(), Selection(["*norm*"])) == 371_605_830
+
+
+def test_a_low_rank_change_needs_less(settings):
+    lora = {"_target_": "unitune.tuning.adapters.Lora", "rank": 2, "alpha": 2, "targets": ["*attentions.*"]}
+    tune = {stage: tuning | {"adapter": lora} for stage, tuning in settings["method"]["tune"].items()}
+    nets, plans = estimate.networks(settings["model"]), estimate.tunings(settings | {"method": settings["method"] | {"tune": tune}})
+    assert plans["base"].adapter == Lora(2, 2, ["*attentions.*"])
+    assert 0 < nets["base"].tuned(plans["base"].adapter, plans["base"].select) == Lora(2, 2).size(nets["base"].tensors, Selection()) < nets["base"].parameters
+    assert estimate.disk(nets, plans)[0] < estimate.disk(nets, estimate.tunings(settings))[0]
+    assert estimate.HUB["DeepFloyd/IF-I-M-v1.0"].tuned(Lora(4), Selection()) == round(0.02 * 371_605_830)
 
 
 def test_a_model_of_the_hub(settings, hub, folder, monkeypatch, tmp_path):

@@ -18,8 +18,8 @@ MODELS = {"diffusers", "transformers", "open_clip"}
 LAYERS = [
     {"types", "errors", "compat"},
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
-    | {"parameters", "estimate", "scenes", "plans", "statistics", "loggers"},
-    {"tuning", "backends", "diffusion"},
+    | {"parameters", "scenes", "plans", "statistics", "loggers"},
+    {"tuning", "backends", "diffusion", "estimate"},
     {"methods", "metrics", "benchmarks", "selection", "paste", "figures", "pretrain"},
     {"outcome", "experiment", "published", "doctor"},
 ]

@@ -5,14 +5,15 @@ shape, fitted to what autograd keeps of a forward pass (counted on torch's `meta
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unitune import models
 from unitune.errors import Refused
+from unitune.tuning.adapters import Adapter, Full, Lora
+from unitune.tuning.select import Selection
 
 FLOAT32 = 4
 STATE = {"AdamW": 8.0, "Adafactor": 2.7}  # bytes per parameter; Adafactor keeps 6 of the 9 numbers of a 3x3 kernel
@@ -20,6 +21,7 @@ MIXED = 0.75  # of float32's activations under bf16 autocast: norms stay in floa
 CHECKPOINT_COPIES = 2  # serialised in memory, then copied to bytes
 RUNTIME = 900 * 2**20  # what Python and the libraries take without a model; of a GPU, its context and workspaces
 TEXT = "text encoder"
+LORA = 0.005  # of a network's numbers for each rank at most, where its tensors are not known: well under 2 % at rank 4
 EVERYTHING = "*"  # the tensor of a network of which the size alone is known
 
 
@@ -36,11 +38,11 @@ class Network:
         """Count all numbers."""
         return sum(self.tensors.values())
 
-    def tuned(self, train: Sequence[str], freeze: Sequence[str]) -> int:
-        """Count the numbers that patterns over tensor names choose; where names are not known, all."""
+    def tuned(self, adapter: Adapter, select: Selection) -> int:
+        """Count the numbers that are trained; at most, where the tensors' names are not known."""
         if EVERYTHING in self.tensors:
-            return self.parameters
-        return sum(n for name, n in self.tensors.items() if any(fnmatchcase(name, p) for p in train) and not any(fnmatchcase(name, p) for p in freeze))
+            return round(self.parameters * min(1.0, LORA * adapter.rank)) if isinstance(adapter, Lora) else self.parameters
+        return adapter.size(self.tensors, select)
 
 
 def _published(parameters: int, side: int = 0, mib: int = 0) -> Network:
@@ -72,8 +74,8 @@ class Plan:
     batch_size: int
     crop: int
     kept: int  # snapshots
-    train: Sequence[str] = ("*",)
-    freeze: Sequence[str] = ()
+    adapter: Adapter = field(default_factory=Full)
+    select: Selection = field(default_factory=Selection)
 
 
 def network(folder: Path) -> Network:
@@ -111,7 +113,7 @@ def memory(networks: Mapping[str, Network], plans: Mapping[str, Plan], *, mixed:
     most: dict[str, int] = {}
     for stage, plan in plans.items():
         net = networks[stage]
-        tuned = net.tuned(plan.train, plan.freeze)
+        tuned = net.tuned(plan.adapter, plan.select)
         share = min(1.0, (plan.crop or net.side) / max(1, net.side)) ** 2
         more = {
             "copy": FLOAT32 * tuned, "gradients": FLOAT32 * tuned, "optimiser": round(STATE.get(plan.optimizer, max(STATE.values())) * tuned),
@@ -124,12 +126,12 @@ def memory(networks: Mapping[str, Network], plans: Mapping[str, Plan], *, mixed:
 
 def checkpoint(net: Network, plan: Plan) -> int:
     """Bytes of one checkpoint: the network and the optimiser's state."""
-    return round(FLOAT32 * net.parameters + STATE.get(plan.optimizer, max(STATE.values())) * net.tuned(plan.train, plan.freeze))
+    return round(FLOAT32 * net.parameters + STATE.get(plan.optimizer, max(STATE.values())) * net.tuned(plan.adapter, plan.select))
 
 
 def disk(networks: Mapping[str, Network], plans: Mapping[str, Plan]) -> tuple[int, int]:
     """Bytes that a tuning's entry takes in the store, and at most while it is made (snapshots twice, and two checkpoints of one stage)."""
-    entry = sum(FLOAT32 * networks[stage].tuned(plan.train, plan.freeze) * plan.kept for stage, plan in plans.items())
+    entry = sum(FLOAT32 * networks[stage].tuned(plan.adapter, plan.select) * plan.kept for stage, plan in plans.items())
     return entry, 2 * entry + 2 * max((checkpoint(networks[stage], plan) for stage, plan in plans.items()), default=0)
 
 
@@ -159,8 +161,10 @@ def tunings(settings: Mapping[str, Any]) -> dict[str, Plan]:
     for stage, tuning in settings["method"].get("tune", {}).items():
         if stage in settings["stage"]["tuned"] and tuning["steps"] > 0:
             kept = {step for step in tuning["snapshots"] if 0 < step < tuning["steps"]}
-            select, optimizer = tuning["select"], str(tuning["optimizer"]["_target_"]).rpartition(".")[2]
-            found[stage] = Plan(optimizer, tuning["batch_size"], tuning["crop"], len(kept) + 1, tuple(select["train"]), tuple(select["freeze"]))
+            optimizer, adapter = (str(tuning[part]["_target_"]).rpartition(".")[2] for part in ("optimizer", "adapter"))
+            trained = Lora(*(tuning["adapter"][name] for name in ("rank", "alpha", "targets"))) if adapter == "Lora" else Full()
+            select = Selection(tuning["select"]["train"], tuning["select"]["freeze"])
+            found[stage] = Plan(optimizer, tuning["batch_size"], tuning["crop"], len(kept) + 1, trained, select)
     return found
 
 
