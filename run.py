@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unitune import commandline, ending
-from unitune.errors import Diverged, Refused, Stopped, Unfit
+from unitune.errors import Diverged, Inactive, Refused, Stopped, Unfit
 
 ASSETS = Path(__file__).parent / "src" / "unitune" / "assets"
 PLAIN = {"doctor": "doctor", "precomputed": "published", "pretrain": "pretrain.main", "report": "figures.report", "scenes": "benchmarks.scenes"}
@@ -97,7 +97,7 @@ def main(cfg: DictConfig) -> None:
         ({"score": score} | dict.fromkeys(PLAIN, plain)).get(now.job.config_name, edit)(cfg, folder)
     except Exception as error:
         ended.failed(error, refused=isinstance(error, REFUSALS), cell=folder.name if ended.swept else "", overrides=now.overrides.task)
-        if not isinstance(error, (*REFUSALS, Diverged, Unfit)):
+        if not isinstance(error, (*REFUSALS, Diverged, Inactive, Unfit)):
             logging.getLogger("unitune").exception("failed")
 
 

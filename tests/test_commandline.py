@@ -219,6 +219,7 @@ def settings(tmp_path: Path, **more: object) -> dict:
         ({"seed": 1.5}, "seed must be a whole number"),
         ({"steps": "many"}, "steps must be a whole number"),
         ({"edit": "a dog"}, "no effect with benchmark=demo"),
+        ({"noun": "cat"}, "noun= describes one's own picture .* benchmark=demo brings its own"),
         ({"benchmark": {"name": "image", "path": None}}, "image=FILE"),
         ({"snapshot": 17}, "0, 16, 32, 128"),
         ({"sampler": {"template": "{caption} {edit}"}, "benchmark": {"name": "image", "path": "x", "caption": ""}}, "describe it: caption="),
@@ -228,6 +229,13 @@ def settings(tmp_path: Path, **more: object) -> dict:
 def test_settings_that_cannot_work_are_refused(tmp_path, more, said):
     with pytest.raises(Refused, match=said):
         commandline.check_settings(settings(tmp_path, **more))
+
+
+def test_a_rate_of_weights_where_none_are_tuned(tmp_path):
+    learned = {"method": {"name": "textual_inversion", "prompt": "<image>", "embedding": {"lr": 0.03}}}
+    assert not commandline.advice(settings(tmp_path, lr=3e-4, **learned), ASSETS)
+    (line,) = commandline.advice(settings(tmp_path, lr=1e-4, **learned), ASSETS)
+    assert "method=textual_inversion tunes none: set method.embedding.lr" in line
 
 
 def test_settings_that_work(tmp_path, caplog):

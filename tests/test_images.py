@@ -378,3 +378,16 @@ def test_photographs(path):
 
 def test_only_the_named_decoders_are_allowed():
     assert set(images.FORMATS) == {"PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"}
+
+
+def test_a_mask_is_what_is_lighter_than_mid_grey(tmp_path):
+    """Noise of a lossy file is no mask; a new pixel may change if any part of it may; what is padded must stay."""
+    pixels = np.full((16, 32), 3, dtype=np.uint8)
+    pixels[1, 9] = 250
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    mask, size = images.load_mask(tmp_path / "mask.png", size=4)
+    assert size == (32, 16) and mask.shape == (1, 1, 4, 4) and mask.sum() == 1 and mask[0, 0, 0, 0] == 1
+    padded, _ = images.load_mask(tmp_path / "mask.png", size=32, fit="pad")
+    assert padded.sum() == 1 and padded[0, 0, 9, 9] == 1
+    larger, _ = images.load_mask(tmp_path / "mask.png", size=32)
+    assert larger.sum() == 4

@@ -113,6 +113,8 @@ def check_settings(settings: Any) -> None:
     benchmark, model = settings["benchmark"]["name"], settings["model"]
     if benchmark != "image" and not (settings["image"] is None and settings["edit"] is None):
         raise Refused(f"image= and edit= have no effect with benchmark={benchmark}; leave one of them out")
+    if benchmark != "image" and (given := [name for name in ("caption", "noun") if settings.get(name)]):
+        raise Refused(f"{given[0]}= describes one's own picture (image=FILE); benchmark={benchmark} brings its own: leave it out, or change its edits.jsonl")
     if settings.get("mask_file") is not None and (benchmark != "image" or (settings["sampler"].get("mask") or {}).get("name") != "file"):
         raise Refused("mask_file= takes effect with image= and mask=file only; leave it out, or choose these")
     if settings["benchmark"].get("path") is None:
@@ -169,6 +171,8 @@ def advice(settings: Any, assets: Path) -> list[str]:
         for stage, tuning in _tuned(settings).items()
         if isinstance(lr := tuning["lr"], int | float) and 0 < lr < measured / FAR_BELOW
     ]
+    if "embedding" in settings["method"] and not _tuned(settings) and settings.get("lr", measured) != measured:
+        lines.append(f"lr= is the rate of weights, and method={settings['method']['name']} tunes none: set method.embedding.lr")
     own = benchmark["name"] in ("image", "photo") and not Path(benchmark["path"]).is_relative_to(assets)
     return [*lines, model["note"]] if own and model["note"] else lines
 

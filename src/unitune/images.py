@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitune.types import Picture, Refused
+from unitune.types import Mask, Picture, Refused
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # EPS, PDF, PSD, FITS ... never reach a decoder
 FITS = ("crop", "pad", "squash")
@@ -79,6 +79,13 @@ def read(path: Path | str, *, background: tuple[float, float, float] = (1.0, 1.0
         raise Refused(f"{_shown(path)} cannot be decoded: it is truncated or damaged ({_line(str(error) or type(error).__name__)})") from error
     notes += [f"{_line(path.name)}: {_line(str(w.message))}" for w in caught if not issubclass(w.category, DeprecationWarning)]
     return pixels, notes
+
+
+def load_mask(path: Path | str, *, size: int, fit: str = "crop") -> tuple[Mask, tuple[int, int]]:
+    """Read a mask as a square of `size` px, and its file's width and height: 1 where it is lighter than mid-grey (a new pixel: any of its part), else 0."""
+    pixels, _ = read(path, background=(-1.0, -1.0, -1.0))
+    square, _ = _square((pixels.mean(dim=1, keepdim=True) > 0).float(), fit)
+    return F.adaptive_max_pool2d(square, size), (pixels.shape[-1], pixels.shape[-2])
 
 
 def resize(image: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C size size"]:

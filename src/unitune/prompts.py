@@ -37,7 +37,9 @@ def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = 
     if "caption" in asked and not caption.strip():
         raise Refused(f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}")
     if {"noun", "named"} & set(asked) and not noun.strip():
-        raise Refused(f"the template {template!r} asks for the class noun of the image, and none is known; give it: noun=cat")
+        raise Refused(
+            f"the template {template!r} asks for the class noun of the image, and none is known: give noun=cat beside image=, or noun in its line of edits.jsonl"
+        )
     return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))
 
 
@@ -73,25 +75,27 @@ def random_rare_token(pieces: Sequence[str], *, seed: int, count: int = 3) -> st
     return "".join(usable[int(rng.random() * len(usable))] for _ in range(count))
 
 
-def advice(*, rare: str, edits: Sequence[str], tokenize: Callable[[str], list[str]], known: Collection[str] | None = None, max_tokens: int = 77) -> list[str]:
+def advice(
+    *, rare: str, edits: Sequence[str], tokenize: Callable[[str], list[str]], known: Collection[str] | None = None, max_tokens: int = 77, meant: bool = False
+) -> list[str]:
     """List what a person should know about a rare token and the edit prompts (without it) before tuning; one line each.
 
     `tokenize` gives pieces without end marks; one of `max_tokens` places is kept for the end mark (pass 76 for an encoder with two marks).
-    `known` holds the words of a model with a small vocabulary, lower case; None: everything is known.
+    `known` holds the words of a model with a small vocabulary, lower case; None: everything is known. `meant`: the token is a description, and keeps meaning.
     """
     rare_words = _words(rare)
     lines = []
     if rare.strip():
         pieces = tokenize(clean(rare))
         lines.append(f"the rare token {rare!r} is {len(pieces)} piece{'s' * (len(pieces) != 1)}: {' '.join(pieces)}")
-        if known is not None and rare_words and all(word in known for word in rare_words):
+        if not meant and known is not None and rare_words and all(word in known for word in rare_words):
             lines.append(f"the rare token {rare!r} is a common word of the model, whose meaning tuning would overwrite; use a token without meaning")
-        elif known is None and len(pieces) == 1 and len(rare) > 2:
+        elif not meant and known is None and len(pieces) == 1 and len(rare) > 2:
             lines.append(f"the rare token {rare!r} is one piece of the vocabulary, so the model has a meaning for it; a common word would be overwritten")
     unknown: dict[str, None] = {}
     for edit in edits:
         words = _words(edit)
-        if rare_words and any(words[i : i + len(rare_words)] == rare_words for i in range(len(words))):
+        if not meant and rare_words and any(words[i : i + len(rare_words)] == rare_words for i in range(len(words))):
             lines.append(f"the rare token {rare!r} stands in the edit prompt {edit!r} already; it is put before the edit by the template")
         pieces = tokenize(clean(f"{rare} {edit}"))
         if len(pieces) > max_tokens - 1:

@@ -119,11 +119,10 @@ def _example(root: Path, image: str, edits: list[Line], resolution: int, fit: st
 
 
 def _mask(root: Path, path: str, resolution: int, fit: str, size: tuple[int, int]) -> torch.Tensor:
-    loaded = images.load(inside(root, path), size=resolution, fit=fit)
-    if loaded.source != size:
-        (w, h), (x, y) = loaded.source, size
-        raise Refused(f"the mask {path} is {w}x{h} px, its image {x}x{y} px; give a mask of the image's size")
-    return (loaded.image.mean(dim=1, keepdim=True) > -1).float()
+    mask, (w, h) = images.load_mask(inside(root, path), size=resolution, fit=fit)
+    if (w, h) != size:
+        raise Refused(f"the mask {path} is {w}x{h} px, its image {size[0]}x{size[1]} px; give a mask of the image's size")
+    return mask
 
 
 def inside(root: Path, path: str) -> Path:
@@ -158,11 +157,9 @@ class Picture:
         return [Example(Path(self.path).stem, loaded.image, requests, caption=self.caption, noun=self.noun)]
 
     def _mask(self, size: tuple[int, int], resolution: int) -> torch.Tensor:
-        loaded = images.load(Path(self.mask or ""), size=resolution, fit=self.fit, background=(-1.0, -1.0, -1.0))
-        if loaded.source != size:
-            (w, h), (x, y) = loaded.source, size
-            raise Refused(f"mask_file={self.mask} is {w}x{h} px, {self.path} is {x}x{y} px; give a mask of the picture's size")
-        mask = (loaded.image.mean(dim=1, keepdim=True) > 0).float()
+        mask, (w, h) = images.load_mask(Path(self.mask or ""), size=resolution, fit=self.fit)
+        if (w, h) != size:
+            raise Refused(f"mask_file={self.mask} is {w}x{h} px, {self.path} is {size[0]}x{size[1]} px; give a mask of the picture's size")
         if (one := mask.unique()).numel() == 1:
             said = "white everywhere, so everything may change: leave it out" if one.item() else "black everywhere, so nothing may change: paint white what may"
             raise Refused(f"mask_file={self.mask} is {said}")
