@@ -37,9 +37,7 @@ def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = 
     if "caption" in asked and not caption.strip():
         raise Refused(f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}")
     if {"noun", "named"} & set(asked) and not noun.strip():
-        raise Refused(
-            f"the template {template!r} asks for the class noun of the image, and none is known: give noun=cat beside image=, or noun in its line of edits.jsonl"
-        )
+        raise Refused(f"the template {template!r} asks for the class noun of the image, and none is known: give noun=cat beside image=, or in edits.jsonl")
     return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))
 
 
