@@ -1,8 +1,8 @@
 import csv
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,12 @@ from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, SuperResolution
 from unitune.experiment import Setting
+from unitune.methods.dreambooth import DreamBooth
+from unitune.methods.textual_inversion import TextualInversion
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.plans import Dials, Seeds
+from unitune.selection import Chosen, Redraw
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Edit, Example, Refused, Request
 
@@ -122,7 +125,7 @@ def test_a_run_writes_pictures_scores_and_a_grid(model, tmp_store, tmp_path):
     # per item: base 2 steps x 2 (guidance), super-resolution 2 steps x 1
     assert edits[0].cost["evaluations"] == 6 and edits[0].cost["optimizer_steps"] == 0
     (means,) = [line for line, step in curves.lines if step is None]
-    assert means["copy of the base/a dog/brightness"] == 0.5 and curves.ended == "success"
+    assert means["copy of the base (reference)/a dog/brightness"] == 0.5 and curves.ended == "success"
 
 
 def test_tuning_is_shared_and_leaves_the_base_weights_alone(model, tmp_store, tmp_path):
@@ -169,6 +172,45 @@ def test_advice_comes_before_tuning(model, tmp_store, tmp_path, caplog):
     lines = [record.getMessage() for record in caplog.records]
     unknown = next(k for k, line in enumerate(lines) if "'minion' is unknown" in line)
     assert unknown < next(k for k, line in enumerate(lines) if line.startswith("tuning "))
+
+
+@dataclass(frozen=True)
+class Last:
+    """A selection that takes the last sample of all, alone."""
+
+    name: str = "last"
+
+    def check(self, draws: Sequence[Draw]) -> None: ...
+
+    def __call__(self, edits: Sequence[Edit], *, example: Example, redraw: Redraw) -> list[Chosen]:
+        return [Chosen(edits[-1], edits[-1], edits)]
+
+
+def test_a_logger_is_told_chosen_samples_apart_from_all(model, tmp_store, tmp_path):
+    curves = Curves()
+    done = run(setting(model, tmp_store, logger=curves, selection=Last()), [example("cat", Request("a dog"))], tmp_path)
+    (means,) = [line for line, step in curves.lines if step is None]
+    scores = [record.scores["brightness"] or 0.0 for record in done if record.row == "edit"]
+    assert means["untuned/a dog/brightness"] == pytest.approx(sum(scores) / 2) and means["untuned (selected)/a dog/brightness"] == scores[-1] != scores[0]
+
+
+def test_advice_is_of_the_token_that_will_be_sampled(model, tmp_store, caplog):
+    """DreamBooth's prompt holds placeholders and its token counts; a caption keeps its meaning; learned words are no text."""
+    known = frozenset({"a", "dog", "cat"})
+    whole = replace(setting(replace(model, known=known), tmp_store), snapshot=0)
+    words = replace(example("cat", Request("a cat")), noun="cat")
+    told = {}
+    for name, method in {
+        "token": DreamBooth(tuned().tune, stages=("base",), token="dog"),
+        "caption": replace(tuned(), prompt="{caption}"),
+        "learned": TextualInversion(Tuning(lr=1e-2, steps=1, batch_size=1), initializer="a"),
+    }.items():
+        caplog.clear()
+        experiment._advise(replace(whole, method=method), words)
+        told[name] = caplog.text
+    assert "the rare token 'dog' is a common word of the model" in told["token"]
+    assert "the rare token 'a cat' is" in told["caption"] and "common word" not in told["caption"] and "stands in" not in told["caption"]
+    assert told["learned"] == ""
 
 
 def test_a_drawn_token_is_named(model, tmp_store, tmp_path, caplog):

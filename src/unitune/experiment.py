@@ -69,7 +69,9 @@ def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int 
     up to the store's budget.
     """
     if any(name in method.prompt + method.template for name in ("{noun}", "{named}")) and (bare := next((e for e in examples if not e.noun.strip()), None)):
-        raise Refused(f"method={method.name} needs the class noun of every image, and none is known of {bare.id!r}; give it: noun=cat")
+        raise Refused(
+            f"method={method.name} needs the class noun of every image, and none is known of {bare.id!r}: give noun=cat beside image=, or in edits.jsonl"
+        )
     kept, working = method.room(sizes, at=at)
     disk.check_writable(folder, "hydra.run.dir")
     shown = sum((len(plan.draws(example, 0)) + 2 * len(example.requests)) * example.image.numel() for example in examples)
@@ -95,7 +97,7 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
         outcome.grid(setting.plan, example, taken, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
     if setting.logger is not None:
         rows = records.summary(done)
-        setting.logger.log_metrics({f"{row.method}/{row.prompt}/{name}": mean for row in rows for name, mean in row.means.items() if mean is not None})
+        setting.logger.log_metrics({f"{row.label}/{row.prompt}/{name}": mean for row in rows for name, mean in row.means.items() if mean is not None})
         setting.logger.finalize("success")
     return done
 
@@ -137,13 +139,15 @@ def _take(setting: Setting, example: Example, whole: Example, bars: Bars) -> Tak
 
 
 def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
-    """List every text of a run, so that a large encoder is read once and freed before any network trains."""
+    """List every text of a run, so that a large encoder is read once and freed before any network trains; Refused where the sampler could not use one."""
     found: dict[str, None] = {}
     for example in examples:
         if (texts := setting.method.texts(setting.cascade, example, seed=setting.seed)) is None:
             continue
         rare = setting.method.rare(setting.cascade, example, seed=setting.seed)
-        drawn = setting.sampler.texts(example, setting.plan.draws(example, setting.seed), rare=rare, template=setting.method.template)
+        draws, naming = setting.plan.draws(example, setting.seed), {"rare": rare, "template": setting.method.template}
+        setting.sampler.check(setting.cascade, example, draws, **naming)
+        drawn = setting.sampler.texts(example, draws, **naming)
         found.update(dict.fromkeys([*texts, *drawn]))
     return list(found)
 
@@ -192,8 +196,10 @@ def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: 
 def _advise(setting: Setting, example: Example) -> None:
     """Say what will not work as hoped: unknown words, prompts that are cut, a rare token that means something."""
     edits = [request.prompt for request in example.requests]
-    rare = "" if "{" in setting.method.prompt else setting.method.prompt  # a placeholder is filled later
-    for line in prompts.advice(rare=rare, edits=edits, tokenize=setting.cascade.tokenize, known=setting.cascade.known, max_tokens=setting.cascade.max_tokens):
+    learned = setting.method.texts(setting.cascade, example, seed=setting.seed) is None  # a word that is no text of the tokenizer's
+    rare = "" if learned else setting.method.rare(setting.cascade, example, seed=setting.seed)
+    told = {"tokenize": setting.cascade.tokenize, "known": setting.cascade.known, "max_tokens": setting.cascade.max_tokens}
+    for line in prompts.advice(rare=rare, edits=edits, meant="{caption}" in setting.method.prompt, **told):
         log.warning("%s", line)
 
 

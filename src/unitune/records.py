@@ -76,6 +76,11 @@ class Row:
     counts: Mapping[str, int] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)  # means of what an edit took; references cost nothing
 
+    @property
+    def label(self) -> str:
+        """Name the method, and the kind of row where it is not all of the edits."""
+        return self.method if self.row == "edit" else f"{self.method} ({self.row})"
+
 
 def append(path: Path | str, record: Record) -> None:
     """Add one line to a record file, on disk when this returns. A score that is NaN is stored as null; an infinite number raises ValueError."""
@@ -147,9 +152,8 @@ def table(rows: Sequence[Row]) -> str:
     costs = [name for name in SHOWN_COSTS if any(name in row.costs for row in rows)]
     lines = [["method", "sampler", "prompt", "n", *metrics, *(SHOWN_COSTS[name] for name in costs)]]
     for row in rows:
-        label = row.method if row.row == "edit" else f"{row.method} ({row.row})"
         spent = [f"{row.costs[name]:.3g}" if name in row.costs else "-" for name in costs]
-        lines.append([label, row.sampler, row.prompt, str(row.n), *(_cell(row, name) for name in metrics), *spent])
+        lines.append([row.label, row.sampler, row.prompt, str(row.n), *(_cell(row, name) for name in metrics), *spent])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
     return "\n".join(line.rstrip() for line in text)

@@ -113,7 +113,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Edit:
-    """One finished sample; `stages` are the pictures of every stage before interpolation, `mask` what interpolation used (1 = the edit's pixels).
+    """One finished sample; `stages` are the pictures of every stage, interpolated as `image` is, `mask` what that used (1 = the edit's pixels; None: nothing).
 
     `allowed` is where a mask source let sampling change the picture.
     """

@@ -1,8 +1,7 @@
 """A sampler is a setting of the loop's parts: prompt template, start, guidance, step rule, mask, interpolation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -11,37 +10,13 @@ from unitune.diffusion import blend, inversion, masks, start
 from unitune.diffusion.blend import Masks, Other, reduced
 from unitune.diffusion.control import Chains, PromptToPrompt, shared
 from unitune.diffusion.guidance import OFF, Guidance
-from unitune.diffusion.loop import Condition, Hold, NoiseSource, Progress, Stage, Texts, denoise
+from unitune.diffusion.loop import Cascade, Condition, Hold, NoiseSource, Progress, Stage, denoise
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.steps import DDIM, DDPM, Step, levels
-from unitune.types import Draw, Edit, Example, Refused, Tuned, number, whole
+from unitune.types import Draw, Edit, Example, Mask, Refused, Tuned, number, whole
 
 PURE_NOISE = 1.0
 REFERENCES = ("tuned", "base")
-
-
-@runtime_checkable
-class Cascade(Protocol):
-    """Stages in the order of sampling, and the text encoder."""
-
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """First the one that starts from noise alone."""
-        ...
-
-    @property
-    def max_tokens(self) -> int:
-        """Places for a prompt's tokens with one end mark."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> Texts:
-        """Embed prompts."""
-        ...
-
-    @property
-    def tokenize(self) -> Callable[[str], list[str]]:
-        """Cuts a text into pieces, without end marks."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +76,7 @@ class Sampler:
             allowed = self._allowed(self.mask, cascade, items, example=example, tuned=tuned, progress=progress)
             items = [replace(item, allowed=mask) for item, mask in zip(items, allowed.split(1), strict=True)]
         pictures: dict[str, Image] = {}
-        low = mask = None
+        low, used = None, []
         ways: inversion.Ways = {}
         for stage in cascade.stages:
             chunk = max(1, self.max_pixels // stage.resolution**2)
@@ -111,14 +86,14 @@ class Sampler:
                 self._run(cascade, stage, c, example=example, tuned=tuned, low=part, ways=ways, progress=progress) for c, part in zip(chunks, lows, strict=True)
             ]
             low = torch.cat(done)
-            low, mask = self._interpolated(low, items, example)
+            low, used = self._interpolated(low, items, example)
             pictures[stage.name] = low
         assert low is not None
         rows = range(len(items))
         return [
             Edit(
                 example, item.draw.request, item.draw.seed, item.weight, item.start, item.text,
-                image=low[i : i + 1], stages={name: p[i : i + 1] for name, p in pictures.items()}, mask=None if mask is None else mask[i : i + 1],
+                image=low[i : i + 1], stages={name: p[i : i + 1] for name, p in pictures.items()}, mask=used[i],
                 allowed=item.allowed,
             )
             for i, item in zip(rows, items, strict=True)
@@ -130,6 +105,12 @@ class Sampler:
         away += [] if self.mask is None else self.mask.texts(example, rare=rare)
         away += [] if self.control is None else [self._fill(self.control.source, example, rare)]
         return list(dict.fromkeys([*(self._text(draw, example, rare, template) for draw in draws), *away]))
+
+    def check(self, cascade: Cascade, example: Example, draws: Sequence[Draw], *, rare: str, template: str) -> None:
+        """Refuse before anything is tuned edits whose words Prompt-to-Prompt cannot align with the source's, or control."""
+        if self.control is not None:
+            source, edits = self._fill(self.control.source, example, rare), [self._text(draw, example, rare, template) for draw in draws]
+            self.control.chains(source, edits=edits, rows=[0] * len(edits), tokenize=cascade.tokenize, offset=0, length=cascade.max_tokens)
 
     def _text(self, draw: Draw, example: Example, rare: str, template: str) -> str:
         return prompts.fill(self.template or template, rare=rare, edit=draw.request.prompt, caption=example.caption, noun=example.noun)
@@ -180,7 +161,7 @@ class Sampler:
         t = start.first_levels(stage.schedule, starts)
         ts = torch.stack([levels(stage.schedule, int(first), count) for first in t], dim=1)
         x = start.first_image(stage.schedule, origin, t, noise("start", 0))
-        if chains is not None and chains.control.inverts(tuned):
+        if chains is not None and chains.inverted:
             x = inversion.begin(stage, chains, base, levels=ts, condition=condition, step=step, known=ways)
         x_0 = denoise(
             stage,
@@ -204,11 +185,12 @@ class Sampler:
             return None, items
         if tuned.embedding is not None or tuned.tokens:
             raise Refused("prompt-to-prompt aligns the tokenizer's words, and this method samples learned ones; use another sampler")
-        text, inverts = self._fill(self.control.source, example, tuned.prompt), self.control.inverts(tuned)
-        first, rows = shared([item.start if inverts else (item.start, item.weight, item.draw.seed) for item in items])
+        text = self._fill(self.control.source, example, tuned.prompt)
+        inverted = self.control.inverts(tuned, text, stage=cascade.stages[0].name)
+        first, rows = shared([item.start if inverted else (item.start, item.weight, item.draw.seed) for item in items])
         places = {"offset": (length := cascade.encode([text]).shape[1]) - cascade.max_tokens, "length": length}
         chains = self.control.chains(text, edits=[item.text for item in items], rows=rows, tokenize=cascade.tokenize, **places)
-        return chains, [*(replace(items[k], text=text) for k in first), *items]
+        return replace(chains, inverted=inverted), [*(replace(items[k], text=text) for k in first), *items]
 
     def _allowed(self, source: masks.MaskSource, cascade: Cascade, items: list["_Item"], *, example: Example, tuned: Tuned, progress: Progress | None) -> Masks:
         """Ask for the masks of all items; the unmasked pictures that a source may want are sampled only then."""
@@ -220,13 +202,13 @@ class Sampler:
 
         return source(masks.Asked(example, draws, texts, tuned.prompt, cascade.stages[0], cascade.encode, cascade.tokenize, cascade.max_tokens, sample))
 
-    def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, blend.Masks | None]:
+    def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, list[Mask | None]]:
         applies = [self.interpolation.applies(item.draw.request.aligned) for item in items]
         if not any(applies):
-            return x, None
+            return x, [None] * len(items)
         base = reduced(example.image, x.shape[-1]).expand_as(x)
         mask = torch.where(torch.tensor(applies)[:, None, None, None], self.interpolation.mask(x, base), torch.ones(()))
-        return blend.mix(x, base, mask), mask
+        return blend.mix(x, base, mask), [one if applied else None for one, applied in zip(mask.split(1), applies, strict=True)]
 
 
 @dataclass(frozen=True)
