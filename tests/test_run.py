@@ -116,7 +116,7 @@ def test_a_sweep_tunes_once_per_tuning_and_loads_once(typed, here, model):
 
 
 REFUSED = [
-    (["sampler=foo"], "base, cfg, interpolated, masked, prompt_guidance, sdedit, unitune"),
+    (["sampler=foo"], "base, cfg, dreambooth, imagic, interpolated, masked, prompt_guidance, prompt_to_prompt"),
     (["sampler.start=1.5"], "(0, 1]"),
     (["sampler.start=0.0"], "(0, 1]"),
     (["+sampler.foo=1"], "foo"),
@@ -139,7 +139,7 @@ REFUSED = [
     (["sampler._target_=builtins.exec"], "builtins.exec"),
     (["metrics.use=[{_target_: subprocess.run, args: [touch, hacked]}]"], "subprocess.run"),
     (["+logger.x._target_=unitune.images.os.system", "+logger.x.command=touch hacked"], "unitune.images.os.system"),
-    (["sampler=cfg,foo", "-m"], "base, cfg, interpolated"),
+    (["sampler=cfg,foo", "-m"], "base, cfg, dreambooth"),
     (["seeds=0,-1", "-m"], "2 runs of the sweep failed"),
 ]
 
