@@ -74,8 +74,8 @@ def score(cfg: Any, folder: Path) -> None:
     from unitune import experiment, records
 
     chosen = [make(metric) for metric in cfg.metrics.use]
-    for run in sorted({file.parent for file in Path(cfg.runs).rglob(records.FILE)}) or [Path(cfg.runs)]:
-        old: Any = OmegaConf.load(commandline.config_of(run))
+    settings: Any = {run: commandline.scorable(OmegaConf.load(commandline.config_of(run)), cfg.metrics) for run in records.folders(cfg.runs)}
+    for run, old in settings.items():
         print(records.table(records.summary(experiment.score(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))))
 
 

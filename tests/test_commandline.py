@@ -221,7 +221,6 @@ def settings(tmp_path: Path, **more: object) -> dict:
         ({"edit": "a dog"}, "no effect with benchmark=demo"),
         ({"noun": "cat"}, "noun= describes one's own picture .* benchmark=demo brings its own"),
         ({"benchmark": {"name": "image", "path": None}}, "image=FILE"),
-        ({"snapshot": 17}, "0, 16, 32, 128"),
         ({"sampler": {"template": "{caption} {edit}"}, "benchmark": {"name": "image", "path": "x", "caption": ""}}, "describe it: caption="),
         ({"x": {"_target_": "os.system"}}, "os.system"),
     ],

@@ -146,7 +146,7 @@ def test_learned_once_then_read_also_in_the_middle(floyd: Cascade, tmp_store: St
     assert torch.equal(middle.tensor, short.tensor) and not torch.equal(middle.tensor, first.tensor)
     assert (first.cost.optimizer_steps, first.cost.network_evaluations) == (4, 8) and first.cost.stored_bytes > 0 and first.cost.seconds > 0
     assert not torch.equal(learn(lesson(floyd), tmp_store, seed=1).tensor, first.tensor)
-    with pytest.raises(Refused, match=r"no snapshot of the embedding at 3 steps; kept are \[2, 4\]"):
+    with pytest.raises(Refused, match=r"no snapshot of the embedding at 3 steps; there are 0, 2, 4: change snapshot="):
         learn(lesson(floyd), tmp_store, step=3)
 
 

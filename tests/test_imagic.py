@@ -130,6 +130,19 @@ def test_no_steps_and_a_snapshot_of_none_are_the_untouched_model(cascade: Cascad
         assert tuned.weights == {} and tuned.embedding is None and method.inactive(cascade, tuned) == ""
 
 
+def test_a_snapshot_that_the_embedding_left_no_steps_for_is_refused_before_anything_is_learned(cascade: Cascade, tmp_store: Store):
+    """Of 4 steps of the base one is the embedding's: 3 is its last, and 4 it never has."""
+    sizes = {stage.name: {name: p.numel() for name, p in stage.network.named_parameters()} for stage in cascade.stages}
+    base = replace(METHOD, stages=("base",))
+    base.room(sizes, at=3)
+    said = r"no snapshot of base at 4 steps; there are 0, 1, 3: change snapshot="
+    with pytest.raises(Refused, match=said):
+        base.room(sizes, at=4)
+    with pytest.raises(Refused, match=said):
+        prepare(METHOD, cascade, tmp_store, at=4)
+    assert not [*tmp_store.path.glob("embedding-*"), *tmp_store.path.glob("tuned-*")]
+
+
 def test_shares_at_the_ends(cascade: Cascade, tmp_store: Store):
     only_weights = prepare(replace(METHOD, share=0.0, stages=("base",)), cascade, tmp_store)
     only_embedding = prepare(replace(METHOD, share=1.0, stages=("base",)), cascade, tmp_store)

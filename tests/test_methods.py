@@ -84,8 +84,11 @@ def test_at_zero_is_the_untouched_model_and_tunes_nothing(cascade: backend.Casca
 
 
 def test_an_unknown_snapshot_is_refused_with_those_that_exist(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
-    with pytest.raises(Refused, match=r"no snapshot of base at 2 steps; kept are \[1, 3\]"):
+    with pytest.raises(Refused, match=r"no snapshot of base at 2 steps; there are 0, 1, 3: change snapshot="):
         prepare(METHOD, cascade, tmp_store, at=2)
+    assert not quick and not list(tmp_store.path.glob("tuned-*")), "refused before it was tuned"
+    with pytest.raises(Refused, match=r"no snapshot of base at 2 steps"):
+        METHOD.room({}, at=2)
 
 
 def test_no_steps_is_legal(cascade: backend.Cascade, tmp_store: Store, fits: list[str]):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from unitune import experiment, outcome, selection
+from unitune import commandline, experiment, outcome, selection
 from unitune.plans import Seeds
 from unitune.selection import Best, Gate
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
@@ -122,6 +122,25 @@ def test_the_scoring_clip_never_selects(typed):
     assert said.code == 2 and "selection=best would choose by the CLIP that scores" in said.err
     said = typed("selection=best", "selection.count=0")
     assert said.code == 2 and "selection.count must be a whole number of at least 1" in said.err
+
+
+def test_the_clip_that_chose_never_scores_the_run_again(typed):
+    """config.yaml is read again: what was chosen stays chosen, by whatever it is scored later."""
+    clip = {"_target_": "unitune.metrics.stock_clip.Pocket", "folder": "a/../b"}
+    run = {"selection": {"name": "best", "clip": clip}}
+    for folder, refused in (("b", True), ("c", False)):
+        metrics = {"use": [{"_target_": "x"}, {"clip": clip | {"folder": folder}}]}
+        if refused:
+            with pytest.raises(Refused, match=r"selection=best of that run chose by the CLIP that would score \(.*b\); score with another"):
+                commandline.scorable(run, metrics)
+        else:
+            assert commandline.scorable(run, metrics) is run
+    assert commandline.scorable({"selection": None}, metrics) == {"selection": None} and commandline.scorable({}, metrics) == {}
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("selection: {name: best, clip: {_target_: unitune.metrics.clip.Pocket, folder: '${assets:pocket/clip}'}}")
+    Path("run/scores.jsonl").write_text("")
+    said = typed("--config-name", "score", "runs=run")
+    assert said.code == 2 and "selection=best of that run chose by the CLIP that would score" in said.err
 
 
 def test_check_parts_asks_the_selection_for_every_example():

@@ -171,5 +171,7 @@ def test_a_start_that_is_no_known_word_is_refused_before_anything_is_learned(ini
 
 def test_room_is_more_than_what_is_stored(cascade: Cascade, tmp_store: Store):
     stored = prepare(METHOD, cascade, tmp_store).cost.stored_bytes
+    with pytest.raises(Refused, match="no snapshot of the embedding at 77 steps; there are 0, "):
+        METHOD.room({}, at=77)
     kept, working = METHOD.room({}, at=None)
     assert stored < kept < working and METHOD.room({}, at=0) == (0, 0)

@@ -123,10 +123,25 @@ def check_settings(settings: Any) -> None:
         raise Refused("{caption} stands in a prompt of this method or sampler, and the picture has none; describe it: caption='a cat in a city'")
     if settings.get("paste") and "prompts" not in settings["benchmark"]:
         raise Refused(f"paste=true puts edits back into one's own picture (image=FILE, benchmark=photo); benchmark={benchmark} is of finished squares")
-    if (selection := settings.get("selection")) and (scoring := _real(selection["clip"])) in [_real(m.get("clip")) for m in settings["metrics"]["use"]]:
-        raise Refused(f"selection={selection['name']} would choose by the CLIP that scores ({_named(scoring)}); set selection.clip to another")
+    if scoring := _chooses_and_scores(settings, settings.get("metrics")):
+        raise Refused(f"selection={settings['selection']['name']} would choose by the CLIP that scores ({_named(scoring)}); set selection.clip to another")
     _check_numbers(settings)
     models.check(models.described(model), tuned=settings["stage"]["tuned"])
+
+
+def scorable(settings: Any, metrics: Any) -> Any:
+    """Return the settings of an earlier run; refuse to score it with the CLIP that chose its samples."""
+    if scoring := _chooses_and_scores(settings, metrics):
+        raise Refused(f"selection={settings['selection']['name']} of that run chose by the CLIP that would score ({_named(scoring)}); score with another")
+    return settings
+
+
+def _chooses_and_scores(settings: Any, metrics: Any) -> dict[str, Any]:
+    """The settings of a CLIP that both chose and scores; empty where there is none."""
+    if not (selection := settings.get("selection")):
+        return {}
+    chose = _real(selection["clip"])
+    return chose if chose in [_real(metric.get("clip")) for metric in metrics["use"]] else {}
 
 
 def _real(clip: Any) -> Any:
@@ -144,11 +159,6 @@ def _check_numbers(settings: Any) -> None:
             raise Refused(f"{name} must be a whole number, got {settings[name]!r}")
     if not (number(budget := settings["store"]["budget_gib"]) and budget > 0):
         raise Refused(f"store.budget_gib must be a number above 0, got {budget!r}")
-    at = settings["snapshot"]
-    for stage, tuning in _tuned(settings).items():
-        kept = sorted({0, tuning["steps"], *(step for step in tuning["snapshots"] if step < tuning["steps"])})
-        if at is not None and at not in kept:
-            raise Refused(f"no snapshot of {stage} at {at} steps; there are {', '.join(map(str, kept))}: change snapshot= or snapshots=")
 
 
 def _tuned(settings: Any) -> dict[str, Any]:

@@ -109,6 +109,11 @@ def _write(path: Path | str, line: bytes) -> None:
         os.close(descriptor)
 
 
+def folders(path: Path | str) -> list[Path]:
+    """List the folders with a record file at and below a folder, by name; the folder itself where there is none."""
+    return sorted({file.parent for file in Path(path).rglob(FILE)}) or [Path(path)]
+
+
 def read(path: Path | str) -> list[Record]:
     """Read a record file, or every scores.jsonl below a folder in the order of their names.
 

@@ -46,8 +46,8 @@ class Imagic:
         return replace(self.embedding, steps=math.ceil(self.share * self.embedding.steps), snapshots=())
 
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
-        """Count the bytes of trained weights, and of the largest embedding with its start, checkpoint and moments."""
-        kept, working = weights.room({stage: self.tune[stage] for stage in self.stages}, sizes, at=at)
+        """Refuse a snapshot that is not kept. Count the bytes of trained weights, and of the largest embedding with its start, checkpoint and moments."""
+        kept, working = weights.room(self._left(next(iter(sizes or self.stages), "")), sizes, at=at)
         return (0, 0) if at == 0 else (kept + 2 * 4 * LARGEST, working + 8 * 4 * LARGEST)
 
     def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
@@ -69,9 +69,7 @@ class Imagic:
         if at == 0:
             return Tuned(template=self.template)
         text, first, optimise = self._text(example), cascade.stages[0], self.optimise
-        tune = {stage: self.tune[stage] for stage in self.stages}
-        if first.name in tune:
-            tune[first.name] = replace(tune[first.name], steps=max(0, tune[first.name].steps - optimise.steps))
+        weights.check_kept(tune := self._left(first.name), at)
         e_opt = e_tgt = cascade.encode([text])
         key = {"recipe": "imagic", "text": text, "weights": cascade.digest, "arithmetic": [first.arithmetic, cascade.words.arithmetic]}
         found = None
@@ -92,6 +90,11 @@ class Imagic:
             return made
         cost = made.cost if any(tuning.steps for tuning in tune.values()) else found.cost
         return replace(made, embedding=found.tensor, start=found.start, cost=cost)
+
+    def _left(self, first: str) -> dict[str, Tuning]:
+        """How the weights are tuned: the model's first stage for the steps that the embedding leaves it."""
+        tune = {stage: self.tune[stage] for stage in self.stages}
+        return {name: replace(t, steps=max(0, t.steps - self.optimise.steps)) if name == first else t for name, t in tune.items()}
 
     def _text(self, example: Example) -> str:
         (request,) = example.requests

@@ -51,7 +51,8 @@ class TextualInversion:
         return self.templates[0]
 
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
-        """Count float32 bytes of the widest vectors, and while they are learned those of a checkpoint with its moments."""
+        """Refuse a snapshot that is not kept. Count float32 bytes of the widest vectors, and while they are learned those of a checkpoint with its moments."""
+        self.embedding.check_kept("the embedding", at)
         kept = 4 * WIDEST * self.vectors * (len(self.embedding.kept) + 1) if self.embedding.steps and at != 0 else 0
         return kept, 4 * kept
 

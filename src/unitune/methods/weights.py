@@ -33,7 +33,11 @@ class Recipe:
 
 
 def room(tune: Mapping[str, Tuning], sizes: Sizes, *, at: int | None) -> tuple[int, int]:
-    """Count float32 bytes: every kept snapshot; while tuning once more, and a checkpoint of what is trained and its two moments, written aside."""
+    """Refuse a snapshot that is not kept; count float32 bytes.
+
+    They are every kept snapshot; while tuning once more, and a checkpoint of what is trained and its two moments, written aside.
+    """
+    check_kept(tune, at)
     kept = working = 0
     for stage, counts in sizes.items():
         if stage in tune and tune[stage].steps:
@@ -54,7 +58,7 @@ def tuned(recipe: Recipe, cascade: Cascade, *, store: Store, at: int | None, rep
     """Tune each stage for its steps, or read the stored result; `at` picks a snapshot (0: untouched weights, nothing is tuned)."""
     if at == 0:
         return Tuned(recipe.rare, template=recipe.template)
-    tune = recipe.tune
+    check_kept(tune := recipe.tune, at)
     key = {
         **recipe.key,
         "tune": {stage: asdict(t) | {"kinds": [type(t.optimizer).__name__, type(t.adapter).__name__]} for stage, t in tune.items()},
@@ -94,8 +98,6 @@ def load(folder: Path, cascade: Cascade, *, tune: Mapping[str, Tuning], at: int 
         step = tuning.steps if at is None else at
         if step == 0:
             continue
-        if step not in tuning.kept:
-            raise Refused(f"no snapshot of {name} at {step} steps; kept are {tuning.kept}: change snapshot= or snapshots=")
         stored = parameters.load(snapshot_file(folder, name, step))
         weights[name] = tuning.adapter.merged(stored, cascade.stage(name).network)
     return weights
@@ -105,6 +107,12 @@ def unmoved(cascade: Cascade, tuned: Tuned) -> str:
     """Name the tuned stages whose weights all equal the base's, "" where there is none."""
     still = [name for name, weights in tuned.weights.items() if not cascade.stage(name).moved(weights)]
     return f"no weight of {' and '.join(still)} moved in {tuned.steps} steps; use a larger lr" if still else ""
+
+
+def check_kept(tune: Mapping[str, Tuning], at: int | None) -> None:
+    """Refuse before anything is tuned a snapshot that one of the stages will not have."""
+    for stage, tuning in tune.items():
+        tuning.check_kept(stage, at)
 
 
 def check(tune: Mapping[str, Tuning], stages: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from unitune.cost import peak_memory_mib
 from unitune.store import Store
 from unitune.tuning.data import Batches, OneImage, TunableStage, TuningBatch
 from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
-from unitune.types import Cost, Example, Refused
+from unitune.types import Cost, Example
 
 NAME = "embedding"
 START = "start.safetensors"
@@ -78,8 +78,7 @@ def pictures(stage: TunableStage, example: Example, *, seed: int, tuning: Tuning
 def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Store, report: StepDone | None) -> Learned:
     """Optimise, or read the stored result, as it was after `step` steps; resumes as `fit` does."""
     tuning, stage = lesson.tuning, lesson.stage
-    if step not in tuning.kept:
-        raise Refused(f"no snapshot of the embedding at {step} steps; kept are {tuning.kept}: change snapshot= or snapshots=")
+    tuning.check_kept("the embedding", step)
     how = asdict(tuning) | {"optimizer": [type(tuning.optimizer).__name__, asdict(tuning)["optimizer"]]}
     key = {**lesson.key, "embedding": how, "seed": seed, "image": example.digest}
     scratch = store.scratch("embedding", key)

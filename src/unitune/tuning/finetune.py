@@ -60,6 +60,11 @@ class Tuning:
         """Steps whose weights are stored."""
         return sorted({s for s in self.snapshots if 0 < s < self.steps} | {self.steps})
 
+    def check_kept(self, name: str, at: int | None) -> None:
+        """Refuse a snapshot that will not be there; None is the last one, and 0 what was before."""
+        if at is not None and at not in (there := sorted({0, *self.kept})):
+            raise Refused(f"no snapshot of {name} at {at} steps; there are {', '.join(map(str, there))}: change snapshot= or snapshots=")
+
 
 class FineTune(pl.LightningModule):
     """The loss is the model's own: mean squared error of its prediction at a random noise level. The module's state is what is tuned, by name `tuned`."""
