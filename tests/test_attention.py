@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from unitune.backends import attention as hooks
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade
-from unitune.diffusion.attention import NONE, changed, factors, partners, refine, reweight, tokens
+from unitune.diffusion.attention import NONE, changed, factors, massed, partners, refine, reweight, tokens
 from unitune.diffusion.control import Chains, PromptToPrompt
 from unitune.diffusion.loop import Condition
 from unitune.models import Model
@@ -60,6 +61,23 @@ def test_pieces_are_grouped_into_words_for_both_kinds_of_tokenizer():
     clip = tokens(["a</w>", "snow", "man</w>"], offset=1, end=L - 1)
     assert clip.words == ("a", "snowman") and clip.places == (range(1, 2), range(2, 4))
     assert clip.of("Snowman", "a snowman") == [2, 3]
+
+
+def test_punctuation_is_a_word_of_its_own_which_sentencepiece_does_not_mark():
+    pieces = ["▁a", "▁cat", "▁in", "▁a", "▁ci", "ty", ",", "▁pencil", "▁sketch"]
+    source, edit = (tokens(cut, offset=0, end=14) for cut in (pieces[:6], pieces))
+    assert edit.words == ("a", "cat", "in", "a", "city", ",", "pencil", "sketch")
+    assert changed(source, edit) == ([], [6, 7, 8])
+    assert partners(source, edit, mode="auto", length=15)[:9] == [0, 1, 2, 3, 4, 5, NONE, NONE, NONE]
+    assert factors(edit, {"city": 2.0}, prompt="a cat in a city, pencil sketch", length=15) == [1, 1, 1, 1, 2, 2, *[1] * 9]
+    assert tokens(["▁a", "▁", "(", "big", ")", "▁well", "-", "made", "▁1", "0"], offset=0, end=14).words == ("a", "(", "big", ")", "well", "-", "made", "10")
+    assert tokens(["a</w>", "city</w>", ",</w>", "pen", "cil</w>"], offset=1, end=14).words == ("a", "city", ",", "pencil")
+
+
+def test_the_embedded_model_s_tokenizer_leaves_a_word_before_a_comma_as_it_is():
+    cut = AutoTokenizer.from_pretrained(Path(hooks.__file__).parent.parent / "assets" / "pocket" / "base" / "tokenizer").tokenize
+    source, edit = (tokens(cut(text), offset=0, end=76) for text in ("a cat in a city", "a cat in a city, pencil sketch"))
+    assert edit.words[: len(source.words)] == source.words and changed(source, edit)[0] == []
 
 
 def test_what_the_network_does_not_read_is_cut_off():
@@ -184,15 +202,56 @@ def test_attention_of_unknown_kind_is_refused(cascade: Cascade, monkeypatch: pyt
         predict(cascade, chains(cascade, PromptToPrompt(), "a dog", "a dog at night"), *ROWS)
 
 
-@pytest.mark.parametrize(("cross", "own"), [(True, False), (False, True), (True, True)])
-def test_joint_attention_takes_text_columns_and_pixel_columns_apart(cross: bool, own: bool):
-    control = PromptToPrompt("swap", cross_share=float(cross), self_share=float(own), self_side=1.0)
-    made = control.chains("a cat", edits=["a dog"], rows=[0], tokenize=sentence, offset=0, length=L)
+JOINT = [(mode, cross, own) for mode in ("swap", "refine") for cross in (False, True) for own in (False, True)]
+
+
+def joint(mode: str, cross: bool, own: bool, *edits: str, reweight: dict[str, float] | None = None) -> Chains:
+    control = PromptToPrompt(mode, cross_share=float(cross), self_share=float(own), self_side=1.0, reweight=reweight or {})
+    made = control.chains("a cat", edits=edits, rows=[0] * len(edits), tokenize=sentence, offset=0, length=L)
     made.begin(0, 1, side=2)
-    M = maps(2, 3, 4, L + 4)
-    source, edit = made.edit(M, text=L)
+    return made
+
+
+def peaked(rows: int, seed: int = 0) -> torch.Tensor:
+    """Probabilities of text and 4 pixels, whose shares of a row differ much."""
+    return (6 * torch.randn(rows, 3, 4, L + 4, generator=torch.Generator().manual_seed(seed))).softmax(-1)
+
+
+@pytest.mark.parametrize(("mode", "cross", "own"), JOINT)
+def test_rows_of_joint_attention_go_on_to_sum_to_1(mode: str, cross: bool, own: bool):
+    # Refinement of an edit with a word of its own adds that word's column to the others', in the paper too; here all words are shared.
+    made = joint(mode, cross, own, "a cat" if mode == "refine" else "a dog")
+    for seed in range(5):
+        torch.testing.assert_close(made.edit(peaked(2, seed), text=L).sum(-1), torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize(("mode", "cross", "own"), JOINT)
+def test_joint_attention_takes_text_columns_and_pixel_columns_apart(mode: str, cross: bool, own: bool):
+    # What is taken alone has the source's proportions, not its numbers: the softmax gives the two parts shares of 1 that differ between the chains.
+    M = peaked(2)
+    source, edit = joint(mode, cross, own, "a cat").edit(M, text=L)
     assert torch.equal(source, M[0])
-    assert torch.equal(edit[..., :L], M[0 if cross else 1, ..., :L]) and torch.equal(edit[..., L:], M[0 if own else 1, ..., L:])
+    for part, taken in ((slice(L), cross), (slice(L, None), own)):
+        whole = M[1, ..., part].sum(-1, keepdim=True)
+        torch.testing.assert_close(
+            edit[..., part], M[0, ..., part] * (1 if cross and own else whole / M[0, ..., part].sum(-1, keepdim=True)) if taken else M[1, ..., part]
+        )
+
+
+def test_a_part_without_weight_in_the_source_is_not_taken():
+    M = torch.cat([torch.zeros(1, 1, 2, 3), maps(1, 1, 2, 3)], dim=2)
+    M_star = maps(1, 1, 4, 3, seed=1) / 2
+    out = massed(M, M_star)
+    assert torch.equal(out[..., :2, :], M_star[..., :2, :]) and bool(out.isfinite().all())
+    torch.testing.assert_close(out[..., 2:, :], M[..., 2:, :] / 2)
+    assert torch.equal(massed(M_star, M_star), M_star)
+    assert bool(massed(torch.full((1, 1, 1, 2), 1e-42), M_star[..., :1, :2]).isfinite().all())
+
+
+def test_words_are_reweighted_after_their_maps_are_scaled():
+    plain, twice = (joint("swap", True, False, "a dog", reweight=weights).edit(peaked(2), text=L) for weights in ({}, {"dog": 2.0}))
+    torch.testing.assert_close(twice[1, ..., 1], 2 * plain[1, ..., 1])
+    assert torch.equal(twice[1, ..., 2:], plain[1, ..., 2:])
 
 
 def test_attention_among_many_pixels_is_left_alone():

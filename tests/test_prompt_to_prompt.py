@@ -8,6 +8,7 @@ import pytest
 import torch
 from analytic import FakeStage, Gaussian
 
+from unitune import experiment
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade
@@ -17,7 +18,11 @@ from unitune.diffusion.control import LocalBlend, PromptToPrompt, shared
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, SuperResolution
 from unitune.diffusion.steps import DDIM, DDPM
+from unitune.methods.untuned import Untuned
 from unitune.models import Model
+from unitune.plans import Seeds
+from unitune.store import Store
+from unitune.tuning.finetune import StepDone
 from unitune.types import Draw, Edit, Example, Inactive, Refused, Request, Tuned
 
 CPU = torch.device("cpu")
@@ -159,14 +164,35 @@ def test_inversion_is_made_once_for_all_chunks_and_edits(floyd: Cascade, monkeyp
     assert stage.evaluations - before == 2 * 2 + 2 + 2 * 4 * 2 * 2  # two rounds of each step, sampled again; four chunks: source and edit, twice for guidance
 
 
-def test_a_tuned_model_starts_from_noise(floyd: Cascade, monkeypatch: pytest.MonkeyPatch):
+CARRIES = Tuned(EXAMPLE.caption, weights={"base": {}})
+
+
+@pytest.mark.parametrize(
+    ("tuned", "source", "inverts"),
+    [
+        (Tuned(), EXAMPLE.caption, True),  # nothing was tuned
+        (Tuned(EXAMPLE.caption), EXAMPLE.caption, True),  # in no steps
+        (CARRIES, EXAMPLE.caption, False),
+        (CARRIES, "A photo of a cat in a City, at noon", False),
+        (Tuned("beikkpic", weights={"base": {}}), EXAMPLE.caption, True),  # the chain's prompt does not name the image
+        (Tuned("beikkpic", weights={"base": {}}), f"beikkpic {EXAMPLE.caption}", False),
+        (Tuned("cat", weights={"base": {}}), "a catalogue", True),  # a rare token inside a word names nothing
+        (Tuned("", weights={"base": {}}), EXAMPLE.caption, True),
+        (Tuned(EXAMPLE.caption, weights={"sr256": {}}), EXAMPLE.caption, True),  # the chains run in the first stage
+    ],
+)
+def test_auto_inverts_unless_the_model_was_tuned_on_what_the_source_says(tuned: Tuned, source: str, inverts: bool):
+    assert PromptToPrompt().inverts(tuned, source, stage="base") == inverts
+    assert PromptToPrompt(inversion="on").inverts(tuned, source, stage="base") and not FROM_NOISE.inverts(tuned, source, stage="base")
+
+
+def test_chains_of_a_tuned_model_start_from_noise_where_their_prompt_names_the_image(floyd: Cascade, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inversion, "RECONSTRUCTS", 5.0)
-    assert PromptToPrompt().inverts(Tuned()) and not PromptToPrompt().inverts(Tuned(weights={"base": {}})) and not FROM_NOISE.inverts(Tuned())
-    assert PromptToPrompt(inversion="on").inverts(Tuned(weights={"base": {}}))
-    auto = using(inversion="auto")
-    a, b = sample(floyd, auto, replace(EXAMPLE, requests=EDITS[:1]), seeds=2)
-    assert torch.equal(a.stages["base"], b.stages["base"])  # inversion leaves no chance
-    a, b = sample(floyd, auto, replace(EXAMPLE, requests=EDITS[:1]), seeds=2, tuned=Tuned(weights={"base": {}}))
+    auto, one = using(inversion="auto"), replace(EXAMPLE, requests=EDITS[:1])
+    for tuned in (Tuned(), Tuned("beikkpic", weights={"base": {}})):
+        a, b = sample(floyd, auto, one, seeds=2, tuned=tuned)
+        assert torch.equal(a.stages["base"], b.stages["base"])  # inversion leaves no chance
+    a, b = sample(floyd, auto, one, seeds=2, tuned=CARRIES)
     assert not torch.equal(a.stages["base"], b.stages["base"])
 
 
@@ -204,6 +230,30 @@ def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
             sample(floyd, tuned=learned)
     with pytest.raises(Refused, match="inversion needs the deterministic step"):
         sample(floyd, replace(using(inversion="auto"), step=DDPM()))
+
+
+@dataclass(frozen=True)
+class Never(Untuned):
+    """A method that must not be reached."""
+
+    def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
+        raise AssertionError("it was tuned")
+
+
+@pytest.mark.parametrize(
+    ("control", "edit", "said"),
+    [
+        ({}, "two dogs", "share no word"),
+        ({"mode": "swap"}, "a cat in a city at night", "swap needs prompts of equally many tokens"),
+        ({"reweight": {"cow": 2.0}}, "a dog in a city", "the word 'cow' of sampler.control is not in 'a dog in a city'"),
+        ({"blend": LocalBlend(words=("cow",))}, "a dog in a city", "the word 'cow' of sampler.control is not in"),
+        ({}, "a dog in a city", "it was tuned"),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused_before_anything_is_tuned(floyd: Cascade, tmp_store: Store, tmp_path: Path, control: dict, edit: str, said: str):
+    setting = experiment.Setting(floyd, Never(), using(**control), [], tmp_store, Seeds(1))
+    with pytest.raises(AssertionError if said == "it was tuned" else Refused, match=said):
+        experiment.run(setting, [replace(EXAMPLE, image=IMAGE[..., :16, :16], requests=(Request(edit),))], folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Prompt-to-Prompt (arXiv 2208.01626) as maps on attention probabilities, and which token of an edited prompt continues which of the source prompt.
 
-M are the probabilities of the source prompt's chain, M* (`M_star`) those of the edited one's; a row is a pixel's, a column a text token's. Only columns of text
-are edited here: where a network joins text and pixels in one softmax, the columns of pixels follow those of text.
+M are the probabilities of the source prompt's chain, M* (`M_star`) those of the edited one's; a row is a pixel's, a column a text token's. Where a network
+joins text and pixels in one softmax, the columns of pixels follow those of text, and only `massed` sees them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,13 @@ def refine(M: Maps, M_star: Maps, A: Partners) -> Maps:
     """M[i, A(j)] where token j has a partner, M*[i, j] where it is new (section 3.2); swap is A(j) = j for every token."""
     columns = A.to(M.device)[:, None, None, :].expand_as(M_star)
     return torch.where(columns >= 0, M.gather(-1, columns.clamp(min=0)), M_star)
+
+
+def massed(M: Maps, M_star: Maps) -> Maps:
+    """M with every row scaled to the mass of M*'s, for a part of a softmax that is taken alone; M* where M has none."""
+    # A quotient of equal masses is 1, so that equal maps stay equal to the bit.
+    mass = M.sum(-1, keepdim=True)
+    return torch.where(mass > 0, M * (M_star.sum(-1, keepdim=True) / mass.clamp(min=torch.finfo(M.dtype).tiny)), M_star)
 
 
 def reweight(M: Maps, c: Factors) -> Maps:
@@ -55,16 +62,17 @@ class Tokens:
 def tokens(pieces: Sequence[str], *, offset: int, end: int) -> Tokens:
     """Group a tokenizer's pieces into words, lower case; what does not stand before place `end` is cut off, as the network never reads it.
 
-    SentencePiece marks a word's beginning with "▁", CLIP's vocabulary its end with "</w>".
+    SentencePiece marks a word's beginning with "▁", CLIP's vocabulary its end with "</w>". Punctuation is a word of its own, which SentencePiece does not mark.
     """
     words: list[str] = []
     places: list[range] = []
     closed = True
     for place, piece in enumerate(pieces[: end - offset], start=offset):
-        if closed or piece.startswith("▁"):
+        text = piece.removeprefix("▁").removesuffix("</w>").lower()
+        if closed or piece.startswith("▁") or (words[-1] and _spelled(text) != _spelled(words[-1])):
             words.append("")
             places.append(range(place, place))
-        words[-1] += piece.removeprefix("▁").removesuffix("</w>").lower()
+        words[-1] += text
         places[-1] = range(places[-1].start, place + 1)
         closed = piece.endswith("</w>")
     if not words:
@@ -118,6 +126,11 @@ def factors(edit: Tokens, weights: Mapping[str, float], *, prompt: str, length: 
         for place in edit.of(word, prompt):
             c[place] = float(weight)
     return c
+
+
+def _spelled(text: str) -> bool:
+    """Whether there is a letter or a digit in it."""
+    return any(letter.isalnum() for letter in text)
 
 
 def _blocks(source: Tokens, edit: Tokens) -> Sequence[tuple[str, int, int, int, int]]:

@@ -4,6 +4,7 @@ Rows of a controlled batch: first the source chains, then the edits; edits whose
 `Chains` gives every attention layer's probabilities to `Chains.edit`; rows behind (guidance's reference) stay as they are.
 """
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +43,8 @@ class PromptToPrompt:
 
     `mode`: swap takes the source's map of every token (for prompts of equally many), refine those of shared words; auto swaps where words are only replaced.
     `reweight` multiplies maps of words of the edit by a number in [-2, 2], in all steps. `inversion`: the chains start from the base image inverted
-    (`inversion.invert`); auto where nothing was tuned, as a tuned model knows the image. Deterministic, so all seeds of an edit are alike then.
+    (`inversion.invert`); auto unless the first stage was tuned on a text that `source` holds, which then brings the image. Deterministic, so all seeds of an
+    edit are alike then.
     """
 
     mode: str = "auto"
@@ -67,9 +69,10 @@ class PromptToPrompt:
         if not (whole(self.rounds) and self.rounds >= 1):
             raise Refused(f"control.rounds must be a whole number of at least 1, got {self.rounds}")
 
-    def inverts(self, tuned: Tuned) -> bool:
-        """Say whether the chains start from the base image inverted."""
-        return self.inversion == "on" or (self.inversion == "auto" and not tuned.weights)
+    def inverts(self, tuned: Tuned, source: str, *, stage: str) -> bool:
+        """Say whether the chains start from the base image inverted, with this text of the source; `stage` is the first."""
+        named = tuned.prompt and re.search(rf"(?<!\w){re.escape(tuned.prompt)}(?!\w)", source, flags=re.IGNORECASE)
+        return self.inversion == "on" or (self.inversion == "auto" and not (stage in tuned.weights and named))
 
     def chains(self, source: str, *, edits: Sequence[str], rows: Sequence[int], tokenize: Callable[[str], list[str]], offset: int, length: int) -> "Chains":
         """Align each edit's text with the source's; `rows` are its source chain's, `offset` and `length` the first piece's place and the places in all."""
@@ -109,6 +112,7 @@ class Chains:
     gone: Float[Tensor, "n L"]  # 1 at the source prompt's words that local blending looks at
     new: Float[Tensor, "n L"]  # 1 at the edit's
     differ: bool  # whether any edit's text is another than the source's
+    inverted: bool = False  # whether the source chains start from the base image inverted
     trajectory: Sequence[Image] = ()
     edited: int = 0  # attention layers in the present step
     moved: bool = False  # whether any of them has changed
@@ -149,13 +153,17 @@ class Chains:
         """Edit the probabilities of the controlled rows in one layer, whose first `text` columns are those of the text."""
         u, pixels = self.sources, M.shape[2]
         M_src, M_star = M[:u][self.source.to(M.device)], M[u:]
-        cross, own = M_star[..., :text], M_star[..., text:]
+        cross, own, takes_self = M_star[..., :text], M_star[..., text:], self._takes_self(pixels)
+        # One softmax may span text and pixels: a part that is taken alone keeps the weight that the edit gives to it, so that rows go on to sum to 1.
+        alone = 0 < text < M.shape[-1] and self._cross != takes_self
+        words, places = M_src[..., :text], M_src[..., text:]
         if text:
-            self._gather(M_src[..., :text], cross)
-            cross = attention.refine(M_src[..., :text], cross, self.A) if self._cross else cross
+            self._gather(words, cross)
+            words = attention.massed(words, cross) if alone and self._cross else words
+            cross = attention.refine(words, cross, self.A) if self._cross else cross
             cross = attention.reweight(cross, self.c) if self._weighted else cross
-        if self._takes_self(pixels):
-            own = M_src[..., text:]
+        if takes_self:
+            own = attention.massed(places, own) if alone else places
         edited = torch.cat([cross, own], dim=-1)
         self.edited += 1
         self.moved = self.moved or not torch.equal(edited, M_star)

@@ -1,7 +1,7 @@
 """THE loop: the reverse process of one stage for a batch of items, each with its own start and guidance weight."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -82,6 +82,30 @@ class Stage(Protocol):
 
     def base_weights(self) -> AbstractContextManager[None]:
         """Predict with the untouched weights inside this context."""
+        ...
+
+
+@runtime_checkable
+class Cascade(Protocol):
+    """Stages in the order of sampling, and the text encoder."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """First the one that starts from noise alone."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Places for a prompt's tokens with one end mark."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Texts:
+        """Embed prompts."""
+        ...
+
+    @property
+    def tokenize(self) -> Callable[[str], list[str]]:
+        """Cuts a text into pieces, without end marks."""
         ...
 
 
