@@ -33,6 +33,8 @@ NEEDS = {  # what an option cannot do without
     "benchmark=scenes": ["benchmark.limit=1"],
     "method=dreambooth": ["noun=cat"],
     "method=textual_inversion": ["method.initializer=a"],  # the tiny tokenizer knows letters
+    "sampler=prompt_to_prompt": ["token=description"],  # else the image is inverted, in which a network of random weights loses it
+    "sampler=prompt_to_prompt_blend": ["token=description"],
     "benchmark=image": [f"image={DEMO}/cat-city-0.png", "edit=a dog"],
 }
 
