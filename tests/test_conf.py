@@ -133,6 +133,11 @@ def test_option_runs_on_a_latent_model(option, small, run, tmp_path, monkeypatch
     assert (tmp_path / "run/grid.png").is_file()
 
 
+def test_words_are_reweighted_from_the_command_line(run):
+    sampler = run.make(composed("sampler=prompt_to_prompt", "sampler.control.reweight={snow:2.0,cat:-0.5}").sampler)
+    assert dict(sampler.control.reweight) == {"snow": 2.0, "cat": -0.5}
+
+
 @pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "experiment").glob("*.yaml")))
 def test_every_cell_of_an_experiment_composes(name, run):
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -6,7 +6,7 @@ Rows of a controlled batch: first the source chains, then the edits; edits whose
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ class PromptToPrompt:
     cross_share: float = 0.4
     self_share: float = 0.6
     self_side: float = 0.5  # attention among more pixels than a picture of this share of the side has is left alone
-    reweight: Mapping[str, float] = field(default_factory=dict)
+    reweight: Mapping[str, float] | None = None
     blend: LocalBlend | None = None
     source: str = "{caption}"
     inversion: str = "auto"
@@ -64,7 +64,7 @@ class PromptToPrompt:
             raise Refused(f"control.inversion must be one of {', '.join(INVERSIONS)}, got {self.inversion!r}")
         for name in ("cross_share", "self_share", "self_side"):
             _check_share(name, getattr(self, name))
-        if bad := [(word, c) for word, c in self.reweight.items() if not (number(c) and -2 <= c <= 2)]:
+        if bad := [(word, c) for word, c in (self.reweight or {}).items() if not (number(c) and -2 <= c <= 2)]:
             raise Refused(f"control.reweight gives {bad[0][0]!r} {bad[0][1]}; a word's factor must be in [-2, 2] (1 = unchanged)")
         if not (whole(self.rounds) and self.rounds >= 1):
             raise Refused(f"control.rounds must be a whole number of at least 1, got {self.rounds}")
@@ -82,7 +82,7 @@ class PromptToPrompt:
         for i, edit in enumerate(edits):
             after = attention.tokens(tokenize(edit), offset=offset, end=end)
             A.append(attention.partners(before, after, mode=self.mode, length=length))
-            c.append(attention.factors(after, self.reweight, prompt=edit, length=length))
+            c.append(attention.factors(after, self.reweight or {}, prompt=edit, length=length))
             gone[i, (places := self._places(before, after, source, edit))[0]] = 1
             new[i, places[1]] = 1
         differ = any(edit != source for edit in edits)
