@@ -24,12 +24,12 @@ SCORES = {
     "success": "edit success (judge)", "alignment": "alignment (pocket CLIP)", "psnr_target": "PSNR to the exact target, dB", "psnr": "PSNR to the base image, dB",
     "stlpips": "ST-LPIPS to the base image", "mse_outside": "error outside the mask",
 }  # fmt: skip
-COSTS = {
-    "tuning_seconds": "tuning, s",
-    "optimizer_steps": "optimiser steps",
+COSTS = {  # of tuning and of what is stored by image (of all its tunings, where each prompt needs its own), the others by edit
+    "tuning_seconds": "tuning of an image, s",
+    "optimizer_steps": "optimiser steps of an image",
     "seconds": "an edit, s",
     "evaluations": "evaluations of an edit",
-    "stored_bytes": "stored, bytes",
+    "stored_bytes": "stored of an image, bytes",
 }
 REFERENCE = "reference"
 
@@ -95,14 +95,12 @@ def swept(name: str, images: int) -> list[Record]:
     """Read a sweep's folder: every cell's edits under the run "name/cell", and the reference rows once."""
     folder = SWEEPS / f"{name}-{images}"
     kept, references = [], {}
-    for file in sorted(folder.glob(f"*/{records.FILE}")):
-        cell = file.parent.name
-        for record in records.merge(records.read(file)):
-            placed = replace(record, run=f"{name}/{cell}", image=f"{folder.name}/{cell}/{record.image}")
-            if record.row == REFERENCE:
-                references.setdefault((record.method, record.example, record.prompt), replace(placed, run=f"{name}/{REFERENCE}={record.method}"))
-            else:
-                kept.append(placed)
+    for record in records.merge(records.read(folder)) if any(folder.glob(f"*/{records.FILE}")) else ():
+        placed = replace(record, run=f"{name}/{record.run}", image=f"{folder.name}/{record.run}/{record.image}")
+        if record.row == REFERENCE:
+            references.setdefault((record.method, record.example, record.prompt), replace(placed, run=f"{name}/{REFERENCE}={record.method}"))
+        else:
+            kept.append(placed)
     if not kept:
         raise Refused(
             f"no sweep in {folder}; make it: python run.py -m experiment={name} benchmark.limit={images}, or read the committed records: --from-records"
@@ -134,9 +132,16 @@ def table(found: Sequence[Record], rows: Mapping[str, str], *, scores: Mapping[s
         if not (members := matching(found, name)):
             continue
         edits = [_mean(members, metric) for metric in scores]
-        spent = [f"{math.fsum(own) / len(own):.3g}" if (own := [m.cost[cost] for m in members if cost in m.cost]) else "-" for cost in costs]
+        spent = [_spent([member for member in members if cost in member.cost], cost) for cost in costs]
         lines.append(f"|{label}|{len(members)}|" + "|".join([*edits, *spent]) + "|")
     return "\n".join(lines)
+
+
+def _spent(members: Sequence[Record], cost: str) -> str:
+    if not members:
+        return "-"
+    mean = records.tuning(members, cost) if cost in records.TUNING else math.fsum(member.cost[cost] for member in members) / len(members)
+    return f"{mean:.3g}"
 
 
 def _mean(members: Sequence[Record], metric: str) -> str:

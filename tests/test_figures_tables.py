@@ -44,6 +44,32 @@ def test_costs_of_an_edit(sweep):
     }  # fmt: skip
 
 
+def test_tunings_of_an_image_are_added_where_every_prompt_has_its_own(tmp_path):
+    """Like with like: two prompts of one image cost one tuning of one method, and two of another."""
+    (one, *_) = source.load(finished.run(tmp_path / "a")).records
+    seconds = {"a dog": 30.0, "a cat": 31.0}
+    shared = [dataclasses.replace(one, prompt=p, seed=k, example=e) for p in seconds for k in (0, 1) for e in ("i0", "i1")]
+    apart = [dataclasses.replace(record, method="imagic", cost={**record.cost, "tuning_seconds": seconds[record.prompt]}) for record in shared]
+    ours, theirs = tables.lines([*shared, *apart])
+    assert (ours.costs["tuning s"], theirs.costs["tuning s"]) == (30, 61) and theirs.costs["stored MiB"] == 2 * ours.costs["stored MiB"] == 6
+    assert (ours.costs["optimiser steps"], theirs.costs["optimiser steps"]) == (128, 256) and ours.costs["sampling s"] == theirs.costs["sampling s"] == 2
+    assert any("of all its tunings" in note for note in tables.comparison([ours, theirs], cards={}).notes)
+
+
+def test_cells_of_two_sweeps_have_the_same_names_and_stay_apart(tmp_path):
+    for sweep, lr in (("monday", 1e-4), ("tuesday", 1e-3)):
+        finished.run(tmp_path / sweep / "0-unitune-unitune", lr=lr)
+    read = source.load(tmp_path)
+    assert set(read.folders) == {"monday/0-unitune-unitune", "tuesday/0-unitune-unitune"} and len(records.merge(read.records)) == len(read.records)
+    assert all(read.folders[run] == tmp_path / run and f"lr: {lr}" in read.configs[run] for run, lr in zip(sorted(read.folders), (0.0001, 0.001), strict=True))
+    assert [line.label for line in tables.lines(read.records, settings=read.settings) if line.row == "edit"] == [
+        f"unitune + unitune (lr={lr})" for lr in (0.0001, 0.001)
+    ]
+    bare = [line for line in tables.lines(read.records) if line.row == "edit"]  # nothing else tells them apart
+    assert [line.label for line in bare] == [f"unitune + unitune ({sweep}/0-unitune-unitune)" for sweep in ("monday", "tuesday")]
+    assert records.read(tmp_path / "monday" / "0-unitune-unitune")[0].run == "0-unitune-unitune"
+
+
 def test_cells_of_a_sweep_are_told_apart_by_what_was_set(tmp_path):
     for k, (lr, start) in enumerate(((1e-4, 0.8), (1e-4, 0.9), (1e-3, 0.9))):
         finished.run(tmp_path / f"{k}", lr=lr, start=start)

@@ -98,7 +98,26 @@ def test_a_chosen_sample_costs_what_its_candidates_did():
     samples = [outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0, "peak_mib": 7.0}) for e in DRAWN[:3]]
     rows = outcome.Taken(Tuned(), samples, chosen).rows()
     assert [row.row for row in rows] == ["edit"] * 3 + ["selected"]
-    assert rows[-1].cost == {"seconds": 6.0, "evaluations": 30.0, "peak_mib": 7.0, "candidates": 3}
+    assert rows[-1].cost == {"seconds": 6.0, "evaluations": 30.0, "peak_mib": 7.0, "candidates": 3, "empty_places": 0}
+
+
+def test_what_was_tried_in_vain_is_paid_by_those_that_passed(caplog):
+    good, bad = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
+    edits = [edit(REQUESTS[0], seed, *features) for seed, features in enumerate((good, bad, bad, good))]
+    made: list[Edit] = []
+
+    def redraw(draws: Sequence[Draw]) -> list[Edit]:
+        made.extend(edit(d.request, d.seed, *(good if d.seed == 4 else bad)) for d in draws)
+        return made[-len(draws) :]
+
+    with caplog.at_level("INFO"):
+        chosen = Gate(told_clip(), 0.5, redraws=2)(edits, example=EXAMPLE, redraw=redraw)
+    samples = [outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0}) for e in [*edits, *made]]
+    rows = [row for row in outcome.Taken(Tuned(), samples, chosen).rows() if row.row == "selected"]
+    # 3 more were drawn: one for the place that then passed, two for the one that never did, which has 3 candidates in vain.
+    assert len(made) == 3 and [row.cost["candidates"] for row in rows] == [1, 2, 1] and {row.cost["empty_places"] for row in rows} == {1}
+    assert [row.cost["seconds"] for row in rows] == [2 + 2, 4 + 2, 2 + 2] and sum(row.cost["evaluations"] for row in rows) == 10 * len(samples)
+    assert "places that stay empty: 1" in caplog.text
 
 
 def test_a_grid_shows_the_chosen_below_in_their_places(tmp_path: Path):

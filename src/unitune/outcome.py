@@ -39,12 +39,14 @@ class Taken:
         return [sample.edit for sample in self.samples if sample.row == "edit"]
 
     def rows(self) -> list[Sample]:
-        """List all samples, and after them the chosen ones, which cost what all of their candidates did."""
+        """List all samples, and after them the chosen ones, which cost what all of their candidates did, and a share of what was tried in vain elsewhere."""
         of = {id(sample.edit): sample.cost for sample in self.samples}
         selected = []
         for one in self.chosen:
             spent = {name: sum(of[id(edit)][name] for edit in one.candidates) for name in ("seconds", "evaluations")}
-            selected.append(Sample(one.edit, "selected", {**of[id(one.edit)], **spent, "candidates": len(one.candidates)}))
+            spent |= {name: spent[name] + sum(of[id(edit)][name] for edit in one.vain) / len(self.chosen) for name in spent}
+            counted = {"candidates": len(one.candidates), "empty_places": one.empty}
+            selected.append(Sample(one.edit, "selected", {**of[id(one.edit)], **spent, **counted}))
         return [*self.samples, *selected]
 
 

@@ -21,6 +21,7 @@ FILE = "scores.jsonl"
 VERSION = 1  # of a line's fields; raised when a field changes its meaning
 ROWS = ("edit", "redrawn", "selected", "reference")  # as planned; in place of rejected ones; what was chosen, once more; for comparison
 SHOWN_COSTS = {"seconds": "s", "peak_mib": "MiB"}  # of a record's cost, as a table heads them: sampling one edit, peak memory meanwhile
+TUNING = ("tuning_seconds", "tuning_peak_mib", "optimizer_steps", "tuning_evaluations", "stored_bytes")  # of a record's cost, what its tuning took
 
 log = logging.getLogger(__name__)
 
@@ -117,13 +118,24 @@ def folders(path: Path | str) -> list[Path]:
 def read(path: Path | str) -> list[Record]:
     """Read a record file, or every scores.jsonl below a folder in the order of their names.
 
+    `by_file` says what the field `run` is then.
     A line that a killed process left half-written is skipped with a warning; a field that is unknown, missing or of another type raises Refused.
     """
+    return [record for members in by_file(path).values() for record in members]
+
+
+def by_file(path: Path | str) -> dict[Path, list[Record]]:
+    """Read record files, each apart. `run` of what lies below the folder is the way there from it: cells of two sweeps have the same names."""
     path = Path(path)
     files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise Refused(f"{path} holds no {FILE}; name a record file or the folder of a run")
-    return [record for file in files for record in _read_file(file)]
+    return {file: _read_file(file) if file.parent == path or file == path else _placed(_read_file(file), file.parent.relative_to(path)) for file in files}
+
+
+def _placed(found: list[Record], way: PurePath) -> list[Record]:
+    several = len({record.run for record in found}) > 1  # records that were kept without their runs' folders
+    return [dataclasses.replace(record, run=(way / record.run if several else way).as_posix()) for record in found]
 
 
 def merge(records: Iterable[Record]) -> list[Record]:
@@ -134,6 +146,17 @@ def merge(records: Iterable[Record]) -> list[Record]:
         earlier = edits.get(identity)
         edits[identity] = record if earlier is None else dataclasses.replace(earlier, scores={**earlier.scores, **record.scores})
     return list(edits.values())
+
+
+def tuning(found: Sequence[Record], name: str) -> float:
+    """Average over images what their tuning took of a cost in TUNING: the sum over the tunings of an image, of which there is one, or one for each prompt.
+
+    Records of one tuning hold its numbers, equal to the last digit of its seconds. Raises KeyError for records without that cost.
+    """
+    images: dict[tuple[str, str], dict[tuple[float | None, ...], float]] = {}
+    for record in found:
+        images.setdefault((record.run, record.example), {})[tuple(map(record.cost.get, TUNING))] = record.cost[name]
+    return math.fsum(math.fsum(tunings.values()) for tunings in images.values()) / len(images)
 
 
 def summary(records: Iterable[Record]) -> list[Row]:

@@ -23,11 +23,16 @@ class Selecting(Protocol):
 
 @dataclass(frozen=True)
 class Chosen:
-    """One sample that was chosen: in the place of which planned one, and out of which."""
+    """One sample that was chosen: in the place of which planned one, and out of which.
+
+    `empty` places of the same call have no sample that could be chosen; `vain` was tried for them, and all that were chosen share what it cost.
+    """
 
     edit: Edit
     place: Edit
     candidates: Sequence[Edit]
+    vain: Sequence[Edit] = ()
+    empty: int = 0
 
 
 class Selection(Protocol):
@@ -118,9 +123,11 @@ class Gate:
                 following[place.request.prompt] += 1
             for place, edit in zip(failed, redraw(draws) if draws else [], strict=True):
                 tried[id(place)].append(edit)
-        chosen = [Chosen(all_[-1], place, all_) for place in edits if self.passes((all_ := tried[id(place)])[-1], example)]
-        log.info("%s: %d of %d samples passed the gate after %d more", example.id, len(chosen), len(edits), sum(map(len, tried.values())) - len(edits))
-        return chosen
+        passed = [place for place in edits if self.passes(tried[id(place)][-1], example)]
+        vain = [edit for place in edits if id(place) not in set(map(id, passed)) for edit in tried[id(place)]]
+        more, empty = sum(map(len, tried.values())) - len(edits), len(edits) - len(passed)
+        log.info("%s: %d of %d samples passed the gate after %d more; places that stay empty: %d", example.id, len(passed), len(edits), more, empty)
+        return [Chosen(tried[id(place)][-1], place, tried[id(place)], vain, empty) for place in passed]
 
     def passes(self, edit: Edit, example: Example) -> bool:
         """Say whether a sample is aligned enough, and with no other text of its image more than with its own."""

@@ -43,8 +43,7 @@ class Source:
 def load(path: Path | str) -> Source:
     """Read records and what stands beside them. Raises Refused where there are none, or where they are not of this version."""
     path = Path(path)
-    found = tuple(sorted(path.rglob(records.FILE))) if path.is_dir() else (path,)
-    read = {file: records.read(file) for file in (found or (path,))}
+    read = records.by_file(path)
     every = tuple(record for members in read.values() for record in members)
     if not every:
         raise Refused(f"{path} holds no record; name the folder of a finished run or sweep")
@@ -54,7 +53,7 @@ def load(path: Path | str) -> Source:
     for file in read:
         if beside := next((c for c in (file.with_name(f"{file.stem}-{CARDS}"), file.with_name(CARDS)) if c.is_file()), None):
             cards |= _cards(beside)
-    return Source(path, found, every, folders, configs, _settings(every, configs), cards)
+    return Source(path, tuple(read), every, folders, configs, _settings(every, configs), cards)
 
 
 def _cards(file: Path) -> dict[str, Mapping[str, str]]:

@@ -3,30 +3,31 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unitune.records import Record, merge
+from unitune.records import Record, merge, tuning
 from unitune.statistics import ENOUGH, Interval, by_image, check_budgets, edits, interval, paired
 from unitune.types import Refused
 
 LOWER = ("mse", "lpips", "stlpips", "structure")  # metrics that are better when lower begin so; a card says it of any other
 DIALS = ("steps", "weight", "start")  # of a record
-COSTS: Mapping[str, Callable[[Mapping[str, float]], float]] = {
-    "tuning s": lambda cost: cost["tuning_seconds"],
-    "sampling s": lambda cost: cost["seconds"],
-    "peak MiB": lambda cost: max(cost["peak_mib"], cost.get("tuning_peak_mib", 0.0)),
-    "optimiser steps": lambda cost: cost["optimizer_steps"],
-    "tuning evaluations": lambda cost: cost["tuning_evaluations"],
-    "sampling evaluations": lambda cost: cost["evaluations"],
-    "stored MiB": lambda cost: cost["stored_bytes"] / 2**20,
+COSTS: Mapping[str, Callable[[Sequence[Record]], float]] = {  # of tuning and of what is stored by image, the others by edit
+    "tuning s": lambda found: tuning(found, "tuning_seconds"),
+    "sampling s": lambda found: _mean(record.cost["seconds"] for record in found),
+    "peak MiB": lambda found: _mean(max(record.cost["peak_mib"], record.cost.get("tuning_peak_mib", 0.0)) for record in found),
+    "optimiser steps": lambda found: tuning(found, "optimizer_steps"),
+    "tuning evaluations": lambda found: tuning(found, "tuning_evaluations"),
+    "sampling evaluations": lambda found: _mean(record.cost["evaluations"] for record in found),
+    "stored MiB": lambda found: tuning(found, "stored_bytes") / 2**20,
 }
 Cards = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one way of editing reached: intervals over images, `counts` of the records that a mean goes over, mean costs of an edit or of its image's tuning."""
+    """What one way of editing reached: intervals over images, `counts` of the records that a mean goes over, mean costs of an edit or of an image's tuning."""
 
     row: str
     method: str
@@ -92,10 +93,14 @@ def _line(row: str, method: str, sampler: str, mask: str, setting: str, members:
     costs = {}
     for name, of in COSTS.items():
         try:
-            costs[name] = sum(of(member.cost) for member in members) / len(members)
+            costs[name] = of(members)
         except KeyError:  # references cost nothing, and old records lack some
             continue
     return Line(row, method, sampler, mask, setting, tuple(members), scores, counts, costs)
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    return statistics.fmean(numbers)
 
 
 def _by_setting(members: Sequence[Record], settings: Mapping[str, str]) -> dict[str, list[Record]]:
@@ -111,7 +116,9 @@ def _by_setting(members: Sequence[Record], settings: Mapping[str, str]) -> dict[
         if any(len({getattr(member, dial) for member in found}) > 1 for found in split().values()):
             parts.append(lambda record, dial=dial: f"{dial} {getattr(record, dial):g}")
     if any(len({(member.example, member.prompt, member.seed) for member in found}) < len(found) for found in split().values()):
-        parts.append(lambda record: record.run.rpartition("/")[2])
+        runs = {member.run for member in members}
+        short = len({run.rpartition("/")[2] for run in runs}) == len(runs)
+        parts.append(lambda record: record.run.rpartition("/")[2] if short else record.run)
     return split()
 
 
@@ -135,6 +142,9 @@ def comparison(found: Sequence[Line], *, cards: Cards) -> Table:
         cells = [cell(line, name) for name in metrics] + [f"{line.costs[name]:.3g}" if name in line.costs else "-" for name in costs]
         rows.append((line.label, line.saw_mask or ("-" if line.row == "reference" else "no"), str(line.images), str(len(line.records)), *cells, runs))
     notes = ("Means [95 % bootstrap intervals over images; edits and seeds of an image averaged first]; (k): the mean goes over k samples only.",)
+    notes += (
+        ("Tuning and what is stored are of an image: of all its tunings, where each prompt needs its own; the other costs are of an edit.",) if costs else ()
+    )
     few = min(line.images for line in found)
     notes += (f"{few} image{'s' if few > 1 else ''}, fewer than {ENOUGH}: too few for a verdict.",) if few < ENOUGH else ()
     return Table(head, tuple(rows), notes)
