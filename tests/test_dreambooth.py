@@ -195,7 +195,7 @@ def test_the_text_that_is_tuned_on_is_named(cascade, tmp_store, tmp_path, caplog
 
 
 def test_an_image_without_a_noun_is_refused_before_a_model_is_loaded(tmp_path):
-    with pytest.raises(Refused, match=r"method=dreambooth needs the class noun of every image, and none is known of 'two'; give it: noun=cat"):
+    with pytest.raises(Refused, match=r"method=dreambooth needs the class noun of every image, and none is known of 'two': give noun=cat beside image="):
         experiment.check(
             METHOD, Seeds(1), [EXAMPLE, replace(EXAMPLE, id="two", noun=" ")], at=None, sizes={}, folder=tmp_path, store=tmp_path / "s", budget_gib=1
         )
