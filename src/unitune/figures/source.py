@@ -33,11 +33,17 @@ class Source:
     def provenance(self) -> tuple[str, ...]:
         """Say where a reader finds the record, the settings, the pictures and the metric card behind a number."""
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in self.files)).hexdigest()[:12]
-        many = f"{len(self.files)} files {records.FILE} below {self.path.as_posix()}" if len(self.files) > 1 else str(*self.files)
+        many = f"{len(self.files)} files {records.FILE} below {_short(self.path)}" if len(self.files) > 1 else _short(*self.files)
         beside = f"beside it: {CONFIG} (the settings), {CARDS} (what each number is) and the pictures that the field `image` names"
         if not self.configs:  # records kept without their run
-            beside = "what each number is stands in the cards.json beside it" if self.cards else "their runs' folders are not kept with them"
+            beside = "what each number is stands in the file of cards (json) beside it" if self.cards else "their runs' folders are not kept with them"
         return (f"Records: {many} (sha256 {digest}); the column `run` is the field of that name; {beside}.",)
+
+
+def _short(path: Path) -> str:
+    """Write a path as seen from the working directory where it lies below that: tables travel, and a machine's folders do not."""
+    full = path.absolute()
+    return (full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else path).as_posix()
 
 
 def load(path: Path | str) -> Source:
