@@ -36,7 +36,7 @@ class Source:
         many = f"{len(self.files)} files {records.FILE} below {_short(self.path)}" if len(self.files) > 1 else _short(*self.files)
         beside = f"beside it: {CONFIG} (the settings), {CARDS} (what each number is) and the pictures that the field `image` names"
         if not self.configs:  # records kept without their run
-            beside = "what each number is stands in the file of cards (json) beside it" if self.cards else "their runs' folders are not kept with them"
+            beside = f"what each number is stands in {_cards_of(self.files[0]).name} beside it" if self.cards else "their runs' folders are not kept with them"
         return (f"Records: {many} (sha256 {digest}); the column `run` is the field of that name; {beside}.",)
 
 
@@ -57,9 +57,15 @@ def load(path: Path | str) -> Source:
     configs = {run: (folder / CONFIG).read_text(encoding="utf-8") for run, folder in folders.items() if (folder / CONFIG).is_file()}
     cards: dict[str, Mapping[str, str]] = {}
     for file in read:
-        if beside := next((c for c in (file.with_name(f"{file.stem}-{CARDS}"), file.with_name(CARDS)) if c.is_file()), None):
+        if (beside := _cards_of(file)).is_file():
             cards |= _cards(beside)
     return Source(path, tuple(read), every, folders, configs, _settings(every, configs), cards)
+
+
+def _cards_of(file: Path) -> Path:
+    """Name the file of cards beside a record file: its own where it has one, else the run's."""
+    own = file.with_name(f"{file.stem}-{CARDS}")
+    return own if own.is_file() else file.with_name(CARDS)
 
 
 def _cards(file: Path) -> dict[str, Mapping[str, str]]:
