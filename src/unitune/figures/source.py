@@ -36,7 +36,11 @@ class Source:
         many = f"{len(self.files)} files {records.FILE} below {_short(self.path)}" if len(self.files) > 1 else _short(*self.files)
         beside = f"beside it: {CONFIG} (the settings), {CARDS} (what each number is) and the pictures that the field `image` names"
         if not self.configs:  # records kept without their run
-            beside = f"what each number is stands in {_cards_of(self.files[0]).name} beside it" if self.cards else "their runs' folders are not kept with them"
+            beside = (
+                f"what each number is stands in {next(map(_cards_of, self.files)).name} beside it"
+                if self.cards
+                else "their runs' folders are not kept with them"
+            )
         return (f"Records: {many} (sha256 {digest}); the column `run` is the field of that name; {beside}.",)
 
 
