@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from unitune import commandline, images, records
 from unitune.backends import tiny
+from unitune.backends.cascade import load as load_cascade
+from unitune.backends.cascade import weights_digest
 from unitune.errors import Refused
 
 ROOT = Path(__file__).parent.parent
@@ -136,6 +138,21 @@ def test_option_runs_on_a_latent_model(option, small, run, tmp_path, monkeypatch
 def test_words_are_reweighted_from_the_command_line(run):
     sampler = run.make(composed("sampler=prompt_to_prompt", "sampler.control.reweight={snow:2.0,cat:-0.5}").sampler)
     assert dict(sampler.control.reweight) == {"snow": 2.0, "cat": -0.5}
+
+
+def test_after_a_sweep_over_all_methods_the_model_is_the_one_that_was_read(small, run, tmp_path, monkeypatch):
+    used, load = [], run.cascade
+    monkeypatch.setattr(run, "cascade", lambda *model: used.append(load(*model)) or used[-1])
+
+    def digests(cascade):
+        return [weights_digest(network) for network in (*(stage.network for stage in cascade.stages), cascade.encoder.__self__._network)]
+
+    for name in sorted(file.stem for file in (CONF / "method").glob("*.yaml")):
+        run.edit(composed(*arguments(f"method={name}", small)), tmp_path / name)
+    assert len(used) >= 5 and len({id(cascade) for cascade in used}) == 1
+    folder = Path(small[0].removeprefix("model.path="))
+    fresh = load_cascade("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+    assert digests(used[0]) == digests(fresh)
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "experiment").glob("*.yaml")))
