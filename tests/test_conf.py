@@ -183,6 +183,11 @@ def test_the_rate_follows_model_and_optimizer_and_the_command_line_wins():
     assert (cfg.method.tune.base.lr, cfg.method.tune.sr256.lr) == (1e-5, 2e-5)
 
 
+def test_dreambooth_samples_super_resolution_at_the_level_it_is_tuned_at():
+    cfg = composed("method=dreambooth")
+    assert cfg.sampler.sr.noise_level == cfg.method.tune.sr256.low_level == 1e-5
+
+
 def test_two_runs_of_one_second_get_different_folders():
     folders = set()
     for _ in range(2):

@@ -100,7 +100,7 @@ class DiffEdit:
     """
 
     name: str = "diffedit"
-    reference: str = AUTO  # a template with {rare}, {caption}; auto: what the method tuned on, else the caption, else no text
+    reference: str = AUTO  # a template with {rare}, {caption}; auto: what names the image, else the caption, else no text
     noises: int = 10
     start: float = 0.5
     threshold: float = 0.5
