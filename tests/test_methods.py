@@ -48,6 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         counted.append(data.stage.name)
         for step in tuning.kept:
             save_file({"conv_in.bias": torch.full((8,), float(step))}, module.snapshot_file(folder, data.stage.name, step))
+        (folder / f"{data.stage.name}-losses.json").write_text("[]")
 
     monkeypatch.setattr(module, "fit", fit)
     return counted
@@ -101,6 +102,7 @@ def test_no_steps_is_legal(cascade: backend.Cascade, tmp_store: Store, fits: lis
 
 def test_only_the_stages_asked_for(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
     assert set(prepare(replace(METHOD, stages=("base",)), cascade, tmp_store).weights) == {"base"} and quick == ["base"]
+    assert set(prepare(METHOD, cascade, tmp_store).weights) == {"base", "sr256"} and quick == ["base", "sr256"], "a stage is tuned once for all choices"
 
 
 def with_base(**more: object) -> UniTune:
@@ -115,7 +117,6 @@ OTHER_KEYS = {
     "beta": (with_base(optimizer=AdamW(beta_2=0.99)), {}),
     "select": (with_base(select=Selection(freeze=("down_blocks.*",))), {}),
     "crop": (with_base(crop=8), {}),
-    "stages": (replace(METHOD, stages=("base",)), {}),
     "prompt": (replace(METHOD, prompt="sks"), {}),
     "seed": (METHOD, {"seed": 1}),
     "image": (METHOD, {"example": replace(EXAMPLE, image=-IMAGE)}),
@@ -126,6 +127,7 @@ SAME_KEYS = {
     "caption": (METHOD, {"example": replace(EXAMPLE, caption="")}),
     "snapshot": (METHOD, {"at": 1}),
     "name": (replace(METHOD, name="mine"), {}),
+    "stages": (replace(METHOD, stages=("base",)), {}),
     "unused": (replace(METHOD, tune={**METHOD.tune, "sr1024": replace(TUNING, lr=1.0)}), {}),
     "lists": (with_base(snapshots=[1]), {}),
 }

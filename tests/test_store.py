@@ -111,14 +111,14 @@ def test_entry_and_manifest(tmp_path):
     entry = Store(tmp_path).get_or_make("class_images", {"recipe": Recipe(1, 2)}, Build())
     manifest = json.loads((entry / MANIFEST).read_text())
     assert sorted(manifest) == ["files", "key", "kind", "made"] and manifest["kind"] == "class_images"
-    assert manifest["key"] == {"recipe": {"lr": 1, "steps": 2, "names": ["a", "b"]}, "tuning_version": 1}
+    assert manifest["key"] == {"recipe": {"lr": 1, "steps": 2, "names": ["a", "b"]}, "tuning_version": store_module.TUNING_VERSION}
     assert entry.name == f"class_images-{fingerprint(manifest['key'])}" and sorted(manifest["files"]) == ["images/0.png", "weights.bin"]
 
 
 def test_the_version_is_in_the_key(tmp_path, monkeypatch):
     build = Build()
     Store(tmp_path).get_or_make("tuned", KEY, build)
-    monkeypatch.setattr(store_module, "TUNING_VERSION", 2)
+    monkeypatch.setattr(store_module, "TUNING_VERSION", store_module.TUNING_VERSION + 1)
     Store(tmp_path).get_or_make("tuned", KEY, build)
     assert build.calls == 2
 

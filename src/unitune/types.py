@@ -81,6 +81,13 @@ class Cost:
     network_evaluations: int = 0  # pictures that passed through networks
     stored_bytes: int = 0  # of the result on disk, snapshots included
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """One after the other: what was used up is added, of the peaks the higher one stays."""
+        return Cost(
+            seconds=self.seconds + other.seconds, peak_mib=max(self.peak_mib, other.peak_mib), optimizer_steps=self.optimizer_steps + other.optimizer_steps,
+            network_evaluations=self.network_evaluations + other.network_evaluations, stored_bytes=self.stored_bytes + other.stored_bytes,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Tuned:

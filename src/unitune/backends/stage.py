@@ -100,8 +100,7 @@ class UNetStage:
             x, labels = torch.cat([x_t, condition.low], dim=1), condition.level.to(device)
         self.evaluations += len(x)
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            # Convolutions in bf16 are faster with channels last; in float32 that order costs accuracy and gains little.
-            x = x.to(device).contiguous(memory_format=torch.contiguous_format if self.dtype == torch.float32 else torch.channels_last)
+            x = x.to(device).contiguous(memory_format=torch.channels_last)
             if torch.is_grad_enabled() and device.type == "cpu" and self.dtype != torch.float32:
                 # torch crashes in the backward pass of a group norm whose bf16 input is channels last and needs no gradient: the first one after frozen parts.
                 x = x.detach().requires_grad_()

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from unitune.tuning.data import Batches
 from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
 from unitune.types import Cost, Example, Refused, Tuned, Weights
 
+FILE = "tuning.json"  # of a stored tuning: costs and losses
+
 
 @dataclass(frozen=True)
 class Recipe:
     """One tuning: `tune` says how, by stage, `batches` on what. `key` holds everything that decides the result, beside `tune` and the base weights.
 
-    `rare` and `template` are what sampling is given. `before` makes what the batches need and says what that took; not called when the result is stored.
+    `rare` and `template` are what sampling is given. `before` makes what the batches of any stage need and says what that took; not called for a stage that is stored.
     """
 
     tune: Mapping[str, Tuning]
@@ -59,47 +61,44 @@ def tuned(recipe: Recipe, cascade: Cascade, *, store: Store, at: int | None, rep
     if at == 0:
         return Tuned(recipe.rare, template=recipe.template)
     check_kept(tune := recipe.tune, at)
-    key = {
-        **recipe.key,
-        "tune": {stage: asdict(t) | {"kinds": [type(t.optimizer).__name__, type(t.adapter).__name__]} for stage, t in tune.items()},
-        "weights": cascade.digest,
-        "arithmetic": [cascade.stage(stage).arithmetic for stage in tune],
-    }
-    scratch = store.scratch("tuned", key)
+    made = {name: _stage(recipe, name, cascade, store=store, report=report) for name, tuning in tune.items() if tuning.steps}
+    steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
+    return Tuned(recipe.rare, load(made, cascade, tune=tune, at=at), recipe.template, steps=steps, cost=_cost(made.values()))
+
+
+def _stage(recipe: Recipe, name: str, cascade: Cascade, *, store: Store, report: StepDone | None) -> Path:
+    """Return the stored tuning of one stage. Each stage has its own entry, as none of them knows of the others: other choices of `stage=` find it too."""
+    tuning = recipe.tune[name]
+    how = asdict(tuning) | {"kinds": [type(tuning.optimizer).__name__, type(tuning.adapter).__name__]}
+    key = {**recipe.key, "stage": name, "tune": how, "weights": cascade.digest, "arithmetic": cascade.stage(name).arithmetic}
 
     def build(folder: Path) -> None:
-        spent = recipe.before() if any(tuning.steps for tuning in tune.values()) else Cost()
-        began, before, steps = time.monotonic(), cascade.evaluations, 0
-        for name, tuning in tune.items():
-            if tuning.steps == 0:
-                continue
-            fit(recipe.batches(name, tuning), tuning, folder=scratch, report=report)
-            steps += tuning.steps
+        before = recipe.before()
+        scratch = store.scratch("tuned", key)
+        began, evaluations = time.monotonic(), cascade.evaluations
+        fit(recipe.batches(name, tuning), tuning, folder=scratch, report=report)
         for file in scratch.glob("*.safetensors"):
             shutil.copyfile(file, folder / file.name)
-        losses = {name: json.loads((scratch / f"{name}-losses.json").read_text()) for name in tune if (scratch / f"{name}-losses.json").exists()}
+        losses = json.loads((scratch / f"{name}-losses.json").read_text())
         stored = sum(file.stat().st_size for file in folder.iterdir())
-        made = Cost(
-            seconds=spent.seconds + time.monotonic() - began, peak_mib=max(spent.peak_mib, peak_memory_mib()), optimizer_steps=spent.optimizer_steps + steps,
-            network_evaluations=spent.network_evaluations + cascade.evaluations - before, stored_bytes=spent.stored_bytes + stored,
-        )  # fmt: skip
-        (folder / "tuning.json").write_text(json.dumps({"cost": asdict(made), "losses": losses}))
+        spent = Cost(time.monotonic() - began, peak_memory_mib(), tuning.steps, cascade.evaluations - evaluations, stored)
+        (folder / FILE).write_text(json.dumps({"before": asdict(before), "cost": asdict(spent), "losses": losses}))
 
-    folder = store.get_or_make("tuned", key, build)
-    steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
-    cost = Cost(**json.loads((folder / "tuning.json").read_text())["cost"])
-    return Tuned(recipe.rare, load(folder, cascade, tune=tune, at=at), recipe.template, steps=steps, cost=cost)
+    return store.get_or_make("tuned", key, build)
 
 
-def load(folder: Path, cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None) -> dict[str, Weights]:
-    """Read a stored tuning's weights after `at` steps of each stage (None: the last)."""
+def _cost(made: Collection[Path]) -> Cost:
+    """Add up what the stages took, and once what came before all of them."""
+    noted = [json.loads((folder / FILE).read_text()) for folder in made]
+    return sum((Cost(**each["cost"]) for each in noted), Cost(**noted[0]["before"]) if noted else Cost())
+
+
+def load(made: Mapping[str, Path], cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None) -> dict[str, Weights]:
+    """Read the tuned stages' weights after `at` steps of each (None: the last)."""
     weights = {}
-    for name, tuning in tune.items():
-        step = tuning.steps if at is None else at
-        if step == 0:
-            continue
-        stored = parameters.load(snapshot_file(folder, name, step))
-        weights[name] = tuning.adapter.merged(stored, cascade.stage(name).network)
+    for name, folder in made.items():
+        stored = parameters.load(snapshot_file(folder, name, tune[name].steps if at is None else at))
+        weights[name] = tune[name].adapter.merged(stored, cascade.stage(name).network)
     return weights
 
 
