@@ -12,6 +12,7 @@ from unitune.methods import weights as module
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.store import Store
+from unitune.tuning import finetune
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.optimizers import Adafactor, AdamW
 from unitune.tuning.select import Selection
@@ -48,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         counted.append(data.stage.name)
         for step in tuning.kept:
             save_file({"conv_in.bias": torch.full((8,), float(step))}, module.snapshot_file(folder, data.stage.name, step))
-        (folder / f"{data.stage.name}-losses.json").write_text("[]")
+        finetune.curve_file(folder, data.stage.name).write_text('{"losses": [], "evaluations": 4, "seconds": 1}')
 
     monkeypatch.setattr(module, "fit", fit)
     return counted

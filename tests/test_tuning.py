@@ -1,5 +1,6 @@
 """Tuning one stage on one image: the batch is real, frozen is frozen, interruption changes nothing, failure stores nothing."""
 
+import json
 import os
 import signal
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from unitune.backends.cascade import weights_digest
 from unitune.backends.floyd import FloydStage
 from unitune.tuning import finetune
 from unitune.tuning.data import OneImage
-from unitune.tuning.finetune import Tuning, checkpoint_file, fit, snapshot_file
+from unitune.tuning.finetune import Tuning, checkpoint_file, curve_file, fit, keep, snapshot_file
 from unitune.tuning.optimizers import Adafactor, AdamW
 from unitune.tuning.select import Selection
 from unitune.types import Diverged, Example, Refused, Request, Stopped
@@ -158,7 +159,8 @@ def test_interrupted_at_every_step_and_resumed_is_as_undisturbed(cascade: backen
     assert steps_done == [steps]  # what was done is not done again
     assert same(load_file(snapshot_file(folder, "base", steps)), undisturbed)
     assert same(load_file(snapshot_file(folder, "base", 2)), load_file(snapshot_file(tmp_path / "whole", "base", 2)))
-    assert (folder / "base-losses.json").read_text() == (tmp_path / "whole" / "base-losses.json").read_text()
+    parts, whole = (json.loads(curve_file(where, "base").read_text()) for where in (folder, tmp_path / "whole"))
+    assert (parts["losses"], parts["evaluations"]) == (whole["losses"], whole["evaluations"]) and len(parts["losses"]) == steps and parts["evaluations"] == 16
     assert not checkpoint_file(folder, "base").exists()
 
 
@@ -167,6 +169,36 @@ def test_other_signals_stop_too(cascade: backend.Cascade, tmp_path: Path, number
     with pytest.raises(Stopped) as stopped:
         fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=3), folder=tmp_path, report=interrupting(1, number))
     assert stopped.value.signal == number
+
+
+@dataclass(frozen=True)
+class Interrupting(AdamW):
+    """An interrupt while the trainer still prepares, which it would answer with exit code 1."""
+
+    def build(self, parameters: Iterable[nn.Parameter], *, lr: float) -> torch.optim.Optimizer:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().build(parameters, lr=lr)
+
+
+def test_interrupted_while_the_trainer_prepares(cascade: backend.Cascade, tmp_path: Path):
+    with pytest.raises(Stopped) as stopped:
+        fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=3, optimizer=Interrupting()), folder=tmp_path)
+    assert stopped.value.signal == signal.SIGINT and checkpoint_file(tmp_path, "base").exists()
+
+
+def test_what_an_interrupted_tuning_took_is_all_of_its_parts(cascade: backend.Cascade, tmp_path: Path):
+    base, tuning = cascade.stages[0], Tuning(lr=1e-2, steps=3)
+    with pytest.raises(Stopped):
+        fit(data(cascade, base), tuning, folder=tmp_path, report=interrupting(2))
+    checkpoint = torch.load(checkpoint_file(tmp_path, "base"), weights_only=True)
+    first = checkpoint["curve"]["seconds"]
+    torch.save(checkpoint | {"curve": checkpoint["curve"] | {"seconds": first + 1000}}, checkpoint_file(tmp_path, "base"))
+    fit(data(cascade, base), tuning, folder=tmp_path)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    cost = keep(data(cascade, base), tuning, scratch=tmp_path, folder=kept)
+    assert first > 0 and 1000 + first < cost.seconds < 1100 + first
+    assert (cost.optimizer_steps, cost.network_evaluations) == (3, 12) and cost.stored_bytes > snapshot_file(kept, "base", 3).stat().st_size
 
 
 def test_stopped_at_the_last_step_needs_no_step_more(cascade: backend.Cascade, tmp_path: Path):

@@ -1,22 +1,19 @@
 """What the methods that tune weights share: the tuning prompt, the room that a tuning takes, the stored result, and whether anything moved."""
 
 import json
-import shutil
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unitune import parameters, prompts
 from unitune.backends.cascade import Cascade
-from unitune.cost import peak_memory_mib
 from unitune.parameters import Sizes
 from unitune.store import Store
 from unitune.tuning.data import Batches
-from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
+from unitune.tuning.finetune import StepDone, Tuning, fit, keep, snapshot_file
 from unitune.types import Cost, Example, Refused, Tuned, Weights
 
-FILE = "tuning.json"  # of a stored tuning: costs and losses
+FILE = "tuning.json"  # of a stored tuning: what it took
 
 
 @dataclass(frozen=True)
@@ -73,16 +70,10 @@ def _stage(recipe: Recipe, name: str, cascade: Cascade, *, store: Store, report:
     key = {**recipe.key, "stage": name, "tune": how, "weights": cascade.digest, "arithmetic": cascade.stage(name).arithmetic}
 
     def build(folder: Path) -> None:
-        before = recipe.before()
-        scratch = store.scratch("tuned", key)
-        began, evaluations = time.monotonic(), cascade.evaluations
-        fit(recipe.batches(name, tuning), tuning, folder=scratch, report=report)
-        for file in scratch.glob("*.safetensors"):
-            shutil.copyfile(file, folder / file.name)
-        losses = json.loads((scratch / f"{name}-losses.json").read_text())
-        stored = sum(file.stat().st_size for file in folder.iterdir())
-        spent = Cost(time.monotonic() - began, peak_memory_mib(), tuning.steps, cascade.evaluations - evaluations, stored)
-        (folder / FILE).write_text(json.dumps({"before": asdict(before), "cost": asdict(spent), "losses": losses}))
+        before, scratch, batches = recipe.before(), store.scratch("tuned", key), recipe.batches(name, tuning)
+        fit(batches, tuning, folder=scratch, report=report)
+        cost = keep(batches, tuning, scratch=scratch, folder=folder)
+        (folder / FILE).write_text(json.dumps({"before": asdict(before), "cost": asdict(cost)}))
 
     return store.get_or_make("tuned", key, build)
 

@@ -1,8 +1,6 @@
 """Learning what the text is made of, every weight frozen: vectors of a new word (Textual Inversion), or the embedding of a prompt (Imagic)."""
 
 import json
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,10 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unitune import parameters
-from unitune.cost import peak_memory_mib
 from unitune.store import Store
 from unitune.tuning.data import Batches, OneImage, TunableStage, TuningBatch
-from unitune.tuning.finetune import StepDone, Tuning, fit, snapshot_file
+from unitune.tuning.finetune import StepDone, Tuning, fit, keep, snapshot_file
 from unitune.types import Cost, Example
 
 NAME = "embedding"
@@ -88,7 +85,6 @@ def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Stor
             report(NAME, done, total, loss)
 
     def build(folder: Path) -> None:
-        began = time.monotonic()
         try:
             start = lesson.start()
             tensor = nn.Parameter(start.clone(), requires_grad=False)
@@ -96,12 +92,9 @@ def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Stor
             fit(told, tuning, folder=scratch, tuned={NAME: tensor}, report=tell)
         finally:
             lesson.release()
-        for file in [*scratch.glob("*.safetensors"), *scratch.glob("*-losses.json")]:
-            shutil.copyfile(file, folder / file.name)
         save_file({NAME: start}, folder / START)
-        stored = sum(file.stat().st_size for file in folder.iterdir())
-        made = Cost(time.monotonic() - began, peak_memory_mib(), tuning.steps, tuning.steps * tuning.batch_size, stored)
-        (folder / "tuning.json").write_text(json.dumps({"cost": asdict(made)}))
+        cost = keep(told, tuning, scratch=scratch, folder=folder)
+        (folder / "tuning.json").write_text(json.dumps({"cost": asdict(cost)}))
 
     folder = store.get_or_make("embedding", key, build)
     cost = Cost(**json.loads((folder / "tuning.json").read_text())["cost"])

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +18,13 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from unitune.cost import peak_memory_mib
 from unitune.tuning.adapters import Adapter, Full
 from unitune.tuning.data import UNIFORM, Batches, check_level
 from unitune.tuning.interrupt import StopOnSignal, WholeCheckpoints, write_whole
 from unitune.tuning.optimizers import AdamW, Recipe
 from unitune.tuning.select import Selection
-from unitune.types import Diverged, Refused, number, whole
+from unitune.types import Cost, Diverged, Refused, number, whole
 
 log = logging.getLogger(__name__)
 StepDone = Callable[[str, int, int, float], None]  # (stage, steps done, steps, loss)
@@ -74,6 +76,12 @@ class FineTune(pl.LightningModule):
         self.data, self.tuning, self.tuned = data, tuning, dict(tuned)
         self.state = nn.ParameterList(tuned.values())
         self.losses: list[float] = []
+        self.evaluations, self.seconds, self.began = 0, 0.0, time.monotonic()  # seconds before this part of an interrupted tuning, and when the part began
+
+    @property
+    def curve(self) -> dict[str, Any]:
+        """The loss of every step so far, and what these steps took, over all parts of an interrupted tuning."""
+        return {"losses": self.losses, "evaluations": self.evaluations, "seconds": self.seconds + time.monotonic() - self.began}
 
     def training_step(self, *_: Any) -> Tensor:
         """One step; the batch is made here because its noise is named by the step, which makes a resumed run exact."""
@@ -83,6 +91,7 @@ class FineTune(pl.LightningModule):
         if value != value or value == float("inf"):
             raise Diverged(f"the loss of {self.data.stage.name} is {value} at step {self.global_step} (lr {self.tuning.lr:g}); use a smaller lr")
         self.losses.append(value)
+        self.evaluations += len(batch)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -91,11 +100,11 @@ class FineTune(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the curve."""
-        checkpoint["losses"] = self.losses
+        checkpoint["curve"] = self.curve
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the curve back."""
-        self.losses = list(checkpoint["losses"])
+        self.losses, self.evaluations, self.seconds = (checkpoint["curve"][name] for name in ("losses", "evaluations", "seconds"))
 
 
 class Snapshots(pl.Callback):
@@ -115,7 +124,7 @@ class Snapshots(pl.Callback):
                 raise Diverged(f"tuning made {bad} of {name} not finite by step {step} (lr {tuning.lr:g}); use a smaller lr")
             if step < tuning.steps:
                 trainer.save_checkpoint(checkpoint_file(self.folder, name))
-            write_whole(json.dumps(pl_module.losses).encode(), self.folder / f"{name}-losses.json")
+            write_whole(json.dumps(pl_module.curve).encode(), curve_file(self.folder, name))
             write_whole(save(tensors), snapshot_file(self.folder, name, step))
 
 
@@ -124,13 +133,18 @@ def snapshot_file(folder: Path, stage: str, step: int) -> Path:
     return folder / f"{stage}-{step}.safetensors"
 
 
+def curve_file(folder: Path, stage: str) -> Path:
+    """Name the file of a stage's losses and of what its steps took."""
+    return folder / f"{stage}-curve.json"
+
+
 def checkpoint_file(folder: Path, stage: str) -> Path:
     """Name the file that an interrupted tuning resumes from."""
     return folder / f"{stage}.ckpt"
 
 
 def fit(data: Batches, tuning: Tuning, *, folder: Path, tuned: Mapping[str, nn.Parameter] | None = None, report: StepDone | None = None) -> None:
-    """Tune parameters by data.stage's loss and leave their snapshots and losses in `folder`; they end as they began, also on error.
+    """Tune parameters by data.stage's loss and leave their snapshots and curve in `folder`; they end as they began, also on error.
 
     `tuned` by name; None: what tuning.adapter makes of those that tuning.select chooses. Resumes from the checkpoint that an interrupted call left in `folder`.
     Raises Diverged on a loss that is not finite, Stopped after a signal.
@@ -140,6 +154,15 @@ def fit(data: Batches, tuning: Tuning, *, folder: Path, tuned: Mapping[str, nn.P
         return
     with tuning.adapter.attached(stage.network, tuning.select) if tuned is None else nullcontext(tuned) as parameters:
         _fit(FineTune(data, tuning, parameters), folder=folder, report=report)
+
+
+def keep(data: Batches, tuning: Tuning, *, scratch: Path, folder: Path) -> Cost:
+    """Copy what `fit` left in `scratch` into `folder`; return what it took."""
+    for file in [*scratch.glob("*.safetensors"), curve_file(scratch, data.stage.name)]:
+        shutil.copyfile(file, folder / file.name)
+    took = json.loads(curve_file(folder, data.stage.name).read_text())
+    stored = sum(file.stat().st_size for file in folder.iterdir())
+    return Cost(took["seconds"], peak_memory_mib(), tuning.steps, took["evaluations"], stored)
 
 
 def _fit(module: FineTune, *, folder: Path, report: StepDone | None) -> None:
@@ -154,6 +177,7 @@ def _fit(module: FineTune, *, folder: Path, report: StepDone | None) -> None:
         parameter.data = parameter.data.to(torch.float32, copy=True)
         parameter.requires_grad_(True)
     try:
+        stop.listen()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on workers and logging intervals does not apply to one image
             trainer.fit(module, itertools.repeat(0), ckpt_path=str(resume) if resume.exists() else None)

@@ -61,12 +61,16 @@ class StopOnSignal(pl.Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen; only the main thread may."""
+    def listen(self) -> None:
+        """Note signals from now on; only the main thread may. Before the trainer begins, as it answers an interrupt during its preparations with exit code 1."""
         if threading.current_thread() is threading.main_thread():
             self.listening = True
             for number in SIGNALS:
                 signal.signal(number, self._note)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen again: the trainer may have put its own handlers in."""
+        self.listen()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop at a step boundary."""
