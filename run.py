@@ -59,7 +59,7 @@ def edit(cfg: Any, folder: Path) -> None:
     examples = benchmark.examples(cfg.model.resolution)
     sizes = parameters.sizes(described := models.described(settings["model"]))
     experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib)
-    experiment.check_parts(sampler, plan, selection, examples)
+    experiment.check_parts(method, sampler, plan, selection, examples)
     pasting = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
     metrics, store, logger = [make(metric) for metric in cfg.metrics.use], make(cfg.store), make(cfg.logger, save_dir=str(folder))
     commandline.advise(settings, ASSETS)

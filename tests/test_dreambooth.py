@@ -12,6 +12,8 @@ from unitune import experiment, prompts
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import weights_digest
+from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.masks import DiffEdit
 from unitune.diffusion.sampler import Sampler, SuperResolution
 from unitune.methods import weights
 from unitune.methods.class_images import ClassImages
@@ -179,7 +181,7 @@ def test_what_changes_the_class_images_tunes_again(cascade, tmp_store, monkeypat
 def test_the_edit_names_the_image_before_its_noun(cascade, tmp_store):
     tuned = prepare(METHOD, cascade, tmp_store, at=0)
     assert not list(tmp_store.path.glob("*-*")), "untouched weights need no class images"
-    texts = Sampler("x").texts(EXAMPLE, [Draw(EXAMPLE.requests[0], 0)], rare=tuned.prompt, template=tuned.template)
+    texts = Sampler("x").texts(EXAMPLE, [Draw(EXAMPLE.requests[0], 0)], tuned=tuned)
     assert texts[0] == "a beikkpic cat in the snow"
     assert METHOD.texts(cascade, EXAMPLE, seed=0) == ["a beikkpic cat", "a cat", ""]
     random = replace(METHOD, token="{random}")
@@ -192,6 +194,15 @@ def test_the_text_that_is_tuned_on_is_named(cascade, tmp_store, tmp_path, caplog
     with caplog.at_level("INFO"):
         experiment.run(experiment.Setting(cascade, METHOD, sampler, [], tmp_store, Seeds(1), snapshot=0), [EXAMPLE], folder=tmp_path)
     assert "the tuning prompt is 'a beikkpic cat'" in caplog.text
+
+
+def test_guidance_and_masks_compare_with_the_text_that_was_tuned_on(cascade, tmp_store, tmp_path, monkeypatch):
+    encoded: list[str] = []
+    encode = backend.Cascade.encode
+    monkeypatch.setattr(backend.Cascade, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
+    sampler = Sampler("x", steps=1, sr=SuperResolution(steps=1), guidance=Guidance(2.0, reference="{tuned}"), mask=DiffEdit(threshold=1e-6, noises=1))
+    experiment.run(experiment.Setting(cascade, replace(METHOD, prior=0), sampler, [], tmp_store, Seeds(1), snapshot=0), [EXAMPLE], folder=tmp_path)
+    assert encoded.count("a beikkpic cat") == 2 and "beikkpic" not in encoded  # once for the mask, once for guidance
 
 
 def test_an_image_without_a_noun_is_refused_before_a_model_is_loaded(tmp_path):

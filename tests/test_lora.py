@@ -143,13 +143,15 @@ def test_the_method_samples_merged_weights_and_stores_little(cascades: dict[str,
         base, weights = dict(stage.network.named_parameters()), tuned.weights[stage.name]
         assert weights and all(w.shape == base[name].shape and not torch.equal(w, base[name]) for name, w in weights.items())
     assert method.inactive(cascade, tuned) == ""
-    (entry,) = tmp_store.path.glob("tuned-*")
-    files = sum(file.stat().st_size for file in entry.glob("*.safetensors"))
+    entries = list(tmp_store.path.glob("tuned-*"))
+    assert len(entries) == len(cascade.stages)
+    files = sum(file.stat().st_size for entry in entries for file in entry.glob("*.safetensors"))
     assert tuned.cost.stored_bytes >= files > 0
     full = replace(TUNING, adapter=Full())
     other = UniTune({"base": full, "sr256": full}).prepare(cascade, EXAMPLE, store=tmp_store, seed=0, at=None, report=None)
-    assert files < 0.25 * other.cost.stored_bytes and len(list(tmp_store.path.glob("tuned-*"))) == 2  # tiny matrices are hardly larger than their adapters
-    assert json.loads((entry / "manifest.json").read_text())["key"]["tune"]["base"]["kinds"] == ["AdamW", "Lora"]
+    assert files < 0.25 * other.cost.stored_bytes and len(list(tmp_store.path.glob("tuned-*"))) == 4  # tiny matrices are hardly larger than their adapters
+    keys = [json.loads((entry / "manifest.json").read_text())["key"] for entry in entries]
+    assert all(key["tune"]["kinds"] == ["AdamW", "Lora"] for key in keys) and sorted(key["stage"] for key in keys) == ["base", "sr256"]
 
 
 def test_an_adapter_that_cannot_move_is_reported(cascades: dict[str, backend.Cascade], tmp_store: Store):

@@ -50,10 +50,10 @@ def test_diffedit_finds_the_place_where_predictions_differ_and_one_mask_serves_a
 
 def test_diffedits_reference_is_the_tuning_prompt_else_the_caption_else_nothing():
     source = masks.DiffEdit()
-    assert source.texts(EXAMPLE, rare="beikkpic") == ["beikkpic"]
-    assert source.texts(EXAMPLE, rare="") == ["a cat"]
-    assert source.texts(replace(EXAMPLE, caption=""), rare="") == [""]
-    assert masks.DiffEdit(reference="a {caption}").texts(EXAMPLE, rare="x") == ["a a cat"]
+    assert source.texts(EXAMPLE, about="beikkpic") == ["beikkpic"]
+    assert source.texts(EXAMPLE, about="") == ["a cat"]
+    assert source.texts(replace(EXAMPLE, caption=""), about="") == [""]
+    assert masks.DiffEdit(reference="a {caption}").texts(EXAMPLE, about="x") == ["a a cat"]
 
 
 def test_scale_and_guidance_do_not_change_diffedits_mask():
@@ -164,7 +164,7 @@ def test_attention_on_networks_with_joint_and_separate_attention(family, tmp_pat
 def test_attention_without_words_to_look_for_is_refused():
     source = Attention()
     source.check([EXAMPLE])
-    assert source.texts(EXAMPLE, rare="beikkpic") == ["a cat", "a dog", "a fish"]
+    assert source.texts(EXAMPLE, about="beikkpic") == ["a cat", "a dog", "a fish"]
     with pytest.raises(Refused, match=r"the base image's caption, and one has none; describe it: caption="):
         source.check([replace(EXAMPLE, caption=" ")])
     with pytest.raises(Refused, match=r"the words in which the edit 'A cat' and the caption 'a cat' differ, and there are none"):

@@ -18,11 +18,13 @@ from unitune.diffusion.control import LocalBlend, PromptToPrompt, shared
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, SuperResolution
 from unitune.diffusion.steps import DDIM, DDPM
+from unitune.methods.imagic import Imagic
+from unitune.methods.textual_inversion import TextualInversion
 from unitune.methods.untuned import Untuned
 from unitune.models import Model
 from unitune.plans import Seeds
 from unitune.store import Store
-from unitune.tuning.finetune import StepDone
+from unitune.tuning.finetune import StepDone, Tuning
 from unitune.types import Draw, Edit, Example, Inactive, Refused, Request, Tuned
 
 CPU = torch.device("cpu")
@@ -216,7 +218,7 @@ def test_a_hook_that_edits_nothing_is_said(cascade: Cascade, monkeypatch: pytest
 
 def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
     with pytest.raises(Refused, match=r"asks for {caption}, but the base image has none; give its description"):
-        SAMPLER.texts(replace(EXAMPLE, caption=""), [Draw(EDITS[0], 0)], rare="", template="{edit}")
+        SAMPLER.texts(replace(EXAMPLE, caption=""), [Draw(EDITS[0], 0)], tuned=Tuned(template="{edit}"))
     with pytest.raises(Refused, match=r"'a cat in a city' and 'two dogs' share no word"):
         sample(floyd, example=replace(EXAMPLE, requests=(Request("two dogs"),)))
     with pytest.raises(Refused, match=r"swap needs prompts of equally many tokens: .* 'a cat in a city at night'"):
@@ -228,6 +230,9 @@ def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
     for learned in (Tuned(embedding=torch.zeros(1, 77, tiny.WIDTH)), Tuned(tokens={"beikkpic": torch.zeros(2, tiny.WIDTH)})):
         with pytest.raises(Refused, match="this method samples learned ones; use another sampler"):
             sample(floyd, tuned=learned)
+    for method in (Imagic(Tuning(lr=1.0), {}, stages=()), TextualInversion(Tuning(lr=1.0))):  # before a model is loaded
+        with pytest.raises(Refused, match=f"method={method.name} samples learned ones"):
+            experiment.check_parts(method, SAMPLER, Seeds(1), None, [EXAMPLE])
     with pytest.raises(Refused, match="inversion needs the deterministic step"):
         sample(floyd, replace(using(inversion="auto"), step=DDPM()))
 
@@ -275,5 +280,5 @@ def test_settings_out_of_range_are_refused(wrong: dict, said: str):
 
 
 def test_the_sources_text_is_embedded_with_the_others():
-    texts = SAMPLER.texts(EXAMPLE, [Draw(EDITS[0], 0)], rare="", template="{edit}")
+    texts = SAMPLER.texts(EXAMPLE, [Draw(EDITS[0], 0)], tuned=Tuned(template="{edit}"))
     assert {EXAMPLE.caption, EDITS[0].prompt, ""} == set(texts)

@@ -1,6 +1,6 @@
 import pytest
 
-from unitune.prompts import advice, clean, fill, random_rare_token
+from unitune.prompts import advice, clean, fill, random_rare_token, tuned_on
 from unitune.types import Refused
 
 
@@ -33,6 +33,14 @@ def test_fill_caption():
     assert fill("{rare} {caption}", rare="xk", edit="", caption="a cat") == "xk a cat"
     with pytest.raises(Refused, match="caption"):
         fill("{caption}", rare="xk", edit="a dog")
+
+
+def test_fill_with_what_was_tuned_on():
+    assert fill("{tuned}, blurred", rare="xk", edit="a dog", tuned="a xk cat") == "a xk cat, blurred"
+    with pytest.raises(Refused, match="this method tunes on none"):
+        fill("{tuned}", rare="", edit="a dog")
+    assert tuned_on("a {rare} {noun}", rare="xk", caption="", noun="cat") == "a xk cat"
+    assert tuned_on("{random}", rare="drawn", caption="", noun="") == "drawn" and tuned_on("", rare="", caption="", noun="") == ""
 
 
 @pytest.mark.parametrize("template", ["{rare} {prompt}", "{} x", "{rare", "rare}", "{rare!r}", "{{rare}}"])

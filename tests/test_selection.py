@@ -164,6 +164,7 @@ def test_the_clip_that_chose_never_scores_the_run_again(typed):
 
 def test_check_parts_asks_the_selection_for_every_example():
     from unitune.diffusion.sampler import Sampler
+    from unitune.methods.untuned import Untuned
 
     with pytest.raises(Refused, match="set seeds=5"):
-        experiment.check_parts(Sampler("s"), Seeds(2), Best(told_clip(), 5), [EXAMPLE])
+        experiment.check_parts(Untuned(), Sampler("s"), Seeds(2), Best(told_clip(), 5), [EXAMPLE])

@@ -169,6 +169,12 @@ def test_a_start_that_is_no_known_word_is_refused_before_anything_is_learned(ini
     assert not list(tmp_store.path.glob("embedding-*"))
 
 
+def test_without_a_noun_or_a_word_to_start_from_it_is_refused_before_a_model_is_loaded(typed):
+    assert METHOD.needs_noun and not replace(METHOD, initializer="cat").needs_noun
+    answer = typed("method=textual_inversion", "edit=a cat in the snow", "metrics=none")
+    assert answer.code == 2 and "needs the class noun" in answer.err and answer.err.strip().count("\n") == 0
+
+
 def test_room_is_more_than_what_is_stored(cascade: Cascade, tmp_store: Store):
     stored = prepare(METHOD, cascade, tmp_store).cost.stored_bytes
     with pytest.raises(Refused, match="no snapshot of the embedding at 77 steps; there are 0, "):

@@ -19,7 +19,7 @@ from unitune.progress import Bars
 from unitune.records import Record
 from unitune.selection import Selection
 from unitune.store import Store, contents
-from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused
+from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused, Tuned
 
 if TYPE_CHECKING:  # scoring saved pictures loads no diffusion model, nor the libraries of one
     from unitune.backends.cascade import Cascade
@@ -53,8 +53,12 @@ class Setting:
     paste: Paste | None = None  # puts edits back into the photograph that they were cut from
 
 
-def check_parts(sampler: Sampler, plan: Plan, selection: Selection | None, examples: Sequence[Example]) -> None:
-    """Refuse before a model is loaded masks that cannot be had, and selections among samples that are not drawn."""
+def check_parts(method: "Method", sampler: Sampler, plan: Plan, selection: Selection | None, examples: Sequence[Example]) -> None:
+    """Refuse before a model is loaded parts that do not fit, masks that cannot be had, and selections among samples that are not drawn."""
+    if sampler.control is not None and method.learns_text:
+        raise Refused(
+            f"prompt-to-prompt aligns the words of prompts, and method={method.name} samples learned ones; use another sampler, or method=unitune or untuned"
+        )
     if sampler.mask is not None:
         sampler.mask.check(examples)
     if selection is not None:
@@ -68,7 +72,7 @@ def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int 
     The estimate of room is an upper one: pictures uncompressed, the grid as large as all of them; every kept tuning, unless the store has one of that image,
     up to the store's budget.
     """
-    if any(name in method.prompt + method.template for name in ("{noun}", "{named}")) and (bare := next((e for e in examples if not e.noun.strip()), None)):
+    if method.needs_noun and (bare := next((e for e in examples if not e.noun.strip()), None)):
         raise Refused(
             f"method={method.name} needs the class noun of every image, and none is known of {bare.id!r}: give noun=cat beside image=, or in edits.jsonl"
         )
@@ -114,9 +118,9 @@ def _take(setting: Setting, example: Example, whole: Example, bars: Bars) -> Tak
     tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
     if reason := setting.method.inactive(setting.cascade, tuned):
         raise Inactive(f"{setting.method.name} did nothing for {example.id}: {reason}")
-    if "{" in (template := setting.method.prompt):
-        text = prompts.fill(template.replace(prompts.RANDOM, "{rare}"), rare=tuned.prompt, edit="", caption=example.caption, noun=example.noun)
-        log.info("the tuning prompt is %r", text)
+    tuned = _told(setting, example, tuned)
+    if "{" in setting.method.prompt:
+        log.info("the tuning prompt is %r", tuned.about)
     tuning = {
         "tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps,
         "tuning_evaluations": tuned.cost.network_evaluations, "stored_bytes": tuned.cost.stored_bytes,
@@ -144,12 +148,17 @@ def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
     for example in examples:
         if (texts := setting.method.texts(setting.cascade, example, seed=setting.seed)) is None:
             continue
-        rare = setting.method.rare(setting.cascade, example, seed=setting.seed)
-        draws, naming = setting.plan.draws(example, setting.seed), {"rare": rare, "template": setting.method.template}
-        setting.sampler.check(setting.cascade, example, draws, **naming)
-        drawn = setting.sampler.texts(example, draws, **naming)
+        rare, draws = setting.method.rare(setting.cascade, example, seed=setting.seed), setting.plan.draws(example, setting.seed)
+        names = _told(setting, example, Tuned(rare, template=setting.method.template))
+        setting.sampler.check(setting.cascade, example, draws, tuned=names)
+        drawn = setting.sampler.texts(example, draws, tuned=names)
         found.update(dict.fromkeys([*texts, *drawn]))
     return list(found)
+
+
+def _told(setting: Setting, example: Example, tuned: Tuned) -> Tuned:
+    """Add the text that the image is tuned on."""
+    return replace(tuned, about=prompts.tuned_on(setting.method.prompt, rare=tuned.prompt, caption=example.caption, noun=example.noun))
 
 
 def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from unitune.types import Refused
 
-PLACEHOLDERS = ("rare", "edit", "caption", "noun", "named", "replaced")
+PLACEHOLDERS = ("rare", "edit", "caption", "noun", "named", "replaced", "tuned")
 RANDOM = "{random}"  # a tuning prompt that is drawn by the seed
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -20,12 +20,13 @@ def clean(prompt: str) -> str:
     return cleaned
 
 
-def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = "") -> str:
+def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = "", tuned: str = "") -> str:
     """Fill a template such as "{rare} {edit}" and clean it; an empty `rare` leaves the edit alone. Braces inside the values stay as they are.
 
     `noun` is the class of the image's main object; {named} is the edit with the rare token put before that noun, {replaced} with the token in its place.
+    {tuned} is the whole text that the image was tuned on, of which the rare token may be a part.
     """
-    values = {"rare": rare, "edit": edit, "caption": caption, "noun": noun}
+    values = {"rare": rare, "edit": edit, "caption": caption, "noun": noun, "tuned": tuned}
     values |= {"named": named(edit, rare=rare, noun=noun), "replaced": replaced(edit, rare=rare, noun=noun)}
     allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     asked = re.findall(r"\{([^{}]*)\}", template)
@@ -36,9 +37,21 @@ def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = 
         raise Refused(f"the template {template!r} has a brace without its partner; allowed: {allowed}")
     if "caption" in asked and not caption.strip():
         raise Refused(f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}")
-    if {"noun", "named"} & set(asked) and not noun.strip():
+    if "tuned" in asked and not tuned.strip():
+        raise Refused(f'the template {template!r} asks for the text that the image was tuned on, and this method tunes on none; use {{caption}} or ""')
+    if needs_noun(template) and not noun.strip():
         raise Refused(f"the template {template!r} asks for the class noun of the image, and none is known: give noun=cat beside image=, or in edits.jsonl")
     return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))
+
+
+def needs_noun(*templates: str) -> bool:
+    """Whether one of the templates cannot be filled without the class noun."""
+    return any(name in template for template in templates for name in ("{noun}", "{named}"))
+
+
+def tuned_on(template: str, *, rare: str, caption: str, noun: str) -> str:
+    """Fill a tuning prompt; {random} is the rare token, as a draw decided it. "" where nothing is tuned."""
+    return fill(template.replace(RANDOM, "{rare}"), rare=rare, edit="", caption=caption, noun=noun) if template else ""
 
 
 def named(edit: str, *, rare: str, noun: str) -> str:

@@ -95,7 +95,8 @@ class Tuned:
 
     `template` puts that into an edit prompt where the sampler has no template of its own. `tokens` are learned words: a word of the prompt and its vectors
     (n, D) in the text encoder's table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt (Imagic). `start` is where the
-    vectors or the embedding began. `cost` is what making it took when it was made, also when it comes from the store.
+    vectors or the embedding began. `about` is the whole text that the image was tuned on, of which `prompt` may be a part.
+    `cost` is what making it took when it was made, also when it comes from the store.
     """
 
     prompt: str = ""
@@ -106,6 +107,7 @@ class Tuned:
     start: Tensor | None = None
     steps: int = 0
     cost: Cost = field(default_factory=Cost)
+    about: str = ""
 
 
 @dataclass(frozen=True)

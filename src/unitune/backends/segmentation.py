@@ -46,7 +46,7 @@ class Words:
             for request in example.requests:
                 self.mask(example, request)
 
-    def texts(self, example: Example, *, rare: str) -> list[str]:
+    def texts(self, example: Example, *, about: str) -> list[str]:
         """Embed nothing: CLIPSeg has a text encoder of its own."""
         return []
 

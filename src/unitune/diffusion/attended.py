@@ -44,7 +44,7 @@ class Attention:
             for request in example.requests:
                 _differing(example.caption, request.prompt, tokenize=lambda text: [f"▁{word}" for word in text.split()], offset=0, end=sys.maxsize)
 
-    def texts(self, example: Example, *, rare: str) -> list[str]:
+    def texts(self, example: Example, *, about: str) -> list[str]:
         """List the caption and the edits' own prompts."""
         return [example.caption, *(request.prompt for request in example.requests)]
 

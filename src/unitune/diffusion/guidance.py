@@ -33,7 +33,7 @@ def rescale(x: Image, x_cond: Image, share: float) -> Image:
 class Guidance:
     """How far to push, and away from what.
 
-    `reference` is a prompt template: "" is the unconditional branch; "{rare}" or a caption is the paper's prompt guidance.
+    `reference` is a prompt template: "" is the unconditional branch; "{tuned}" or a caption is the paper's prompt guidance.
     `rescale` in [0, 1] undoes the overexposure of large weights, for latents, which have no thresholding (0 = off).
     """
 

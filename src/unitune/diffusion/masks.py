@@ -31,7 +31,7 @@ class Asked:
     example: Example
     draws: Sequence[Draw]
     texts: Sequence[str]  # of each draw
-    rare: str  # what names the image in prompts; "" where nothing does
+    about: str  # the text that the image was tuned on; "" where there is none
     stage: Stage  # the first
     encode: Callable[[Sequence[str]], Texts]
     tokenize: Callable[[str], list[str]]
@@ -52,7 +52,7 @@ class MaskSource(Protocol):
         """Refuse before a model is loaded what can be seen then."""
         ...
 
-    def texts(self, example: Example, *, rare: str) -> list[str]:
+    def texts(self, example: Example, *, about: str) -> list[str]:
         """List the texts that it embeds besides the edits' own prompts."""
         ...
 
@@ -79,7 +79,7 @@ class Given:
                 if not bool(request.mask.any()):
                     raise Refused(f"the mask of {said} is black everywhere, so nothing may change; paint white what may")
 
-    def texts(self, example: Example, *, rare: str) -> list[str]:
+    def texts(self, example: Example, *, about: str) -> list[str]:
         """Embed nothing."""
         return []
 
@@ -100,7 +100,7 @@ class DiffEdit:
     """
 
     name: str = "diffedit"
-    reference: str = AUTO  # a template with {rare}, {caption}; auto: what names the image, else the caption, else no text
+    reference: str = AUTO  # a template with {tuned}, {caption}; auto: what the image was tuned on, else the caption, else no text
     noises: int = 10
     start: float = 0.5
     threshold: float = 0.5
@@ -117,13 +117,13 @@ class DiffEdit:
         for example in examples:
             self._reference(example, "x")
 
-    def texts(self, example: Example, *, rare: str) -> list[str]:
+    def texts(self, example: Example, *, about: str) -> list[str]:
         """List the reference."""
-        return [self._reference(example, rare)]
+        return [self._reference(example, about)]
 
     def __call__(self, asked: Asked) -> Masks:
         """Compare each prompt with the reference, once."""
-        away = self._reference(asked.example, asked.rare)
+        away = self._reference(asked.example, asked.about)
         masks = {text: self._mask(asked, text, away) for text in dict.fromkeys(asked.texts)}
         return torch.cat([masks[text] for text in asked.texts])
 
@@ -149,11 +149,11 @@ class DiffEdit:
         side = asked.example.image.shape[-1]
         return grown(F.interpolate((m > self.threshold).float(), (side, side), mode="nearest"), self.grow)
 
-    def _reference(self, example: Example, rare: str) -> str:
+    def _reference(self, example: Example, about: str) -> str:
         template = self.reference
         if template == AUTO:
-            template = "{rare}" if rare else "{caption}" if example.caption.strip() else ""
-        return prompts.fill(template, rare=rare, edit="", caption=example.caption, noun=example.noun) if template else ""
+            template = "{tuned}" if about else "{caption}" if example.caption.strip() else ""
+        return prompts.fill(template, rare="", edit="", caption=example.caption, noun=example.noun, tuned=about) if template else ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Difference:
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse nothing."""
 
-    def texts(self, example: Example, *, rare: str) -> list[str]:
+    def texts(self, example: Example, *, about: str) -> list[str]:
         """Embed nothing."""
         return []
 

@@ -99,30 +99,30 @@ class Sampler:
             for i, item in zip(rows, items, strict=True)
         ]  # fmt: skip
 
-    def texts(self, example: Example, draws: Sequence[Draw], *, rare: str, template: str) -> list[str]:
-        """List the texts that sampling these draws will embed; `rare` and `template` are the method's."""
-        away = [self._reference(guidance, example, rare) for guidance in (self.guidance, self.sr.guidance)]
-        away += [] if self.mask is None else self.mask.texts(example, rare=rare)
-        away += [] if self.control is None else [self._fill(self.control.source, example, rare)]
-        return list(dict.fromkeys([*(self._text(draw, example, rare, template) for draw in draws), *away]))
+    def texts(self, example: Example, draws: Sequence[Draw], *, tuned: Tuned) -> list[str]:
+        """List the texts that sampling these draws will embed; of `tuned` only the names are read, so that it can be asked before anything is tuned."""
+        away = [self._reference(guidance, example, tuned) for guidance in (self.guidance, self.sr.guidance)]
+        away += [] if self.mask is None else self.mask.texts(example, about=tuned.about)
+        away += [] if self.control is None else [self._fill(self.control.source, example, tuned)]
+        return list(dict.fromkeys([*(self._text(draw, example, tuned) for draw in draws), *away]))
 
-    def check(self, cascade: Cascade, example: Example, draws: Sequence[Draw], *, rare: str, template: str) -> None:
+    def check(self, cascade: Cascade, example: Example, draws: Sequence[Draw], *, tuned: Tuned) -> None:
         """Refuse before anything is tuned edits whose words Prompt-to-Prompt cannot align with the source's, or control."""
         if self.control is not None:
-            source, edits = self._fill(self.control.source, example, rare), [self._text(draw, example, rare, template) for draw in draws]
+            source, edits = self._fill(self.control.source, example, tuned), [self._text(draw, example, tuned) for draw in draws]
             self.control.chains(source, edits=edits, rows=[0] * len(edits), tokenize=cascade.tokenize, offset=0, length=cascade.max_tokens)
 
-    def _text(self, draw: Draw, example: Example, rare: str, template: str) -> str:
-        return prompts.fill(self.template or template, rare=rare, edit=draw.request.prompt, caption=example.caption, noun=example.noun)
+    def _text(self, draw: Draw, example: Example, tuned: Tuned) -> str:
+        return self._fill(self.template or tuned.template, example, tuned, edit=draw.request.prompt)
 
-    def _reference(self, guidance: Guidance, example: Example, rare: str) -> str:
-        return self._fill(guidance.reference, example, rare) if guidance.reference else ""
+    def _reference(self, guidance: Guidance, example: Example, tuned: Tuned) -> str:
+        return self._fill(guidance.reference, example, tuned) if guidance.reference else ""
 
-    def _fill(self, template: str, example: Example, rare: str) -> str:
-        return prompts.fill(template, rare=rare, edit="", caption=example.caption, noun=example.noun)
+    def _fill(self, template: str, example: Example, tuned: Tuned, *, edit: str = "") -> str:
+        return prompts.fill(template, rare=tuned.prompt, edit=edit, caption=example.caption, noun=example.noun, tuned=tuned.about)
 
     def _item(self, draw: Draw, example: Example, tuned: Tuned) -> "_Item":
-        text = self._text(draw, example, tuned.prompt, tuned.template)
+        text = self._text(draw, example, tuned)
         weight = self.guidance.weight if draw.weight is None else draw.weight
         return _Item(draw, text, weight, self.start if draw.start is None else draw.start)
 
@@ -157,7 +157,7 @@ class Sampler:
             level = torch.full((len(items),), min(round(self.sr.noise_level * stage.schedule.T), stage.schedule.T - 1))
             origin = stage.upsampled(low)
             condition = Condition(text, stage.schedule.add_noise(origin, noise("low", 0), level), level)
-        away = self._reference(guidance, example, tuned.prompt)
+        away = self._reference(guidance, example, tuned)
         t = start.first_levels(stage.schedule, starts)
         ts = torch.stack([levels(stage.schedule, int(first), count) for first in t], dim=1)
         x = start.first_image(stage.schedule, origin, t, noise("start", 0))
@@ -185,7 +185,7 @@ class Sampler:
             return None, items
         if tuned.embedding is not None or tuned.tokens:
             raise Refused("prompt-to-prompt aligns the tokenizer's words, and this method samples learned ones; use another sampler")
-        text = self._fill(self.control.source, example, tuned.prompt)
+        text = self._fill(self.control.source, example, tuned)
         inverted = self.control.inverts(tuned, text, stage=cascade.stages[0].name)
         first, rows = shared([item.start if inverted else (item.start, item.weight, item.draw.seed) for item in items])
         places = {"offset": (length := cascade.encode([text]).shape[1]) - cascade.max_tokens, "length": length}
@@ -200,7 +200,7 @@ class Sampler:
         def sample() -> Image:
             return torch.cat([edit.image for edit in free(cascade, example, tuned=tuned, draws=draws, progress=progress)])
 
-        return source(masks.Asked(example, draws, texts, tuned.prompt, cascade.stages[0], cascade.encode, cascade.tokenize, cascade.max_tokens, sample))
+        return source(masks.Asked(example, draws, texts, tuned.about, cascade.stages[0], cascade.encode, cascade.tokenize, cascade.max_tokens, sample))
 
     def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, list[Mask | None]]:
         applies = [self.interpolation.applies(item.draw.request.aligned) for item in items]

@@ -35,6 +35,16 @@ class Method(Protocol):
         """Whether the result belongs to one edit prompt (Imagic) and not to the image: it is then given examples of one request each."""
         ...
 
+    @property
+    def needs_noun(self) -> bool:
+        """Whether the class noun of the image must be known."""
+        ...
+
+    @property
+    def learns_text(self) -> bool:
+        """Whether words or embeddings are learned: no tokenizer says where in a prompt they stand."""
+        ...
+
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Refuse what cannot be tuned in stages of these parameters; return the bytes of one image's result and those that making it takes besides."""
         ...

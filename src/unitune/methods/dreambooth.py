@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -37,11 +38,17 @@ class DreamBooth:
     name: str = "dreambooth"
     template: str = "{named}"
     per_request: bool = False
+    learns_text: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         weights.check(self.tune, self.stages)
         if not (number(self.prior) and self.prior >= 0):
             raise Refused(f"method.prior (lambda) must be 0 (no prior preservation) or a finite number above, got {self.prior!r}")
+
+    @property
+    def needs_noun(self) -> bool:
+        """Where a template has it."""
+        return prompts.needs_noun(self.prompt, self.class_prompt, self.template)
 
     @property
     def chosen(self) -> dict[str, Tuning]:

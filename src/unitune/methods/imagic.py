@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -34,11 +35,17 @@ class Imagic:
     prompt: str = ""
     template: str = "{edit}"
     per_request: bool = True
+    learns_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         weights.check(self.tune, self.stages)
         if not (number(self.share) and 0 <= self.share <= 1):
             raise Refused(f"method.share must be in [0, 1] (of the first stage's steps, for the embedding), got {self.share}")
+
+    @property
+    def needs_noun(self) -> bool:
+        """Where a template has it."""
+        return prompts.needs_noun(self.template)
 
     @property
     def optimise(self) -> Tuning:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class TextualInversion:
     name: str = "textual_inversion"
     template: str = "{replaced}"
     per_request: bool = False
+    learns_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"<[^\s<>{}]+>", self.word):
@@ -49,6 +51,11 @@ class TextualInversion:
     def prompt(self) -> str:
         """The first template."""
         return self.templates[0]
+
+    @property
+    def needs_noun(self) -> bool:
+        """Where the word starts at it, or a template has it."""
+        return not self.initializer.strip() or prompts.needs_noun(*self.templates, self.template)
 
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Refuse a snapshot that is not kept. Count float32 bytes of the widest vectors, and while they are learned those of a checkpoint with its moments."""

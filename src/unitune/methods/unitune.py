@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from unitune import prompts
 from unitune.backends.cascade import Cascade
 from unitune.methods import weights
 from unitune.parameters import Sizes
@@ -25,9 +27,15 @@ class UniTune:
     name: str = "unitune"
     template: str = "{rare} {edit}"
     per_request: bool = False
+    learns_text: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         weights.check(self.tune, self.stages)
+
+    @property
+    def needs_noun(self) -> bool:
+        """Where a template has it."""
+        return prompts.needs_noun(self.prompt, self.template)
 
     @property
     def chosen(self) -> dict[str, Tuning]:

@@ -1,6 +1,7 @@
 """The base model as it is: with a late start this is SDEdit, without one plain text-to-image."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unitune.backends.cascade import Cascade
 from unitune.parameters import Sizes
@@ -17,6 +18,8 @@ class Untuned:
     prompt: str = ""
     template: str = "{edit}"
     per_request: bool = False
+    learns_text: ClassVar[bool] = False
+    needs_noun: ClassVar[bool] = False
 
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Take no room."""

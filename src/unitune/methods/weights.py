@@ -20,7 +20,7 @@ FILE = "tuning.json"  # of a stored tuning: what it took
 class Recipe:
     """One tuning: `tune` says how, by stage, `batches` on what. `key` holds everything that decides the result, beside `tune` and the base weights.
 
-    `rare` and `template` are what sampling is given. `before` makes what the batches of any stage need and says what that took; not called for a stage that is stored.
+    `rare` and `template` are what sampling is given. `before` makes what the batches need and says what that took; not called for a stage that is stored.
     """
 
     tune: Mapping[str, Tuning]

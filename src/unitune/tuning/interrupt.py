@@ -62,7 +62,7 @@ class StopOnSignal(pl.Callback):
         self.received = number
 
     def listen(self) -> None:
-        """Note signals from now on; only the main thread may. Before the trainer begins, as it answers an interrupt during its preparations with exit code 1."""
+        """Note signals from now on; only the main thread may. Called before the trainer prepares, which would answer an interrupt with exit code 1."""
         if threading.current_thread() is threading.main_thread():
             self.listening = True
             for number in SIGNALS:
