@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from unitune import experiment
 from unitune.backends import cascade as backend
@@ -173,3 +174,13 @@ def test_room_is_more_than_what_is_stored(cascade: Cascade, tuned: Tuned):
     sizes = {stage.name: {name: p.numel() for name, p in stage.network.named_parameters()} for stage in cascade.stages}
     kept, working = METHOD.room(sizes, at=None)
     assert tuned.cost.stored_bytes < kept < working and METHOD.room(sizes, at=0) == (0, 0)
+
+
+@pytest.mark.parametrize(("model", "steps", "of_embedding"), [("pocket", 1600, 100), ("if_m", 1600, 100), ("sd15", 2500, 1000)])
+def test_the_published_budget_is_that_of_the_kind_of_model(model: str, steps: int, of_embedding: int):
+    from test_conf import composed
+
+    cfg = composed("method=imagic", "budget=paper", f"model={model}")
+    assert cfg.steps == cfg.method.tune.base.steps == steps and cfg.method.share * steps == of_embedding
+    assert cfg.method.tune.sr256.steps == 1500 and cfg.batch_size == 1
+    OmegaConf.clear_cache(cfg)
