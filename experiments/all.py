@@ -2,6 +2,7 @@
 
 Command:  python experiments/all.py --quick        2 images: shows that everything works, too few for a verdict
           python experiments/all.py --full         24 images: verdicts; may be interrupted and called again
+          python experiments/all.py --from-records > docs/claims.md      tables and verdicts of the kept records; runs nothing
 Minutes:  quick about 45 on two CPU cores, full about 12 hours.
 """
 
@@ -77,6 +78,15 @@ def ask(claim: str, images: int, call: Call) -> list[str]:
     return [" ".join(command) for command in commands if call(command) != 0]
 
 
+def tell(claims: Sequence[str], call: Call) -> list[str]:
+    """Let the scripts of the claims that have kept records say what those hold; return the commands that failed."""
+    commands = [[str(HERE / f"{claim}.py"), "--from-records"] for claim in claims if (HERE / f"records/{claim}.jsonl").is_file()]
+    print(
+        "# Claims\n\nWritten by `python experiments/all.py --from-records > docs/claims.md`; what each claim is of stands in its script's header.\n", flush=True
+    )
+    return [" ".join(command) for command in commands if call(command) != 0]
+
+
 def python(command: Sequence[str]) -> int:
     """Run a script of ours from the project's folder."""
     return subprocess.call([sys.executable, *command])
@@ -87,15 +97,18 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--quick", dest="images", action="store_const", const=QUICK)
     size.add_argument("--full", dest="images", action="store_const", const=FULL)
+    size.add_argument("--from-records", dest="images", action="store_const", const=0)
     parser.add_argument("--only", nargs="+", choices=CLAIMS, default=CLAIMS, metavar="CLAIM", help=f"of {', '.join(CLAIMS)}")
     options = parser.parse_args()
     began, failed = time.monotonic(), []
-    for claim in options.only:
+    if not options.images:
+        failed += tell(options.only, python)
+    for claim in options.only if options.images else ():
         start = time.monotonic()
         failed += ask(claim, options.images, python)
         print(f"{claim}: {(time.monotonic() - start) / 60:.1f} min, {(time.monotonic() - began) / 60:.1f} min in all", flush=True)
     for command in failed:
-        print(f"failed: {command}")
+        print(f"failed: {command}", file=sys.stderr)
     return 1 if failed else 0
 
 

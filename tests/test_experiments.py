@@ -206,6 +206,15 @@ def test_all_runs_what_is_missing_then_asks(tmp_path, monkeypatch):
     assert every.ask("stages", 2, lambda command: 1) == [f"{HERE / 'stages.py'} --images=2"], "a failure is told, the rest goes on"
 
 
+def test_the_kept_records_are_told_without_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(every, "HERE", tmp_path)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/cost.jsonl").touch()
+    called = []
+    assert every.tell(("stages", "cost"), lambda command: called.append(command) or 1) == [f"{tmp_path / 'cost.py'} --from-records"]
+    assert called == [[str(tmp_path / "cost.py"), "--from-records"]] and capsys.readouterr().out.startswith("# Claims")
+
+
 def test_full_size_takes_more_samples_where_the_claim_needs_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     called = []
