@@ -100,8 +100,7 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
         done += _record(setting, example, taken, folder)
         outcome.grid(setting.plan, example, taken, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
     if setting.logger is not None:
-        rows = records.summary(done)
-        setting.logger.log_metrics({f"{row.label}/{row.prompt}/{name}": mean for row in rows for name, mean in row.means.items() if mean is not None})
+        setting.logger.log_metrics(records.overall(done))
         setting.logger.finalize("success")
     return done
 

@@ -174,6 +174,16 @@ def summary(records: Iterable[Record]) -> list[Row]:
     return rows
 
 
+def overall(done: Sequence[Record]) -> dict[str, float]:
+    """Average each score over the prompts, as "label/score"; by prompt they stand in the table."""
+    found: dict[str, list[float]] = {}
+    for row in summary(done):
+        for name, mean in row.means.items():
+            if mean is not None:
+                found.setdefault(f"{row.label}/{name}", []).append(mean)
+    return {name: math.fsum(means) / len(means) for name, means in found.items()}
+
+
 def table(rows: Sequence[Row]) -> str:
     """Write rows as plain text with aligned columns; "-" where a metric does not apply, "(k)" where a mean goes over k of the n records only."""
     metrics = list(dict.fromkeys(name for row in rows for name in row.means))
