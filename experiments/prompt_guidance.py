@@ -10,8 +10,8 @@ from pathlib import Path
 
 from claims import Claim, answer, contrast
 
-CELLS = {f"{sampler}, weight {w}": f"sampler={sampler},weight={w}" for w in (4, 8) for sampler in ("cfg", "prompt_guidance")}
-PLAIN, AWAY = CELLS["cfg, weight 8"], CELLS["prompt_guidance, weight 8"]
+CELLS = {f"{sampler}, weight {w}": f"sampler={sampler},weight={w}" for w in (2, 4) for sampler in ("cfg", "prompt_guidance")}
+PLAIN, AWAY = CELLS["cfg, weight 4"], CELLS["prompt_guidance, weight 4"]
 CLAIMS = (
     Claim("plain guidance aligns as well, less 0.05", contrast("alignment", {PLAIN: 1, AWAY: -1}), above=-0.05),
     Claim("prompt guidance strays farther from the base image, dB", contrast("psnr", {PLAIN: 1, AWAY: -1})),
