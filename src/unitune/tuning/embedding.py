@@ -78,13 +78,13 @@ def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Stor
     tuning.check_kept("the embedding", step)
     how = asdict(tuning) | {"optimizer": [type(tuning.optimizer).__name__, asdict(tuning)["optimizer"]]}
     key = {**lesson.key, "embedding": how, "seed": seed, "image": example.digest}
-    scratch = store.scratch("embedding", key)
 
     def tell(_stage: str, done: int, total: int, loss: float) -> None:
         if report is not None:
             report(NAME, done, total, loss)
 
     def build(folder: Path) -> None:
+        scratch = store.scratch("embedding", key)
         try:
             start = lesson.start()
             tensor = nn.Parameter(start.clone(), requires_grad=False)

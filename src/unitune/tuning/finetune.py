@@ -153,7 +153,8 @@ def fit(data: Batches, tuning: Tuning, *, folder: Path, tuned: Mapping[str, nn.P
     if tuning.steps == 0 or snapshot_file(folder, stage.name, tuning.steps).exists():
         return
     with tuning.adapter.attached(stage.network, tuning.select) if tuned is None else nullcontext(tuned) as parameters:
-        _fit(FineTune(data, tuning, parameters), folder=folder, report=report)
+        what = stage.name if tuned is None else " and ".join(tuned)
+        _fit(FineTune(data, tuning, parameters), what, folder=folder, report=report)
 
 
 def keep(data: Batches, tuning: Tuning, *, scratch: Path, folder: Path) -> Cost:
@@ -165,7 +166,7 @@ def keep(data: Batches, tuning: Tuning, *, scratch: Path, folder: Path) -> Cost:
     return Cost(took["seconds"], peak_memory_mib(), tuning.steps, took["evaluations"], stored)
 
 
-def _fit(module: FineTune, *, folder: Path, report: StepDone | None) -> None:
+def _fit(module: FineTune, what: str, *, folder: Path, report: StepDone | None) -> None:
     data, tuning, stage = module.data, module.tuning, module.data.stage
     before = {name: p.data for name, p in module.tuned.items()}
     stop = StopOnSignal(lambda: trainer.save_checkpoint(checkpoint_file(folder, stage.name)))
@@ -190,7 +191,7 @@ def _fit(module: FineTune, *, folder: Path, report: StepDone | None) -> None:
         stage.network.eval()
     seconds = time.monotonic() - began
     first, last = _mean(module.losses[:8]), _mean(module.losses[-8:])
-    log.info("tuned %s: %d steps x batch %d in %.1f s, loss %.4f -> %.4f", stage.name, trainer.global_step, data.batch_size, seconds, first, last)
+    log.info("tuned %s: %d steps x batch %d in %.1f s, loss %.4f -> %.4f", what, trainer.global_step, data.batch_size, seconds, first, last)
     resume.unlink(missing_ok=True)
 
 
