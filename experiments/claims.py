@@ -65,9 +65,9 @@ def traits(record: Record) -> dict[str, str]:
 
 
 def matching(found: Sequence[Record], name: str) -> list[Record]:
-    """Take the records that have all of the named traits."""
+    """Take the records that have all of the named traits; reference rows only by their own, "reference=NAME": they have a weight and a start, too."""
     wanted = dict(trait.partition("=")[::2] for trait in name.split(","))
-    return [record for record in found if wanted.items() <= traits(record).items()]
+    return [record for record in found if wanted.items() <= traits(record).items() and (record.row == REFERENCE) == (REFERENCE in wanted)]
 
 
 def group(found: Sequence[Record], name: str) -> list[Record]:

@@ -85,6 +85,11 @@ def test_every_claim_has_a_script_and_sweeps():
     assert sorted(told) == sorted(every.CLAIMS)
 
 
+def test_a_reference_row_is_in_no_group_but_its_own():
+    edit, reference = record(weight=1.0), record("guidance/reference=copy of the base", method="copy of the base", row="reference", weight=1.0)
+    assert claims.matching([edit, reference], "weight=1") == [edit] and claims.matching([edit, reference], "reference=copy of the base") == [reference]
+
+
 @pytest.mark.parametrize("claim", every.CLAIMS)
 def test_headers_say_what_a_reader_needs(claim):
     doc = script(claim).__doc__ or ""
