@@ -6,11 +6,12 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from unitune.figures.style import COLOURS, look, panels, save
+from unitune.figures.style import COLOURS, WIDTH, look, panels, save
 from unitune.statistics import Interval
 
 Points = Sequence[tuple[float, float | Interval]]  # (x, y)
 TICKS = 7  # labels of an axis that stay apart
+WITH_LEGEND = 1.4 * WIDTH  # inches of a trade-off, whose legend stands beside it
 Pairs = Sequence[tuple[Interval, Interval]]  # (fidelity, alignment)
 
 
@@ -46,7 +47,7 @@ def _ticks(axis: Axes, at: Sequence[float]) -> None:
 
 def tradeoff(drawn: Mapping[str, Pairs], *, x_label: str, y_label: str, path: Path, marks: Mapping[str, Pairs] | None = None) -> list[Path]:
     """Draw alignment against fidelity while a dial is turned, one line a method in the order of its settings, and single reference points."""
-    with panels(1) as (figure, axes):
+    with panels(1, width=WITH_LEGEND) as (figure, axes):
         draw_tradeoff(axes[0], drawn, x_label=x_label, y_label=y_label, marks=marks or {})
         return save(figure, path)
 
@@ -58,7 +59,7 @@ def draw_tradeoff(axis: Axes, drawn: Mapping[str, Pairs], *, x_label: str, y_lab
     for marker, (name, points) in zip("*hp8" * len(marks), marks.items(), strict=False):
         _arms(axis, points, name, {"color": "#666666", "marker": marker, "linestyle": "none", "markersize": 7})
     axis.set(xlabel=x_label, ylabel=y_label)
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside: it would lie on marks
 
 
 def _arms(axis: Axes, points: Pairs, name: str, style: dict) -> None:

@@ -123,7 +123,7 @@ def _plot(found: list[tables.Line], cards: tables.Cards) -> tuple[str, str]:
             name = line.method if line.row == "reference" else f"{line.method} + {line.sampler}" + ("" if line.row == "edit" else f" ({line.row})")
             (marks if line.row == "reference" else drawn).setdefault(name, []).append((line.scores[x], line.scores[y]))
     labels = [f"{name} ({'higher' if tables.higher_is_better(name, cards) else 'lower'} is better)" for name in (x, y)]
-    with style.panels(1) as (figure, axes):
+    with style.panels(1, width=curves.WITH_LEGEND) as (figure, axes):
         curves.draw_tradeoff(axes[0], drawn, x_label=labels[0], y_label=labels[1], marks=marks)
         svg = style.encoded(figure, "svg")
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode(), f"{y} against {x}, arms are 95 % intervals over images"

@@ -28,11 +28,11 @@ def look(k: int) -> dict[str, Any]:
 
 
 @contextmanager
-def panels(count: int, *, height: float = HEIGHT) -> Iterator[tuple[Figure, list[Axes]]]:
+def panels(count: int, *, width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Figure, list[Axes]]]:
     """Give a figure with panels side by side, drawn in this style."""
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # no time of drawing in a file
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * count, height), layout="constrained")
+        figure = Figure(figsize=(width * count, height), layout="constrained")
         yield figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
