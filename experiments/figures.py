@@ -12,7 +12,7 @@ from pathlib import Path
 
 from best_of_n import chosen
 from claims import RECORDS, SCORES, traits
-from tradeoff import METHODS
+from tradeoff import METHODS, METRICS
 
 from unitune.figures import source, tables
 from unitune.figures.curves import Pairs, Points, bars, curves, tradeoff
@@ -58,15 +58,16 @@ def over(
 
 
 def fronts(found: Sequence[Record], path: Path) -> list[Path]:
-    """Alignment against fidelity while each method's dial is turned."""
+    """Alignment, and the direction of change, against fidelity while each method's dial is turned."""
     named = {name: label for label, name in METHODS.items()}
-    drawn: dict[str, list[tuple[Interval, Interval]]] = {}
-    for (method, _), members in _cells(found).items():
-        point = tuple(scored(members, metric) for metric in ("stlpips", "alignment"))
-        drawn.setdefault(named.get(method, method), []).append(point)  # type: ignore[arg-type]
-    marks = {name: [(scored(own, "stlpips"), scored(own, "alignment"))] for name, own in _references(found).items()}
-    labels = {"x_label": f"{SCORES['stlpips']} (lower is closer)", "y_label": SCORES["alignment"]}
-    return tradeoff(drawn, **labels, marks=_whole(marks), path=path)  # type: ignore[arg-type]
+    panels: dict[str, tuple[Mapping[str, Pairs], Mapping[str, Pairs]]] = {}
+    for metric, label in METRICS.items():
+        drawn: dict[str, list] = {}
+        for (method, _), members in _cells(found).items():
+            drawn.setdefault(named.get(method, method), []).append((scored(members, "stlpips"), scored(members, metric)))
+        marks = {name: [(scored(own, "stlpips"), scored(own, metric))] for name, own in _references(found).items()}
+        panels[label] = _whole(drawn), _whole(marks)
+    return tradeoff({label: shown for label, shown in panels.items() if shown[0]}, x_label=f"{SCORES['stlpips']} (lower is closer)", path=path)
 
 
 def _cells(found: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:

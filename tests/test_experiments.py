@@ -39,7 +39,7 @@ KINDS = (("replace", True), ("add", False), ("restyle", True))
 
 
 def record(run: str = "cost/snapshot=64", example: str = "image-0", kind: str = "add", aligned: bool | None = False, method: str = "unitune", **more) -> Record:
-    scores, start = more.pop("scores", {name: 0.5 for name in claims.SCORES}), more.pop("start", 0.9)
+    scores, start = more.pop("scores", {name: 0.5 for name in (*claims.SCORES, "direction")}), more.pop("start", 0.9)
     weight = more.pop("weight", 6.0)
     return Record(
         run=run, method=method, sampler="" if more.get("row") == "reference" else "unitune", model="pocket", example=example, kind=kind, aligned=aligned,
@@ -56,7 +56,9 @@ def synthetic(claim: str) -> list[Record]:
         for k, cell in enumerate(every.cells(sweep)):
             starts = [float(cell["sampler.start"])] if "sampler.start" in cell else planned
             for image, (kind, aligned), seed, start in itertools.product(range(2), KINDS, range(8 if claim == "best_of_n" else 1), starts):
-                scores = {name: 0.1 * k + 0.01 * image + 0.001 * seed for name in claims.SCORES} | ({"choosing": seed / 8} if claim == "best_of_n" else {})
+                scores = {name: 0.1 * k + 0.01 * image + 0.001 * seed for name in (*claims.SCORES, "direction")} | (
+                    {"choosing": seed / 8} if claim == "best_of_n" else {}
+                )
                 run = f"{sweep}/{every.label(cell)}"
                 found.append(
                     record(

@@ -22,7 +22,7 @@ REFERENCE = {"copy of the base": [(Interval(0.0, float("nan"), float("nan")), In
 
 def drawn(folder: Path) -> list[Path]:
     files = curves({"y": LINES}, x_label="x", path=folder / "a.b")
-    files += tradeoff(PAIRS, x_label="x", y_label="y", path=folder / "tradeoff", marks=REFERENCE)
+    files += tradeoff({"y": (PAIRS, REFERENCE)}, x_label="x", path=folder / "tradeoff")
     return files + bars({"score": {"one": Interval(1, 0.5, 1.5), "two": Interval(2, float("nan"), float("nan"))}}, path=folder / "bars")
 
 

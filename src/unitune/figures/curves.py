@@ -45,21 +45,27 @@ def _ticks(axis: Axes, at: Sequence[float]) -> None:
         axis.minorticks_off()
 
 
-def tradeoff(drawn: Mapping[str, Pairs], *, x_label: str, y_label: str, path: Path, marks: Mapping[str, Pairs] | None = None) -> list[Path]:
-    """Draw alignment against fidelity while a dial is turned, one line a method in the order of its settings, and single reference points."""
-    with panels(1, width=WITH_LEGEND) as (figure, axes):
-        draw_tradeoff(axes[0], drawn, x_label=x_label, y_label=y_label, marks=marks or {})
+def tradeoff(drawn: Mapping[str, tuple[Mapping[str, Pairs], Mapping[str, Pairs]]], *, x_label: str, path: Path) -> list[Path]:
+    """Draw one panel per entry, {panel's y label: (lines, marks)}: a score of the edit against fidelity while a dial is turned.
+
+    A line is a method, in the order of its settings; marks are single reference points.
+    """
+    width = (WIDTH * (len(drawn) - 1) + WITH_LEGEND) / len(drawn)
+    with panels(len(drawn), width=width) as (figure, axes):
+        for axis, (y_label, (lines, marks)) in zip(axes, drawn.items(), strict=True):
+            draw_tradeoff(axis, lines, x_label=x_label, y_label=y_label, marks=marks, legend=axis is axes[-1])
         return save(figure, path)
 
 
-def draw_tradeoff(axis: Axes, drawn: Mapping[str, Pairs], *, x_label: str, y_label: str, marks: Mapping[str, Pairs]) -> None:
+def draw_tradeoff(axis: Axes, drawn: Mapping[str, Pairs], *, x_label: str, y_label: str, marks: Mapping[str, Pairs], legend: bool = True) -> None:
     """Draw a trade-off into a panel; the arms of a point are its intervals."""
     for k, (name, points) in enumerate(drawn.items()):
         _arms(axis, points, name, {**look(k), "capsize": 1.5, "elinewidth": 0.7})
     for marker, (name, points) in zip("*hp8" * len(marks), marks.items(), strict=False):
         _arms(axis, points, name, {"color": "#666666", "marker": marker, "linestyle": "none", "markersize": 7})
     axis.set(xlabel=x_label, ylabel=y_label)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside: it would lie on marks
+    if legend:
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside: it would lie on marks
 
 
 def _arms(axis: Axes, points: Pairs, name: str, style: dict) -> None:
