@@ -67,7 +67,7 @@ def fronts(found: Sequence[Record], path: Path) -> list[Path]:
             drawn.setdefault(named.get(method, method), []).append((scored(members, "stlpips"), scored(members, metric)))
         marks = {name: [(scored(own, "stlpips"), scored(own, metric))] for name, own in _references(found).items()}
         panels[label] = _whole(drawn), _whole(marks)
-    return tradeoff({label: shown for label, shown in panels.items() if shown[0]}, x_label=f"{SCORES['stlpips']} (lower is closer)", path=path)
+    return tradeoff({label: shown for label, shown in panels.items() if any(shown[0].values())}, x_label=f"{SCORES['stlpips']} (lower is closer)", path=path)
 
 
 def _cells(found: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
@@ -87,7 +87,7 @@ def _references(found: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _whole(marks: Mapping[str, Sequence]) -> dict[str, Pairs]:
-    return {name: points for name, points in marks.items() if all(None not in point for point in points)}
+    return {name: points if all(None not in point for point in points) else () for name, points in marks.items()}  # all names, so that looks do not shift
 
 
 def by_cell(found: Sequence[tables.Line], path: Path) -> list[Path]:

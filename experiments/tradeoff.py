@@ -5,7 +5,7 @@ Claim:    none of the paper's, which asks people; ours: UniTune's front covers m
 Expected: SDEdit reaches the alignment, UniTune the fidelity; DreamBooth and Textual Inversion keep little of the layout.
 Minutes:  5 on two CPU cores after `methods`, whose tunings it shares: 20 cells.
 
-Dials: start (UniTune, SDEdit), guidance weight (DreamBooth, Textual Inversion), mix of embeddings (Imagic), four settings each. An area lies between a method's
+Dials: guidance weight (UniTune, DreamBooth, Textual Inversion), start (SDEdit), mix of embeddings (Imagic), four settings each. An area lies between a method's
 front and a corner that a copy of the base image reaches for nothing: its alignment, or a direction of 0 (a copy has none), and an ST-LPIPS of 1.
 """
 
@@ -20,7 +20,7 @@ from unitune.statistics import Interval, Sweep, area, area_difference, interval,
 METHODS = {"UniTune": "unitune", "SDEdit": "untuned", "DreamBooth": "dreambooth", "Textual Inversion": "textual_inversion", "Imagic": "imagic"}
 METRICS = {"alignment": SCORES["alignment"], "direction": "direction of change (pocket CLIP)"}
 STARTS, WEIGHTS, MIXES = ("start", (0.7, 0.8, 0.9, 1)), ("weight", (1, 2, 4, 8)), ("sampler.embedding_mix", (0.25, 0.5, 0.75, 1.0))
-DIALS = {"unitune": STARTS, "untuned": STARTS, "dreambooth": WEIGHTS, "textual_inversion": WEIGHTS, "imagic": MIXES}
+DIALS = {"unitune": WEIGHTS, "untuned": STARTS, "dreambooth": WEIGHTS, "textual_inversion": WEIGHTS, "imagic": MIXES}
 
 
 def front(found: Sequence[Record], method: str, metric: str) -> Sweep:

@@ -246,11 +246,11 @@ def test_a_sweep_that_failed_leaves_the_others_to_ask(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unitune.statistics.RESAMPLES", 99)
     monkeypatch.setattr("claims.RECORDS", tmp_path / "records")
-    for cell in every.cells("tradeoff_start"):
-        made = [line for line in synthetic("tradeoff") if line.run == f"tradeoff_start/{every.label(cell)}" or line.row == "reference"]
-        write(every.SWEEPS / "tradeoff_start-2" / every.label(cell), made)
+    for cell in every.cells("tradeoff_weight"):
+        made = [line for line in synthetic("tradeoff") if line.run == f"tradeoff_weight/{every.label(cell)}" or line.row == "reference"]
+        write(every.SWEEPS / "tradeoff_weight-2" / every.label(cell), made)
     monkeypatch.setattr(sys, "argv", ["tradeoff.py"])
     runpy.run_path(str(HERE / "tradeoff.py"), run_name="__main__")
     said = capsys.readouterr().out
-    assert "UniTune's front covers more than SDEdit's: **too few" in said and "more than Imagic's: **not asked** (no record has method=imagic" in said
-    assert len(records.read(tmp_path / "records/tradeoff.jsonl")) == 8 * 6 + 2 * 6
+    assert "UniTune's front covers more than DreamBooth's: **too few" in said and "more than Imagic's: **not asked** (no record has method=imagic" in said
+    assert len(records.read(tmp_path / "records/tradeoff.jsonl")) == 12 * 6 + 2 * 6
