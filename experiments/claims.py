@@ -180,7 +180,7 @@ def answer(
         budget = check_budgets({run: [record for record in kept if record.run == run] for run in runs})
         found = view(kept)
         print(f"## {title}\n\nEach cell of the sweep: {budget}.\n\n{table(found, rows, scores=scores, costs=costs or {})}\n")
-        print(*(claim.decided(found) for claim in claims), sep="\n")
+        print(*(claim.decided(found) for claim in claims), sep="\n", end="\n\n")
     except Refused as refused:
         raise SystemExit(f"{name}: {refused}") from None
     return Answered(found, [SWEEPS / f"{sweep}-{options.images}" for sweep in sweeps])
