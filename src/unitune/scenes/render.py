@@ -15,20 +15,16 @@ PIXEL = 8  # side of a block of the "pixel" style, px at 256
 HATCH = (np.add.outer(np.arange(SIDE), np.arange(SIDE)) % 8 < 3).astype(np.float64)
 
 
-def _grey(rgb: np.ndarray) -> np.ndarray:
-    return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-
-
 def _plain(rgb: np.ndarray) -> np.ndarray:
     return rgb
 
 
 def _black_and_white(rgb: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(_grey(rgb)[..., None], rgb.shape)
+    return np.broadcast_to(sprites.luminance(rgb)[..., None], rgb.shape)
 
 
 def _sepia(rgb: np.ndarray) -> np.ndarray:
-    grey = _grey(rgb)[..., None]
+    grey = sprites.luminance(rgb)[..., None]
     return grey * np.array([1.0, 0.84, 0.62], np.float32) + np.array([18, 10, 2], np.float32)
 
 
@@ -38,7 +34,7 @@ def _pixel_art(rgb: np.ndarray) -> np.ndarray:
 
 
 def _pencil(rgb: np.ndarray) -> np.ndarray:
-    grey = _grey(rgb)
+    grey = sprites.luminance(rgb)
     edges = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
     hatching = HATCH * (150 - grey).clip(0, 90) * 0.8  # dark places are hatched
     paper = 250 - 0.22 * (255 - grey) - hatching - 1.6 * edges.clip(0, 120)

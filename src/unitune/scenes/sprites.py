@@ -21,10 +21,21 @@ def sprite(noun: str) -> Image.Image:
     return Image.open(BANK / f"{noun}.png").convert("RGBA")
 
 
+def luminance(rgb: np.ndarray) -> np.ndarray:
+    """Return the luminance (ITU-R BT.601) of the first three channels in float32, the same bits on every processor.
+
+    A matrix product would round as the processor's instructions do, and a tie decides a pixel. Here each product is exact and each sum is rounded once.
+    """
+    total = np.zeros(rgb.shape[:-1], np.float32)
+    for channel, weight in enumerate(np.array([0.299, 0.587, 0.114], np.float32)):
+        total = (total + rgb[..., channel].astype(np.float64) * float(weight)).astype(np.float32)
+    return total
+
+
 def recoloured(tile: Image.Image, colour: str) -> Image.Image:
     """Paint a tile in one colour, pixel by pixel: its brightness runs from a third of the colour up to the colour and on to nearly white."""
     pixels = np.asarray(tile).astype(np.float32)
-    bright = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+    bright = luminance(pixels) / 255
     paint = np.array(COLOURS[colour], np.float32) * (0.34 + 0.9 * bright[..., None]).clip(0, 1)
     paint += (255 - paint) * (0.55 * (bright[..., None] - 0.72).clip(0) / 0.28)
     return Image.fromarray(np.concatenate([paint.clip(0, 255), pixels[..., 3:]], axis=2).astype(np.uint8))
