@@ -37,6 +37,15 @@ def test_a_line_of_each_method_and_of_each_reference_once(sweep):
     assert "stlpips" not in found["exact target (reference)"].scores and not found["exact target (reference)"].costs
 
 
+def test_unitune_stands_first_whatever_its_folder_is_called(tmp_path):
+    finished.run(tmp_path / "dreambooth", method="dreambooth", sampler="dreambooth", images=3)
+    finished.run(tmp_path / "unitune", images=3)
+    read = source.load(tmp_path)
+    found = tables.lines(read.records)
+    assert [line.method for line in found if line.row == "edit"] == ["unitune", "dreambooth"]
+    assert any(note.startswith("Differences to unitune") for note in tables.differences(found, cards=read.cards).notes)
+
+
 def test_costs_of_an_edit(sweep):
     costs = lines(sweep)["unitune + unitune"].costs
     assert costs == {

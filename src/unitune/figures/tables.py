@@ -67,9 +67,10 @@ class Table:
 
 
 def lines(records: Iterable[Record], *, settings: Mapping[str, str] | None = None) -> list[Line]:
-    """Make a line of every method, sampler, mask and setting; references and selected samples have lines of their own. No record at all is refused.
+    """Make a line of every method, sampler, mask and setting; references and selected samples have lines of their own.
 
-    `settings` says by run what was set in it; weight, start and steps are said where they vary, and the run where nothing else tells two samples apart.
+    UniTune stands first, references last. No record at all is refused. `settings` says by run what was set in it; weight, start and steps are said
+    where they vary, and the run where nothing else tells two samples apart.
     """
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in merge(records):
@@ -83,7 +84,7 @@ def lines(records: Iterable[Record], *, settings: Mapping[str, str] | None = Non
         else:
             split = _by_setting(members, settings or {})
         made += [_line(row, method, sampler, mask, setting, found) for setting, found in split.items()]
-    return sorted(made, key=lambda line: line.row == "reference")
+    return sorted(made, key=lambda line: (line.row == "reference", line.method != "unitune"))  # differences are to the first
 
 
 def _line(row: str, method: str, sampler: str, mask: str, setting: str, members: Sequence[Record]) -> Line:
