@@ -139,6 +139,14 @@ def asked(claim: str, file: Path, monkeypatch, capsys) -> str:
     return capsys.readouterr().out
 
 
+def test_the_comparison_of_six_images_needs_no_names_of_cells(tmp_path, monkeypatch, capsys):
+    """Its command is a plain sweep, whose cells are called 0-unitune-unitune and so on."""
+    made = [record("baselines/0-a-b", f"image-{k}", method=name) for name in script("methods").METHODS.values() for k in range(6)]
+    claims.keep(made, tmp_path / "records.jsonl")
+    said = asked("baselines", tmp_path / "records.jsonl", monkeypatch, capsys)
+    assert said.count("**too few for a verdict**") == 4 and "6 images" in said and "not asked" not in said
+
+
 def test_a_script_runs_as_a_command(tmp_path):
     claims.keep(synthetic("guidance"), tmp_path / "records.jsonl")
     command = [sys.executable, str(HERE / "guidance.py"), "--from-records", str(tmp_path / "records.jsonl")]
