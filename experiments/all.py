@@ -27,7 +27,7 @@ CLAIMS = (
     "ablation_steps", "guidance", "interpolation", "local_global", "addition", "aligned", "sdedit", "ablation_start", "prompt_guidance", "cost", "best_of_n",
     "stages", "frozen", "tuning_prompt", "ablation_lr", "methods", "tradeoff",
 )  # fmt: skip
-SEVERAL = {"tradeoff": ("tradeoff_start", "tradeoff_weight", "tradeoff_mix")}  # sweeps of one claim
+SEVERAL = {"methods": ("methods", "methods_late_start"), "tradeoff": ("tradeoff_start", "tradeoff_weight", "tradeoff_mix")}  # sweeps of one claim
 LARGER = {"best_of_n": ["seeds=64"]}  # at full size
 Call = Callable[[Sequence[str]], int]
 

@@ -1,7 +1,7 @@
 """What the scripts of claims share: a sweep's records are kept, tabulated with intervals over images, and asked whether the claim held.
 
 A script is its header (Command, Claim, Expected, Minutes) and a call of `answer`. A group of records is named by what they have in common, as
-"method=unitune,aligned=yes": settings of the sweep's cell, the edit's `method`, `weight` and `start`, its `kind`, `aligned` (yes, no) and `scope` (local,
+"method=unitune,aligned=yes": settings of the sweep's cell, the edit's `method`, `sampler`, `weight` and `start`, its `kind`, `aligned` (yes, no) and `scope` (local,
 global).
 """
 
@@ -61,7 +61,7 @@ def traits(record: Record) -> dict[str, str]:
     cell = record.run.partition("/")[2]
     aligned = {True: "yes", False: "no", None: ""}[record.aligned]
     of_cell = dict(setting.partition("=")[::2] for setting in cell.split(",") if setting)
-    dials = {"method": record.method, "weight": f"{record.weight:g}", "start": f"{record.start:g}"}
+    dials = {"method": record.method, "sampler": record.sampler, "weight": f"{record.weight:g}", "start": f"{record.start:g}"}
     return {"kind": record.kind, "aligned": aligned, "scope": "global" if record.kind in GLOBAL else "local"} | dials | of_cell
 
 

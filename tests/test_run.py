@@ -112,7 +112,7 @@ def test_a_sweep_tunes_once_per_tuning_and_loads_once(typed, here, model):
 
 
 REFUSED = [
-    (["sampler=foo"], "base, cfg, dreambooth, imagic, interpolated, masked, prompt_guidance, prompt_to_prompt"),
+    (["sampler=foo"], "base, cfg, dreambooth, imagic, interpolated, late_start, masked, prompt_guidance, prompt_to_prompt"),
     (["sampler.start=1.5"], "(0, 1]"),
     (["sampler.start=0.0"], "(0, 1]"),
     (["+sampler.foo=1"], "foo"),
