@@ -1,7 +1,6 @@
 """The comparison of six images: UniTune, SDEdit, DreamBooth, Textual Inversion and Imagic, both stages tuned, four seeds, each with its published sampler.
 
-Command:  python run.py -m method=unitune,untuned,dreambooth,textual_inversion,imagic benchmark=scenes benchmark.limit=6 \\
-              hydra.sweep.dir=outputs/experiments/baselines-6
+Command:  python run.py -m method=unitune,untuned,dreambooth,textual_inversion,imagic benchmark=scenes benchmark.limit=6 hydra.sweep.dir=outputs/experiments/baselines-6
           python run.py sampler=late_start benchmark=scenes benchmark.limit=6 hydra.run.dir=outputs/experiments/baselines-6/late_start
           python experiments/baselines.py --images 6
 Claim:    as of methods.py, which tunes the 64 px stage alone and draws one sample of an edit.

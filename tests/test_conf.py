@@ -184,8 +184,21 @@ def test_the_rate_follows_model_and_optimizer_and_the_command_line_wins():
 
 
 def test_dreambooth_samples_super_resolution_at_the_level_it_is_tuned_at():
-    cfg = composed("method=dreambooth")
-    assert cfg.sampler.sr.noise_level == cfg.method.tune.sr256.low_level == 1e-5
+    for sampler in ("dreambooth", "unitune"):
+        cfg = composed("method=dreambooth", f"sampler={sampler}")
+        assert cfg.method.tune.sr256.low_level == 1e-5 and cfg.sampler.sr.as_tuned
+
+
+def test_a_description_is_tuned_on_and_the_edited_one_sampled_alone():
+    assert composed("token=description").method.template == "{edit}" and composed().method.template == "{rare} {edit}"
+
+
+@pytest.mark.parametrize("method", ["unitune", "dreambooth", "imagic"])
+def test_super_resolution_has_its_own_number_of_steps_in_every_method_that_tunes_weights(method):
+    cfg = composed(f"method={method}", "steps=7")
+    assert (cfg.method.tune.base.steps, cfg.method.tune.sr256.steps) == (7, 7)
+    cfg = composed(f"method={method}", "steps=7", "budget.sr_steps=3")
+    assert (cfg.method.tune.base.steps, cfg.method.tune.sr256.steps) == (7, 3)
 
 
 def test_two_runs_of_one_second_get_different_folders():

@@ -178,6 +178,18 @@ def test_what_changes_the_class_images_tunes_again(cascade, tmp_store, monkeypat
     assert len(fits) == before
 
 
+def test_the_first_stage_is_shared_by_choices_of_later_ones(cascade, tmp_store, monkeypatch):
+    fits = []
+    fit = weights.fit
+    monkeypatch.setattr(weights, "fit", lambda data, tuning, **more: fits.append(data.stage.name) or fit(data, tuning, **more))
+    alone, both = prepare(BASE_ONLY, cascade, tmp_store), prepare(METHOD, cascade, tmp_store)
+    assert fits == ["base", "sr256"] and both.cost.network_evaluations == 2 * (2 + 2) * 2 + 3 * (2 * 2 + 1)
+    assert (alone.low_levels, both.low_levels) == ({}, {"sr256": 1e-5}), "super-resolution is sampled as it was tuned"
+    other = replace(OF_CLASS, sr=SuperResolution(steps=2))
+    prepare(replace(METHOD, class_images=other), cascade, tmp_store)
+    assert fits == ["base", "sr256", "sr256"]
+
+
 def test_the_edit_names_the_image_before_its_noun(cascade, tmp_store):
     tuned = prepare(METHOD, cascade, tmp_store, at=0)
     assert not list(tmp_store.path.glob("*-*")), "untouched weights need no class images"

@@ -1,5 +1,6 @@
 """Imagic: the embedding moves, then the weights around it; the mix is the sampler's alone; every edit prompt has a tuning of its own."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,13 @@ def test_what_changes_the_embedding_tunes_again(change: dict, cascade: Cascade, 
     first, other = prepare(method, cascade, tmp_store), prepare(replace(method, **change), cascade, tmp_store)
     assert len(list(tmp_store.path.glob("tuned-*"))) == 2 and first.embedding is not None and other.embedding is not None
     assert not torch.equal(first.embedding, other.embedding)
+
+
+def test_what_changes_the_embedding_leaves_later_stages_alone(cascade: Cascade, tmp_store: Store):
+    prepare(METHOD, cascade, tmp_store)
+    prepare(replace(METHOD, share=0.5), cascade, tmp_store)
+    made = [json.loads(file.read_text())["key"]["stage"] for file in tmp_store.path.glob("tuned-*/manifest.json")]
+    assert sorted(made) == ["base", "base", "sr256"]
 
 
 def test_no_steps_and_a_snapshot_of_none_are_the_untouched_model(cascade: Cascade, tmp_store: Store):

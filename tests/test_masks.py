@@ -54,6 +54,8 @@ def test_diffedits_reference_is_the_tuning_prompt_else_the_caption_else_nothing(
     assert source.texts(EXAMPLE, about="") == ["a cat"]
     assert source.texts(replace(EXAMPLE, caption=""), about="") == [""]
     assert masks.DiffEdit(reference="a {caption}").texts(EXAMPLE, about="x") == ["a a cat"]
+    with pytest.raises(Refused, match=r"mask.reference 'a \{rare\} cat' has \{rare\}, which is a part of what was tuned on; \{tuned\} is the whole"):
+        masks.DiffEdit(reference="a {rare} cat").texts(EXAMPLE, about="x")
 
 
 def test_scale_and_guidance_do_not_change_diffedits_mask():

@@ -49,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         counted.append(data.stage.name)
         for step in tuning.kept:
             save_file({"conv_in.bias": torch.full((8,), float(step))}, module.snapshot_file(folder, data.stage.name, step))
-        finetune.curve_file(folder, data.stage.name).write_text('{"losses": [], "evaluations": 4, "seconds": 1}')
+        finetune.curve_file(folder, data.stage.name).write_text('{"losses": [], "evaluations": 4, "seconds": 1, "peak_mib": 1}')
 
     monkeypatch.setattr(module, "fit", fit)
     return counted
@@ -91,6 +91,19 @@ def test_an_unknown_snapshot_is_refused_with_those_that_exist(cascade: backend.C
     assert not quick and not list(tmp_store.path.glob("tuned-*")), "refused before it was tuned"
     with pytest.raises(Refused, match=r"no snapshot of base at 2 steps"):
         METHOD.room({}, at=2)
+
+
+def test_a_tuning_prompt_cannot_name_itself(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
+    with pytest.raises(Refused, match=r"the tuning prompt 'a \{rare\} cat' asks for \{rare\}, which is what it names itself; write the rare token out"):
+        prepare(replace(METHOD, prompt="a {rare} cat"), cascade, tmp_store)
+    assert not quick
+
+
+def test_the_precision_of_texts_is_in_the_key(cascade: backend.Cascade, tmp_store: Store, quick: list[str], monkeypatch: pytest.MonkeyPatch):
+    prepare(METHOD, cascade, tmp_store)
+    monkeypatch.setattr(type(cascade.words), "arithmetic", "bf16")
+    prepare(METHOD, cascade, tmp_store)
+    assert quick == ["base", "sr256"] * 2
 
 
 def test_no_steps_is_legal(cascade: backend.Cascade, tmp_store: Store, fits: list[str]):

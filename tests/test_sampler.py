@@ -220,6 +220,13 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float], message: str
         replace(SAMPLER, **wrong)
 
 
+@pytest.mark.parametrize(("as_tuned", "level"), [(True, 10), (False, 250)])
+def test_a_stage_that_was_tuned_at_one_noise_level_is_sampled_at_that(as_tuned: bool, level: int):
+    cascade, sampler = fake(), replace(SAMPLER, sr=SuperResolution(steps=1, noise_level=0.25, as_tuned=as_tuned))
+    sampler(cascade, EXAMPLE, tuned=Tuned(low_levels={cascade.stages[1].name: 0.01}), draws=DRAWS[:1])
+    assert cascade.stages[1].conditions[0].level.tolist() == [level]
+
+
 @pytest.mark.parametrize("wrong", [{"noise_level": -0.1}, {"noise_level": 1.1}, {"steps": 0}])
 def test_super_resolution_out_of_range_is_refused(wrong: dict[str, float]):
     with pytest.raises(Refused, match="sr"):

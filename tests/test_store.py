@@ -272,6 +272,15 @@ def test_the_new_entry_stays_over_budget(tmp_path, caplog):
     assert new.exists() and not old.exists() and "over the store's budget" in caplog.text
 
 
+def test_contents_are_told_by_image(tmp_path):
+    store = Store(tmp_path)
+    for kind, key in (("tuned", {"image": "a", "stage": "base"}), ("embedding", {"image": "a"}), ("class_images", {"prompt": "a cat"})):
+        store.get_or_make(kind, key, lambda folder: (folder / "file").write_bytes(b"12345"))
+    made, used = store_module.contents(tmp_path)
+    assert made == {"a": {"base", "embedding"}} and used > 15
+    assert store_module.contents(tmp_path / "none") == ({}, 0)
+
+
 @pytest.mark.parametrize(
     "error",
     [OSError(errno.ENOSPC, "No space left on device"), RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })')],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune import prompts
+from unitune import experiment, prompts
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
@@ -14,6 +14,7 @@ from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, SuperResolution
 from unitune.methods.textual_inversion import TextualInversion
 from unitune.models import Model
+from unitune.plans import Seeds
 from unitune.store import Store
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Refused, Request, Tuned
@@ -48,6 +49,13 @@ def test_the_word_learns_and_is_stored(cascade: Cascade, tmp_store: Store):
     again, middle = prepare(replace(METHOD, word="<other>"), cascade, tmp_store), prepare(METHOD, cascade, tmp_store, at=2)
     assert torch.equal(again.tokens["<other>"], vectors) and middle.steps == 2 and not torch.equal(middle.tokens["<image>"], vectors)
     assert len(list(tmp_store.path.glob("embedding-*"))) == 1
+
+
+@pytest.mark.parametrize("sampler", [replace(SAMPLER, template="{rare} {edti}"), replace(SAMPLER, guidance=Guidance(2.0, reference="{caption}"))])
+def test_a_sampler_that_cannot_name_its_texts_is_refused_before_anything_is_learned(sampler: Sampler, cascade: Cascade, tmp_store: Store, tmp_path: Path):
+    with pytest.raises(Refused, match=r"the template .* (has the unknown placeholder \{edti\}|asks for \{caption\})"):
+        experiment.run(experiment.Setting(cascade, METHOD, sampler, [], tmp_store, Seeds(1)), [EXAMPLE], folder=tmp_path)
+    assert not list(tmp_store.path.glob("embedding-*"))
 
 
 @pytest.mark.parametrize("change", [{"vectors": 2}, {"initializer": "b"}, {"templates": ("{rare}",)}, {"embedding": replace(METHOD.embedding, lr=2e-2)}])

@@ -19,6 +19,7 @@ from unitune.backends.floyd import FloydStage
 from unitune.tuning import finetune
 from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import Tuning, checkpoint_file, curve_file, fit, keep, snapshot_file
+from unitune.tuning.interrupt import StopOnSignal
 from unitune.tuning.optimizers import Adafactor, AdamW
 from unitune.tuning.select import Selection
 from unitune.types import Diverged, Example, Refused, Request, Stopped
@@ -192,12 +193,12 @@ def test_what_an_interrupted_tuning_took_is_all_of_its_parts(cascade: backend.Ca
         fit(data(cascade, base), tuning, folder=tmp_path, report=interrupting(2))
     checkpoint = torch.load(checkpoint_file(tmp_path, "base"), weights_only=True)
     first = checkpoint["curve"]["seconds"]
-    torch.save(checkpoint | {"curve": checkpoint["curve"] | {"seconds": first + 1000}}, checkpoint_file(tmp_path, "base"))
+    torch.save(checkpoint | {"curve": checkpoint["curve"] | {"seconds": first + 1000, "peak_mib": 1e9}}, checkpoint_file(tmp_path, "base"))
     fit(data(cascade, base), tuning, folder=tmp_path)
     kept = tmp_path / "kept"
     kept.mkdir()
     cost = keep(data(cascade, base), tuning, scratch=tmp_path, folder=kept)
-    assert first > 0 and 1000 + first < cost.seconds < 1100 + first
+    assert first > 0 and 1000 + first < cost.seconds < 1100 + first and cost.peak_mib == 1e9
     assert (cost.optimizer_steps, cost.network_evaluations) == (3, 12) and cost.stored_bytes > snapshot_file(kept, "base", 3).stat().st_size
 
 
@@ -208,6 +209,14 @@ def test_stopped_at_the_last_step_needs_no_step_more(cascade: backend.Cascade, t
     told: list[int] = []
     fit(data(cascade, base), tuning, folder=tmp_path, report=lambda stage, step, steps, loss: told.append(step))
     assert told == [] and snapshot_file(tmp_path, "base", 2).exists()
+
+
+def test_a_signal_after_the_last_step_stops_too(cascade: backend.Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    restore = StopOnSignal.restore
+    monkeypatch.setattr(StopOnSignal, "restore", lambda self: os.kill(os.getpid(), signal.SIGTERM) or restore(self))
+    with pytest.raises(Stopped) as stopped:
+        fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=1), folder=tmp_path)
+    assert stopped.value.signal == signal.SIGTERM and snapshot_file(tmp_path, "base", 1).exists()
 
 
 def test_signals_are_given_back(cascade: backend.Cascade, tmp_path: Path):

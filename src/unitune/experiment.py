@@ -69,8 +69,8 @@ def check_parts(method: "Method", sampler: Sampler, plan: Plan, selection: Selec
 def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float) -> None:
     """Refuse before a model of these sizes is loaded what could not be tuned, and a disk that could not be written or has too little room.
 
-    The estimate of room is an upper one: pictures uncompressed, the grid as large as all of them; every kept tuning, unless the store has one of that image,
-    up to the store's budget.
+    The estimate of room is an upper one: pictures uncompressed, the grid as large as all of them; every kept tuning, unless the store has some of that image
+    and stages, up to the store's budget.
     """
     if method.needs_noun and (bare := next((e for e in examples if not e.noun.strip()), None)):
         raise Refused(
@@ -80,7 +80,7 @@ def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int 
     disk.check_writable(folder, "hydra.run.dir")
     shown = sum((len(plan.draws(example, 0)) + 2 * len(example.requests)) * example.image.numel() for example in examples)
     stored, used = contents(store)
-    new = sum(len(example.requests) if method.per_request else 1 for example in examples if example.digest not in stored)
+    new = sum(len(example.requests) if method.per_request else 1 for example in examples if not {*method.makes} <= stored.get(example.digest, set()))
     tuned = min(new * kept, max(0, int(budget_gib * 2**30) - used)) + working if new else 0
     disk.check_space({folder: ("pictures", 2 * shown), store: ("tuned weights", tuned)})
 
@@ -145,13 +145,12 @@ def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
     """List every text of a run, so that a large encoder is read once and freed before any network trains; Refused where the sampler could not use one."""
     found: dict[str, None] = {}
     for example in examples:
-        if (texts := setting.method.texts(setting.cascade, example, seed=setting.seed)) is None:
-            continue
+        texts = setting.method.texts(setting.cascade, example, seed=setting.seed)
         rare, draws = setting.method.rare(setting.cascade, example, seed=setting.seed), setting.plan.draws(example, setting.seed)
         names = _told(setting, example, Tuned(rare, template=setting.method.template))
         setting.sampler.check(setting.cascade, example, draws, tuned=names)
         drawn = setting.sampler.texts(example, draws, tuned=names)
-        found.update(dict.fromkeys([*texts, *drawn]))
+        found.update(dict.fromkeys([] if texts is None else [*texts, *drawn]))  # a word that is yet to be learned cannot be embedded
     return list(found)
 
 

@@ -38,7 +38,7 @@ def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = 
     if "caption" in asked and not caption.strip():
         raise Refused(f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}")
     if "tuned" in asked and not tuned.strip():
-        raise Refused(f'the template {template!r} asks for the text that the image was tuned on, and this method tunes on none; use {{caption}} or ""')
+        raise Refused(f'the template {template!r} asks for the one text that the image was tuned on, and this method has none; use {{caption}} or ""')
     if needs_noun(template) and not noun.strip():
         raise Refused(f"the template {template!r} asks for the class noun of the image, and none is known: give noun=cat beside image=, or in edits.jsonl")
     return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))

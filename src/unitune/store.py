@@ -15,6 +15,7 @@ import secrets
 import shutil
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from filelock import FileLock
 from unitune import disk
 from unitune.types import Refused, number
 
-TUNING_VERSION = 2  # raised whenever the same key would give another result
+TUNING_VERSION = 3  # raised whenever the same key would give another result
 KINDS = ("tuned", "embedding", "class_images")
 MANIFEST = "manifest.json"
 STALE_DAYS = 30  # for work folders whose process cannot be asked for (another machine), and forgotten checkpoints
@@ -142,13 +143,14 @@ class Store:
             log.warning("%s alone is over the store's budget of %g GiB (%.1f MiB)", new.name, self.budget_gib, total / 2**20)
 
 
-def contents(path: Path) -> tuple[set[str], int]:
-    """Return the digests of the images that the entries of a store were made from, and the bytes it uses; nothing where there is no store."""
-    digests, used = set(), _used(path)
+def contents(path: Path) -> tuple[dict[str, set[str]], int]:
+    """Return what a store has of each image, by its digest: the stages that were tuned on it, and "embedding"; and the bytes the store uses."""
+    made, used = defaultdict[str, set[str]](set), _used(path)
     for entry in used:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            digests.add(str(json.loads((entry / MANIFEST).read_bytes())["key"]["image"]))
-    return digests, sum(size for _, size in used.values())
+            about = json.loads((entry / MANIFEST).read_bytes())
+            made[str(about["key"]["image"])].add(str(about["key"].get("stage", about["kind"])))
+    return made, sum(size for _, size in used.values())
 
 
 def _used(path: Path) -> dict[Path, tuple[float, int]]:

@@ -151,6 +151,8 @@ class DiffEdit:
 
     def _reference(self, example: Example, about: str) -> str:
         template = self.reference
+        if "{rare}" in template:
+            raise Refused(f"mask.reference {template!r} has {{rare}}, which is a part of what was tuned on; {{tuned}} is the whole of it")
         if template == AUTO:
             template = "{tuned}" if about else "{caption}" if example.caption.strip() else ""
         return prompts.fill(template, rare="", edit="", caption=example.caption, noun=example.noun, tuned=about) if template else ""

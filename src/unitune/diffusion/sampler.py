@@ -21,13 +21,17 @@ REFERENCES = ("tuned", "base")
 
 @dataclass(frozen=True)
 class SuperResolution:
-    """How the later stages are sampled; no text of the paper gives numbers for them. `noise_level` in [0, 1] is Imagen's augmentation level."""
+    """How the later stages are sampled; no text of the paper gives numbers for them. `noise_level` in [0, 1] is Imagen's augmentation level.
+
+    `as_tuned`: a stage that was tuned at one noise level is sampled at that instead.
+    """
 
     steps: int = 12
     step: Step = field(default_factory=DDIM)
     guidance: Guidance = field(default_factory=lambda: Guidance(weight=OFF))
     noise_level: float = 0.25
     start: float = PURE_NOISE  # below 1 the stage begins at the upsampled low-resolution picture noised to it: a weak stage strays less
+    as_tuned: bool = True
 
     def __post_init__(self) -> None:
         if not (number(self.start) and 0 < self.start <= 1):
@@ -154,7 +158,8 @@ class Sampler:
         else:
             guidance, step, count = self.sr.guidance, self.sr.step, self.sr.steps
             starts, weights = [self.sr.start] * len(items), [guidance.weight] * len(items)
-            level = torch.full((len(items),), min(round(self.sr.noise_level * stage.schedule.T), stage.schedule.T - 1))
+            share = tuned.low_levels.get(stage.name, self.sr.noise_level) if self.sr.as_tuned else self.sr.noise_level
+            level = torch.full((len(items),), min(round(share * stage.schedule.T), stage.schedule.T - 1))
             origin = stage.upsampled(low)
             condition = Condition(text, stage.schedule.add_noise(origin, noise("low", 0), level), level)
         away = self._reference(guidance, example, tuned)

@@ -3,6 +3,7 @@
 A new method is a frozen dataclass with a `name` and `prepare(cascade, example, ...) -> Tuned`; the rest of the protocol is a line or two each.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 from unitune.backends.cascade import Cascade
@@ -43,6 +44,11 @@ class Method(Protocol):
     @property
     def learns_text(self) -> bool:
         """Whether words or embeddings are learned: no tokenizer says where in a prompt they stand."""
+        ...
+
+    @property
+    def makes(self) -> Collection[str]:
+        """What the store keeps of an image: names of tuned stages, and "embedding"."""
         ...
 
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:

@@ -45,9 +45,11 @@ class ClassImages:
 
     def key(self, cascade: Cascade, prompt: str, *, stages: Sequence[str], seed: int) -> dict[str, object]:
         """Name the pictures by what they are made from, which is not the image."""
-        parts = [cascade.stage(stage) for stage in stages]
         numbers = asdict(self) | {"step": type(self.sampler.step).__name__, "sr_step": type(self.sr.step).__name__}
-        return {"prompt": prompt, "weights": cascade.digest, "arithmetic": {part.name: part.arithmetic for part in parts}, "seed": seed, "sampler": numbers}
+        if len(stages) == 1:
+            numbers = {name: number for name, number in numbers.items() if not name.startswith("sr")}
+        arithmetic = {stage: cascade.stage(stage).arithmetic for stage in stages} | {"text": cascade.words.arithmetic}
+        return {"prompt": prompt, "weights": cascade.digest, "arithmetic": arithmetic, "seed": seed, "sampler": numbers}
 
     def pictures(self, cascade: Cascade, prompt: str, *, stages: Sequence[str], store: Store, seed: int) -> tuple[dict[str, Tensor], Cost]:
         """Sample with the model's present weights, or read from the store: by stage (N, 3, H, W) in [-1, 1], and what making them took."""

@@ -55,6 +55,11 @@ class DreamBooth:
         """How the tuned stages are tuned."""
         return {stage: self.tune[stage] for stage in self.stages}
 
+    @property
+    def makes(self) -> set[str]:
+        """What the store keeps of an image."""
+        return {*self.stages}
+
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Count the bytes of trained weights, and of class images, which all images of a class share."""
         kept, working = weights.room(self.chosen, sizes, at=at)
@@ -78,10 +83,12 @@ class DreamBooth:
         rare = self.rare(cascade, example, seed=seed)
         prompt, of_class = self._filled(self.prompt, rare, example), self._filled(self.class_prompt, "", example)
         order = [stage.name for stage in cascade.stages]
-        stages = order[: 1 + max((order.index(stage) for stage in self.stages), default=-1)]  # a super-resolution stage needs what it super-resolves
-        key = {"recipe": "dreambooth", "prompt": prompt, "seed": seed, "image": example.digest, "prior": self.prior}
-        if self.prior:
-            key["class_images"] = self.class_images.key(cascade, of_class, stages=stages, seed=seed)
+        stages = max((order[: 1 + order.index(stage)] for stage in self.stages), key=len, default=[])  # a super-resolution stage needs what it super-resolves
+
+        def key(stage: str) -> dict[str, object]:
+            about: dict[str, object] = {"recipe": "dreambooth", "prompt": prompt, "seed": seed, "image": example.digest, "prior": self.prior}
+            own = order[: 1 + order.index(stage)]  # the pictures of a stage do not depend on later ones
+            return about | {"class_images": self.class_images.key(cascade, of_class, stages=own, seed=seed)} if self.prior else about
 
         @cache
         def pictures() -> tuple[dict[str, Tensor], Cost]:

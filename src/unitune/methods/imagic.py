@@ -52,6 +52,11 @@ class Imagic:
         """How the embedding is optimised; at least one step of those that the first stage has."""
         return replace(self.embedding, steps=math.ceil(self.share * self.embedding.steps), snapshots=())
 
+    @property
+    def makes(self) -> set[str]:
+        """What the store keeps of an image."""
+        return {*self.stages, "embedding"}
+
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Refuse a snapshot that is not kept. Count the bytes of trained weights, and of the largest embedding with its start, checkpoint and moments."""
         kept, working = weights.room(self._left(next(iter(sizes or self.stages), "")), sizes, at=at)
@@ -90,8 +95,11 @@ class Imagic:
             # The first stage's weights go on with the noise where the embedding stopped.
             return Told(data, lambda k: e_opt, optimise.steps) if stage == first.name else Told(data, lambda k: e_tgt)
 
-        key = {"recipe": "imagic", "text": text, "optimise": asdict(optimise), "seed": seed, "image": example.digest}
-        recipe = weights.Recipe(tune, batches, key, "", self.template, before=lambda: Cost() if found is None else found.cost)
+        def named(stage: str) -> dict[str, object]:
+            about: dict[str, object] = {"recipe": "imagic", "text": text, "seed": seed, "image": example.digest}
+            return about | {"optimise": asdict(optimise)} if stage == first.name else about  # later stages see the prompt itself
+
+        recipe = weights.Recipe(tune, batches, named, "", self.template, before=lambda: Cost() if found is None else found.cost)
         made = weights.tuned(recipe, cascade, store=store, at=at, report=report)
         if found is None:
             return made

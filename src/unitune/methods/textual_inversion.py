@@ -57,6 +57,11 @@ class TextualInversion:
         """Where the word starts at it, or a template has it."""
         return not self.initializer.strip() or prompts.needs_noun(*self.templates, self.template)
 
+    @property
+    def makes(self) -> set[str]:
+        """What the store keeps of an image."""
+        return {"embedding"}
+
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Refuse a snapshot that is not kept. Count float32 bytes of the widest vectors, and while they are learned those of a checkpoint with its moments."""
         self.embedding.check_kept("the embedding", at)

@@ -42,6 +42,11 @@ class UniTune:
         """How the tuned stages are tuned."""
         return {stage: self.tune[stage] for stage in self.stages}
 
+    @property
+    def makes(self) -> set[str]:
+        """What the store keeps of an image."""
+        return {*self.stages}
+
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Count the bytes of trained weights."""
         return weights.room(self.chosen, sizes, at=at)
@@ -66,5 +71,5 @@ class UniTune:
         def batches(stage: str, tuning: Tuning) -> OneImage:
             return OneImage(cascade.stage(stage), example, cascade.encode([prompt]), seed, tuning.batch_size, tuning.crop, tuning.low_level)
 
-        recipe = weights.Recipe(self.chosen, batches, key, prompt, self.template)
+        recipe = weights.Recipe(self.chosen, batches, lambda stage: key, prompt, self.template)
         return weights.tuned(recipe, cascade, store=store, at=at, report=report)

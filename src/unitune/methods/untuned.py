@@ -21,6 +21,11 @@ class Untuned:
     learns_text: ClassVar[bool] = False
     needs_noun: ClassVar[bool] = False
 
+    @property
+    def makes(self) -> set[str]:
+        """What the store keeps of an image."""
+        return set()
+
     def room(self, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
         """Take no room."""
         return 0, 0

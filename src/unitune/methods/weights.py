@@ -9,7 +9,7 @@ from unitune import parameters, prompts
 from unitune.backends.cascade import Cascade
 from unitune.parameters import Sizes
 from unitune.store import Store
-from unitune.tuning.data import Batches
+from unitune.tuning.data import UNIFORM, Batches
 from unitune.tuning.finetune import StepDone, Tuning, fit, keep, snapshot_file
 from unitune.types import Cost, Example, Refused, Tuned, Weights
 
@@ -18,14 +18,15 @@ FILE = "tuning.json"  # of a stored tuning: what it took
 
 @dataclass(frozen=True)
 class Recipe:
-    """One tuning: `tune` says how, by stage, `batches` on what. `key` holds everything that decides the result, beside `tune` and the base weights.
+    """One tuning: `tune` says how, by stage, `batches` on what.
 
+    key(stage) holds everything that decides the result, beside `tune`, the base weights and the arithmetic.
     `rare` and `template` are what sampling is given. `before` makes what the batches need and says what that took; not called for a stage that is stored.
     """
 
     tune: Mapping[str, Tuning]
     batches: Callable[[str, Tuning], Batches]
-    key: Mapping[str, object]
+    key: Callable[[str], Mapping[str, object]]
     rare: str
     template: str
     before: Callable[[], Cost] = Cost
@@ -50,6 +51,8 @@ def rare(text: str, cascade: Cascade, example: Example, *, seed: int) -> str:
     """Return what names the image: the text as it is, with its caption, or for "{random}" drawn by the seed with DreamBooth's rule."""
     if text == prompts.RANDOM:
         return prompts.random_rare_token(cascade.pieces, seed=seed)
+    if "{rare}" in text:
+        raise Refused(f"the tuning prompt {text!r} asks for {{rare}}, which is what it names itself; write the rare token out, e.g. token.text=beikkpic")
     return prompts.fill(text, rare="", edit="", caption=example.caption, noun=example.noun)
 
 
@@ -60,14 +63,16 @@ def tuned(recipe: Recipe, cascade: Cascade, *, store: Store, at: int | None, rep
     check_kept(tune := recipe.tune, at)
     made = {name: _stage(recipe, name, cascade, store=store, report=report) for name, tuning in tune.items() if tuning.steps}
     steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
-    return Tuned(recipe.rare, load(made, cascade, tune=tune, at=at), recipe.template, steps=steps, cost=_cost(made.values()))
+    low_levels = {name: float(tune[name].low_level) for name in made if tune[name].low_level != UNIFORM}
+    return Tuned(recipe.rare, load(made, cascade, tune=tune, at=at), recipe.template, steps=steps, cost=_cost(made.values()), low_levels=low_levels)
 
 
 def _stage(recipe: Recipe, name: str, cascade: Cascade, *, store: Store, report: StepDone | None) -> Path:
     """Return the stored tuning of one stage. Each stage has its own entry, as none of them knows of the others: other choices of `stage=` find it too."""
     tuning = recipe.tune[name]
     how = asdict(tuning) | {"kinds": [type(tuning.optimizer).__name__, type(tuning.adapter).__name__]}
-    key = {**recipe.key, "stage": name, "tune": how, "weights": cascade.digest, "arithmetic": cascade.stage(name).arithmetic}
+    arithmetic = [cascade.stage(name).arithmetic, cascade.words.arithmetic]
+    key = {**recipe.key(name), "stage": name, "tune": how, "weights": cascade.digest, "arithmetic": arithmetic}
 
     def build(folder: Path) -> None:
         before, scratch, batches = recipe.before(), store.scratch("tuned", key), recipe.batches(name, tuning)
@@ -79,9 +84,9 @@ def _stage(recipe: Recipe, name: str, cascade: Cascade, *, store: Store, report:
 
 
 def _cost(made: Collection[Path]) -> Cost:
-    """Add up what the stages took, and once what came before all of them."""
+    """Add up what the stages took, and once what came before them: the last stage's, which needs what the others do and more."""
     noted = [json.loads((folder / FILE).read_text()) for folder in made]
-    return sum((Cost(**each["cost"]) for each in noted), Cost(**noted[0]["before"]) if noted else Cost())
+    return sum((Cost(**each["cost"]) for each in noted), Cost(**noted[-1]["before"]) if noted else Cost())
 
 
 def load(made: Mapping[str, Path], cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None) -> dict[str, Weights]:

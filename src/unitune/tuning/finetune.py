@@ -24,7 +24,7 @@ from unitune.tuning.data import UNIFORM, Batches, check_level
 from unitune.tuning.interrupt import StopOnSignal, WholeCheckpoints, write_whole
 from unitune.tuning.optimizers import AdamW, Recipe
 from unitune.tuning.select import Selection
-from unitune.types import Cost, Diverged, Refused, number, whole
+from unitune.types import Cost, Diverged, Refused, Stopped, number, whole
 
 log = logging.getLogger(__name__)
 StepDone = Callable[[str, int, int, float], None]  # (stage, steps done, steps, loss)
@@ -76,12 +76,14 @@ class FineTune(pl.LightningModule):
         self.data, self.tuning, self.tuned = data, tuning, dict(tuned)
         self.state = nn.ParameterList(tuned.values())
         self.losses: list[float] = []
-        self.evaluations, self.seconds, self.began = 0, 0.0, time.monotonic()  # seconds before this part of an interrupted tuning, and when the part began
+        self.evaluations, self.seconds, self.peak = 0, 0.0, 0.0  # of the parts of an interrupted tuning before this one
+        self.began = time.monotonic()
 
     @property
     def curve(self) -> dict[str, Any]:
         """The loss of every step so far, and what these steps took, over all parts of an interrupted tuning."""
-        return {"losses": self.losses, "evaluations": self.evaluations, "seconds": self.seconds + time.monotonic() - self.began}
+        seconds, peak = self.seconds + time.monotonic() - self.began, max(self.peak, peak_memory_mib())
+        return {"losses": self.losses, "evaluations": self.evaluations, "seconds": seconds, "peak_mib": peak}
 
     def training_step(self, *_: Any) -> Tensor:
         """One step; the batch is made here because its noise is named by the step, which makes a resumed run exact."""
@@ -104,7 +106,7 @@ class FineTune(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the curve back."""
-        self.losses, self.evaluations, self.seconds = (checkpoint["curve"][name] for name in ("losses", "evaluations", "seconds"))
+        self.losses, self.evaluations, self.seconds, self.peak = (checkpoint["curve"][name] for name in ("losses", "evaluations", "seconds", "peak_mib"))
 
 
 class Snapshots(pl.Callback):
@@ -163,7 +165,7 @@ def keep(data: Batches, tuning: Tuning, *, scratch: Path, folder: Path) -> Cost:
         shutil.copyfile(file, folder / file.name)
     took = json.loads(curve_file(folder, data.stage.name).read_text())
     stored = sum(file.stat().st_size for file in folder.iterdir())
-    return Cost(took["seconds"], peak_memory_mib(), tuning.steps, took["evaluations"], stored)
+    return Cost(took["seconds"], took["peak_mib"], tuning.steps, took["evaluations"], stored)
 
 
 def _fit(module: FineTune, what: str, *, folder: Path, report: StepDone | None) -> None:
@@ -189,6 +191,8 @@ def _fit(module: FineTune, what: str, *, folder: Path, report: StepDone | None) 
             parameter.grad = None
             parameter.data = before[name]
         stage.network.eval()
+    if stop.received:  # after the last step, which is saved
+        raise Stopped(stop.received)
     seconds = time.monotonic() - began
     first, last = _mean(module.losses[:8]), _mean(module.losses[-8:])
     log.info("tuned %s: %d steps x batch %d in %.1f s, loss %.4f -> %.4f", what, trainer.global_step, data.batch_size, seconds, first, last)
