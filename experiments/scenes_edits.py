@@ -1,7 +1,7 @@
 """Tuned against untuned on edits whose right answer is known: what tuning on the image buys at the same sampler, prompts and seeds.
 
 Command:  python run.py -m method=unitune,untuned sampler=unitune benchmark=scenes benchmark.limit=8 seeds=1 hydra.sweep.dir=outputs/scenes_edits
-          python experiments/scenes_edits.py outputs/scenes_edits
+          python experiments/scenes_edits.py outputs/scenes_edits        (the kept records: with sampler.guidance.weight=6, the default of their time)
 Expected: tuned edits keep what must stay (lower error outside the mask, nearer the exact target) and lose little edit success and alignment.
 Minutes:  about 12 on two CPU cores: eight tunings, then 24 edits with one seed for both methods.
 
