@@ -5,7 +5,8 @@ Command:  python run.py -m method=unitune,untuned,dreambooth,textual_inversion,i
           python experiments/baselines.py --images 6
 Claim:    as of methods.py, which tunes the 64 px stage alone and draws one sample of an edit.
 Expected: as there.
-Minutes:  MINUTES on two CPU cores; Imagic tunes for each of the 18 edits, DreamBooth's batches are twice as large.
+Minutes:  60 planned on two CPU cores with AVX-512; about 150 without, by its parts (it has not run to its end there). Imagic tunes for each of the 18
+          edits, DreamBooth's batches are twice as large.
 """
 
 from pathlib import Path
