@@ -38,6 +38,8 @@ class SuperResolution:
             raise Refused(f"sr.start must be in (0, 1] (cosine time; 1 = pure noise), got {self.start}")
         if not (number(self.noise_level) and 0 <= self.noise_level <= 1):
             raise Refused(f"sr.noise_level must be in [0, 1], got {self.noise_level}")
+        if not isinstance(self.as_tuned, bool):
+            raise Refused(f"sr.as_tuned must be true or false, got {self.as_tuned!r}")
         if not (whole(self.steps) and self.steps >= 1):
             raise Refused(f"sr.steps must be a whole number of at least 1, got {self.steps}")
 
