@@ -86,6 +86,13 @@ def test_cells_of_a_sweep_are_told_apart_by_what_was_set(tmp_path):
     assert labels == [f"unitune + unitune (lr={lr}, start={start})" for lr, start in ((0.0001, 0.8), (0.0001, 0.9), (0.001, 0.9))]
 
 
+def test_a_setting_that_names_another_is_told_by_its_value(tmp_path):
+    for name, tuned in (("a", "${model.stages}"), ("b", "[base]"), ("c", "${c}"), ("d", "${nothing.there}")):
+        (finished.run(tmp_path / name) / "config.yaml").write_text(f"model: {{stages: [base, sr256]}}\nstage:\n  tuned: {tuned}\nc: ${{stage.tuned}}\n")
+    labels = [label for label in lines(tmp_path) if "reference" not in label]
+    assert labels == [f"unitune + unitune (tuned={said})" for said in ("['base', 'sr256']", "['base']", "${stage.tuned}", "${nothing.there}")]
+
+
 def test_cells_without_settings_are_told_apart_by_dials_or_by_run(tmp_path):
     (one, *_) = source.load(finished.run(tmp_path / "a")).records
     dials = [dataclasses.replace(one, run=run, start=start) for run, start in (("x/0", 0.8), ("x/1", 0.9))]

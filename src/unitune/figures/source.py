@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from unitune.types import Refused
 
 CARDS, CONFIG = "cards.json", "config.yaml"
 SHOWN = 6  # settings that a label names
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # of one setting to another, in a run's config.yaml
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,17 @@ def _settings(every: tuple[Record, ...], configs: Mapping[str, str]) -> dict[str
     for runs in groups.values():
         names = dict.fromkeys(name for flat in runs.values() for name in flat)
         varied = [name for name in names if len({flat.get(name) for flat in runs.values()}) > 1]
-        told |= {run: ", ".join(f"{name.rpartition('.')[2]}={flat.get(name, '')}" for name in varied[:SHOWN]) for run, flat in runs.items()}
+        told |= {run: ", ".join(f"{name.rpartition('.')[2]}={_value(flat, name)}" for name in varied[:SHOWN]) for run, flat in runs.items()}
     return told
+
+
+def _value(flat: Mapping[str, str], name: str) -> str:
+    """Follow a setting that only names another one, as stage.tuned names the model's stages."""
+    value, seen = flat.get(name, ""), {name}
+    while (named := REFERENCE.fullmatch(value)) and named[1] in flat and named[1] not in seen:
+        seen.add(named[1])
+        value = flat[named[1]]
+    return value
 
 
 def _flat(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
