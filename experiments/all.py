@@ -3,7 +3,7 @@
 Command:  python experiments/all.py --quick        2 images: shows that everything works, too few for a verdict
           python experiments/all.py --full         24 images: verdicts; may be interrupted and called again
           python experiments/all.py --from-records > docs/claims.md      tables and verdicts of the kept records; runs nothing
-Minutes:  quick about 45 on two CPU cores, full about 12 hours.
+Minutes:  quick 45 planned on two CPU cores (about 150 without AVX-512), full 12 hours planned.
 """
 
 import argparse
