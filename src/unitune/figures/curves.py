@@ -25,6 +25,8 @@ def curves(drawn: Mapping[str, Mapping[str, Points]], *, x_label: str, path: Pat
                 axis.set_xscale("log")
                 _ticks(axis, sorted({x for points in lines.values() for x, _ in points}))
             axis.set(xlabel=x_label, ylabel=y_label)
+            if axis.dataLim.ymin == axis.dataLim.ymax == 0:  # a rate that is 0 everywhere: no room for less
+                axis.set_ylim(0, 1)
             if len(lines) > 1:
                 axis.legend()
         return save(figure, path)
@@ -89,6 +91,8 @@ def bars(drawn: Mapping[str, Mapping[str, Interval]], *, path: Path) -> list[Pat
                     axis.barh(k, mean, color=COLOURS[k % len(COLOURS)], alpha=0.75, height=0.7)
                     axis.errorbar([mean], [k], xerr=[[_arm(mean, low)], [_arm(high, mean)]], color="black", capsize=2, linewidth=0.9)
             axis.set(xlabel=x_label, yticks=range(len(names)), yticklabels=names)
+            if axis.dataLim.xmin == axis.dataLim.xmax == 0:
+                axis.set_xlim(0, 1)
             axis.invert_yaxis()
             axis.tick_params(labelleft=axis is axes[0])
             axis.grid(axis="y", visible=False)
