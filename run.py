@@ -47,6 +47,7 @@ def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
 def edit(cfg: Any, folder: Path) -> None:
     """Tune, sample, score, record; print the table and the grid's path. Whatever can be refused before the model loads is refused there."""
     from unitune import experiment, machine, models, parameters, paste
+    from unitune import metrics as scores
 
     if cfg["from"]:
         cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
@@ -62,6 +63,7 @@ def edit(cfg: Any, folder: Path) -> None:
     experiment.check_parts(method, sampler, plan, selection, examples)
     pasting = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
     metrics, store, logger = [make(metric) for metric in cfg.metrics.use], make(cfg.store), make(cfg.logger, save_dir=str(folder))
+    scores.check(metrics, examples)
     commandline.advise(settings, ASSETS)
     model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
@@ -71,12 +73,12 @@ def edit(cfg: Any, folder: Path) -> None:
 
 def score(cfg: Any, folder: Path) -> None:
     """Score saved pictures again."""
-    from unitune import experiment, records
+    from unitune import records, rescoring
 
     chosen = [make(metric) for metric in cfg.metrics.use]
     settings: Any = {run: commandline.scorable(OmegaConf.load(commandline.config_of(run)), cfg.metrics) for run in records.folders(cfg.runs)}
     for run, old in settings.items():
-        print(records.table(records.summary(experiment.score(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))))
+        print(records.table(records.summary(rescoring.score(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))))
 
 
 def plain(cfg: Any, folder: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from unitune import images, published, records
-from unitune.benchmarks.manifest import Folder
+from unitune.benchmarks.manifest import Folder, first
 from unitune.benchmarks.pie import PIEBench, decode, plain
 from unitune.benchmarks.tedbench import TEdBench
 from unitune.metrics.pixel import MSE, PSNR
@@ -72,8 +72,47 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
         Folder(folder(tmp_path, {"image": "a.png", "edit": "x", "mask": "mask.png"})).examples(16)
 
 
+@pytest.mark.parametrize("path", ["{root}/a.png", "a\0.png", "\ud800.png"])
+@pytest.mark.parametrize("field", ["image", "mask"])
+def test_a_path_is_relative_and_can_be_a_files_name(tmp_path, field, path):
+    root = folder(tmp_path)
+    (root / "edits.jsonl").write_text(json.dumps({"image": "a.png", "edit": "x"} | {field: path.format(root=root)}))
+    with pytest.raises(Refused, match=r"relative to|no such file|no file's name"):
+        Folder(root).examples(16)
+
+
+@pytest.mark.parametrize("limit", [-1, 0.5, True])
+def test_a_limit_is_a_number_of_images(tmp_path, limit):
+    root = folder(tmp_path, {"image": "a.png", "edit": "x"}, {"image": "b.png", "edit": "x"})
+    assert [len(Folder(root, limit=count).examples(16)) for count in (0, 1, 2, 9)] == [2, 1, 2, 2]
+    with pytest.raises(Refused, match=r"benchmark\.limit must be a whole number"):
+        first([], limit)
+
+
+def test_a_line_may_hold_any_letter_and_must_be_utf8(tmp_path):
+    root = folder(tmp_path)
+    (root / "edits.jsonl").write_text('{"image": "a.png", "edit": "a\u2028dog"}\n', encoding="utf-8")
+    assert Folder(root).examples(16)[0].requests[0].prompt == "a\u2028dog"
+    (root / "edits.jsonl").write_bytes(b'{"image": "a.png", "edit": "caf\xe9"}\n')
+    with pytest.raises(Refused, match="line 1: "):
+        Folder(root).examples(16)
+
+
+LINE = {"image": "a.png", "edit": "x"}
+
+
 @pytest.mark.parametrize(
-    ("line", "said"), [({"image": "a.png"}, "edit"), ({"image": 3, "edit": "x"}, "image is 3"), ({"image": "a.png", "edit": "x", "nuon": ""}, "'nuon'")]
+    ("line", "said"),
+    [
+        ({"image": "a.png"}, "edit"),
+        (LINE | {"image": 3}, "image is 3"),
+        (LINE | {"nuon": ""}, "'nuon'"),
+        (LINE | {"aligned": "yes"}, "aligned is 'yes'"),
+        (LINE | {"aligned": 1}, "aligned is 1"),
+        (LINE | {"facts": ["cat"]}, "facts is"),
+        (LINE | {"outputs": "x.png"}, "outputs is 'x.png'"),
+        (LINE | {"outputs": {"imagic": 3}}, "outputs is"),
+    ],
 )
 def test_lines_that_are_not_edits_are_refused_by_number(tmp_path, line, said):
     with pytest.raises(Refused, match=rf"line 2: .*{said}"):

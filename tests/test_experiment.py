@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune import experiment, images, records
+from unitune import experiment, images, records, rescoring
 from unitune.backends import cascade, tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
@@ -18,10 +18,11 @@ from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.textual_inversion import TextualInversion
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
+from unitune.metrics.pixel import PSNR, TargetPSNR
 from unitune.plans import Dials, Seeds
 from unitune.selection import Chosen, Redraw
 from unitune.tuning.finetune import Tuning
-from unitune.types import Draw, Edit, Example, Refused, Request
+from unitune.types import Draw, Edit, Example, Refused, Request, Stopped
 
 SIZE = 32
 
@@ -222,12 +223,34 @@ def test_a_drawn_token_is_named(model, tmp_store, tmp_path, caplog):
 
 def test_scoring_again_appends_and_needs_no_model(model, tmp_store, tmp_path):
     done = run(setting(model, tmp_store, metrics=[]), [example()], tmp_path)
-    again = experiment.score(tmp_path, [example()], chosen=[Brightness()])
+    again = rescoring.score(tmp_path, [example()], chosen=[Brightness()])
     assert records.read(tmp_path) == [*done, *again] and [r.image for r in again] == [r.image for r in done]
     merged = records.merge(records.read(tmp_path))
     assert len(merged) == len(done) and all(set(record.scores) == {"brightness"} for record in merged)
-    third = experiment.score(tmp_path, [example()], chosen=[Brightness()])
+    third = rescoring.score(tmp_path, [example()], chosen=[Brightness()])
     assert [r.scores for r in third] == [r.scores for r in again]
+
+
+def test_reference_rows_are_scored_again_as_the_run_scored_them(model, tmp_store, tmp_path):
+    fine = replace(example(), image=picture(0.1234567))  # no level of 8 bits
+    done = run(setting(model, tmp_store, metrics=[PSNR(), TargetPSNR()]), [fine], tmp_path)
+    again = rescoring.score(tmp_path, [fine], chosen=[PSNR(), TargetPSNR()])
+    first, second = ([r.scores for r in found if r.row == "reference"] for found in (done, again))
+    assert first == second and first[0]["psnr"] == 100
+    without = replace(fine, requests=tuple(replace(request, target=None) for request in fine.requests))
+    with pytest.raises(Refused, match="has the exact target of 'a cat in the snow', which cat of this benchmark lacks"):
+        rescoring.score(tmp_path, [without], chosen=[PSNR()])
+
+
+def test_a_run_that_is_stopped_keeps_its_curves(model, tmp_store, tmp_path):
+    class Stops(Brightness):
+        def __call__(self, edits: list[Edit]) -> list[float]:
+            raise Stopped(15)
+
+    curves = Curves()
+    with pytest.raises(Stopped):
+        run(setting(model, tmp_store, metrics=[Stops()], method=tuned(), logger=curves), [example()], tmp_path)
+    assert curves.ended == "failed" and any("loss" in name for line, _ in curves.lines for name in line)
 
 
 @pytest.mark.parametrize("other", [example("dog"), example("cat", Request("a horse"))])
@@ -235,7 +258,7 @@ def test_scoring_with_another_benchmark_is_refused(model, tmp_store, tmp_path, o
     run(setting(model, tmp_store, plan=Seeds(1)), [example()], tmp_path)
     before = (tmp_path / records.FILE).read_bytes()
     with pytest.raises(Refused, match="lacks"):
-        experiment.score(tmp_path, [other], chosen=[Brightness()])
+        rescoring.score(tmp_path, [other], chosen=[Brightness()])
     assert (tmp_path / records.FILE).read_bytes() == before
 
 

@@ -229,3 +229,11 @@ def test_a_perfect_judge_is_measured_as_perfect(judge: Judge, monkeypatch: pytes
     monkeypatch.setattr(judge, "forward", lambda image: {**truth, **one_hot})
     assert set(evaluate_judge(judge, count=32, seed=3).values()) == {1.0}
     assert (batch.nouns.sum(dim=1) <= batch.count + 1).all()  # fewer nouns than objects where several are alike
+
+
+def test_unknown_facts_are_refused_before_anything_is_sampled(judge_folder: Path):
+    from unitune import metrics
+
+    examples = [Example("cat", pictures(1), (Request("a dog"), Request("a cat", facts={"noun": ["cat"]})))]
+    with pytest.raises(Refused, match="unknown fact 'noun'"):
+        metrics.check([EditSuccess(judge_folder)], examples)

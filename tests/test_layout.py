@@ -21,7 +21,7 @@ LAYERS = [
     | {"parameters", "scenes", "plans", "statistics", "loggers"},
     {"tuning", "backends", "diffusion", "estimate"},
     {"methods", "metrics", "benchmarks", "selection", "paste", "figures", "pretrain"},
-    {"outcome", "experiment", "published", "doctor"},
+    {"outcome", "experiment", "published", "rescoring", "doctor"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

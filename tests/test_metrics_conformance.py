@@ -136,7 +136,8 @@ def test_clip_features_without_resizing_are_those_of_open_clip_within_1e_5(edits
     assert Alignment(clip[0])(whole) == pytest.approx((out * prompts).sum(dim=1).tolist(), abs=1e-5)
 
 
-def test_structure_distance_with_random_weights_is_its_definition_within_1e_5(edits, folder):
+@pytest.mark.parametrize("white", [1, 255])  # 255: PIE-Bench normalises bytes
+def test_structure_distance_with_random_weights_is_its_definition_within_1e_5(edits, folder, white):
     """Written out a second time: hidden states of the layer before the last, its normalisation and key projection by hand, cosines of every pair."""
     source = scoring.dino(folder)
     vit = ViTModel.from_pretrained(source, add_pooling_layer=False).eval()
@@ -146,11 +147,11 @@ def test_structure_distance_with_random_weights_is_its_definition_within_1e_5(ed
 
     def similarity(image: torch.Tensor) -> torch.Tensor:
         x = F.interpolate((image + 1) / 2, (64, 64), mode="bilinear", antialias=True)
-        x = (x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+        x = (white * x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
         keys = norm(vit(x, output_hidden_states=True).hidden_states[-2])[0] @ weight.T + bias
         return torch.stack([F.cosine_similarity(key[None], keys) for key in keys])
 
     with torch.no_grad():
         expected = [float(F.mse_loss(similarity(e.image), similarity(e.example.image))) for e in edits]
-    assert StructureDistance(str(source))(edits) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert StructureDistance(str(source), white=white)(edits) == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert min(expected) > 1e-5

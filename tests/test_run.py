@@ -207,7 +207,7 @@ def test_stopped_while_tuning_and_then_finished_and_scored(typed, here, model):
     first, second = rows(run)
     assert first["scores"] == {} and set(second["scores"]) == {"mse_outside", "ssim"} and "ssim" in out
     assert {k: v for k, v in first.items() if k != "scores"} == {k: v for k, v in second.items() if k != "scores"}
-    assert [line["scores"]["ssim"] for line in rows(run, "reference")[1:]] == [pytest.approx(1.0, abs=1e-3)]  # eight bits
+    assert [line["scores"]["ssim"] for line in rows(run, "reference")[1:]] == [pytest.approx(1.0, abs=1e-6)]
 
 
 @pytest.mark.slow

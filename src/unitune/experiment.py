@@ -1,14 +1,14 @@
-"""The story in one function: example -> tuned -> edits -> scores -> records; and the same scoring over pictures that are already there."""
+"""The story in one function: example -> tuned -> edits -> scores -> records."""
 
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from unitune import disk, images, metrics, outcome, prompts, records
+from unitune import disk, metrics, outcome, prompts, records
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.sampler import Sampler
 from unitune.outcome import Sample, Taken
@@ -21,7 +21,7 @@ from unitune.selection import Selection
 from unitune.store import Store, contents
 from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused, Tuned
 
-if TYPE_CHECKING:  # scoring saved pictures loads no diffusion model, nor the libraries of one
+if TYPE_CHECKING:
     from unitune.backends.cascade import Cascade
     from unitune.methods import Method
     from unitune.tuning.finetune import StepDone
@@ -91,18 +91,31 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
     if wrong := next((example for example in examples if example.image.shape[-1] != resolution), None):
         raise Refused(f"pictures were read at {wrong.image.shape[-1]} px, but {setting.cascade.name} makes {resolution} px: set model.resolution={resolution}")
     setting.cascade.embed(_texts(setting, examples))
-    _write_cards(setting.metrics, folder)
+    metrics.write_cards(setting.metrics, folder)
     done: list[Record] = []
-    for k, example in enumerate(examples):
-        _advise(setting, example)
-        with Bars() as bars:
-            taken = [_take(setting, part, example, bars) for part in _parts(setting, example)]
-        done += _record(setting, example, taken, folder)
-        outcome.grid(setting.plan, example, taken, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
-    if setting.logger is not None:
-        setting.logger.log_metrics(records.overall(done))
-        setting.logger.finalize("success")
+    with _logged(setting.logger):
+        for k, example in enumerate(examples):
+            _advise(setting, example)
+            with Bars() as bars:
+                taken = [_take(setting, part, example, bars) for part in _parts(setting, example)]
+            done += _record(setting, example, taken, folder)
+            outcome.grid(setting.plan, example, taken, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
+        if setting.logger is not None:
+            setting.logger.log_metrics(records.overall(done))
     return done
+
+
+@contextmanager
+def _logged(logger: Logger | None) -> Iterator[None]:
+    """End a logger however the run ends: the curves until then are kept."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # a full disk is told as what stopped the run
+            logger and logger.finalize("failed")
+        raise
+    if logger is not None:
+        logger.finalize("success")
 
 
 def _parts(setting: Setting, example: Example) -> list[Example]:
@@ -208,35 +221,3 @@ def _advise(setting: Setting, example: Example) -> None:
     told = {"tokenize": setting.cascade.tokenize, "known": setting.cascade.known, "max_tokens": setting.cascade.max_tokens}
     for line in prompts.advice(rare=rare, edits=edits, meant="{caption}" in setting.method.prompt, **told):
         log.warning("%s", line)
-
-
-def score(folder: Path, examples: Sequence[Example], *, chosen: Sequence[Metric]) -> list[Record]:
-    """Score the saved pictures of a run again without a diffusion model; `examples` are its benchmark's. The new records are appended to its scores.jsonl."""
-    known = {example.id: example for example in examples}
-    old = records.merge(records.read(folder))
-    edits = {record.image: _saved(folder, record, known) for record in old}  # a chosen sample has two records
-    scores = dict(zip(edits, metrics.score(chosen, list(edits.values())), strict=True))
-    done = []
-    for record in old:
-        done.append(replace(record, scores={**record.scores, **scores[record.image]}))
-        records.append(folder / "scores.jsonl", done[-1])
-    _write_cards(chosen, folder)
-    return done
-
-
-def _write_cards(chosen: Sequence[Metric], folder: Path) -> None:
-    """Say beside the records what each number is; the cards of other metrics that were scored before stay."""
-    file = folder / "cards.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    file.write_text(json.dumps(known | metrics.cards(chosen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _saved(folder: Path, record: Record, known: Mapping[str, Example]) -> Edit:
-    if record.example not in known:
-        raise Refused(f"{folder} holds edits of {record.example!r}, which this benchmark lacks; score it with the benchmark of its config.yaml")
-    example = known[record.example]
-    request = next((r for r in example.requests if r.prompt == record.prompt), None)
-    if request is None:
-        raise Refused(f"{folder} holds the edit {record.prompt!r}, which {record.example} of this benchmark lacks")
-    picture = images.load(folder / record.image, size=example.image.shape[-1]).image
-    return Edit(example, request, record.seed, record.weight, record.start, record.text, picture)

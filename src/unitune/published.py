@@ -1,14 +1,13 @@
 """Pictures that another method made of a benchmark's edits, scored as they are: a run's folder without a run, beside the same reference rows."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from unitune import images, outcome, records
 from unitune.figures.grid import labelled_grid
-from unitune.metrics import cards
 from unitune.metrics import score as scores_of
+from unitune.metrics import write_cards
 from unitune.records import Record
 from unitune.types import Edit, Metric
 
@@ -45,7 +44,7 @@ def score(benchmark: Outputs, chosen: Sequence[Metric], *, name: str, resolution
         )  # fmt: skip
         records.append(folder / records.FILE, record)
         done.append(record)
-    (folder / "cards.json").write_text(json.dumps(cards(chosen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_cards(chosen, folder)
     _grid(edits, folder / "grid.png")
     return done
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from unitune import images
-from unitune.types import Edit, Example, Refused, Request
+from unitune.types import Edit, Example, Refused, Request, whole
 
 log = logging.getLogger(__name__)
 FIELDS = {"image", "edit", "caption", "noun", "kind", "aligned", "target", "mask", "facts", "appear", "stay", "outputs", "imagic"}
@@ -45,20 +45,41 @@ def read(root: Path) -> list[Line]:
     if not file.is_file():
         raise Refused(f"no benchmark at {root}: it needs edits.jsonl (one JSON object a line with image and edit)")
     lines = []
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
         if not text.strip():
             continue
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode())
             _ = line["image"], line["edit"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:  # ValueError: no JSON, or no UTF-8
             raise Refused(f"{file}, line {number}: expected a JSON object with image and edit ({error})") from None
         if unknown := set(line) - FIELDS:
             raise Refused(f"{file}, line {number}: unknown field {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(FIELDS))}")
-        if wrong := [name for name in TEXTS if not isinstance(line.get(name, ""), str)]:
-            raise Refused(f"{file}, line {number}: {wrong[0]} is {line[wrong[0]]!r}; give text")
+        if wrong := _mistyped(line):
+            raise Refused(f"{file}, line {number}: {wrong}")
         lines.append(line)
     return lines
+
+
+def _mistyped(line: Line) -> str:
+    """Say what is wrong with a field's type, "" where nothing is; what is left out is not wrong."""
+    if wrong := [name for name in TEXTS if not isinstance(line.get(name, ""), str)]:
+        return f"{wrong[0]} is {line[wrong[0]]!r}; give text"
+    if not isinstance(line.get("aligned"), bool | None):
+        return f"aligned is {line['aligned']!r}; give true or false, or leave it out"
+    if not isinstance(line.get("facts", {}), dict):
+        return f'facts is {line["facts"]!r}; give an object, e.g. {{"nouns": ["cat"], "place": "snow"}}'
+    outputs = line.get("outputs", {})
+    if not isinstance(outputs, dict) or not all(isinstance(path, str) for path in outputs.values()):
+        return f'outputs is {outputs!r}; give paths by method, e.g. {{"imagic": "imagic/a.png"}}'
+    return ""
+
+
+def first(found: Sequence, limit: int) -> list:
+    """Take the first `limit` images (0 = all)."""
+    if not (whole(limit) and limit >= 0):
+        raise Refused(f"benchmark.limit must be a whole number of images of at least 0 (0 = all), got {limit!r}")
+    return [*found[: limit or None]]
 
 
 def by_stem(image: str) -> str:
@@ -80,7 +101,7 @@ def examples(
     for image in grouped:
         if (other := known.setdefault(identify(image), image)) != image:
             raise Refused(f"{root}: {other} and {image} would both have the id {identify(image)!r}, and their results one file name; rename one")
-    return [_example(root, image, edits, resolution, fit, identify(image)) for image, edits in list(grouped.items())[: limit or None]]
+    return [_example(root, image, edits, resolution, fit, identify(image)) for image, edits in first([*grouped.items()], limit)]
 
 
 def outputs(
@@ -126,10 +147,13 @@ def _mask(root: Path, path: str, resolution: int, fit: str, size: tuple[int, int
 
 
 def inside(root: Path, path: str) -> Path:
-    """Resolve a path of a manifest; refuse one that leaves the folder."""
-    full = (root / path).resolve()
-    if "\0" in path or not full.is_relative_to(root.resolve()):
-        raise Refused(f"{path!r} leaves the benchmark's folder {root}; paths must stay inside it")
+    """Resolve a path of a manifest; refuse one that leaves the folder, or is not relative to it: results are named after it."""
+    try:
+        full = (root / path).resolve()
+    except (ValueError, OSError):  # a NUL, half a character, a name that is too long
+        raise Refused(f"{path!r} is no file's name; give paths relative to {root}") from None
+    if PurePosixPath(path).is_absolute() or not full.is_relative_to(root.resolve()):
+        raise Refused(f"{path!r} leaves the benchmark's folder {root}; paths must be relative to it and stay inside")
     return full
 
 

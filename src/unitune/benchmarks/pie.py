@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune import images
-from unitune.benchmarks.manifest import by_stem, inside
+from unitune.benchmarks.manifest import by_stem, first, inside
 from unitune.errors import whole
 from unitune.types import Edit, Example, Picture, Refused, Request
 
@@ -62,7 +62,7 @@ class PIEBench:
         for what, names in (("key", [key for key, _ in items]), ("image", paths)):
             if twice := next((name for name, count in Counter(names).items() if count > 1), None):
                 raise Refused(f"{file} has the {what} {twice} twice; list each once")
-        return items[: self.limit or None]
+        return first(items, self.limit)
 
 
 def plain(prompt: str) -> str:

@@ -1,12 +1,14 @@
 """Scores of edits: each metric is a class with a name, a direction and a card that says what its number is."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from unitune.compat import ensure_torchvision
 
 ensure_torchvision()
 
-from unitune.types import Edit, Metric, Refused  # noqa: E402
+from unitune.types import Edit, Example, Metric, Refused  # noqa: E402
 
 
 def score(metrics: Sequence[Metric], edits: list[Edit]) -> list[dict[str, float]]:
@@ -22,9 +24,24 @@ def score(metrics: Sequence[Metric], edits: list[Edit]) -> list[dict[str, float]
     return scores
 
 
+def check(metrics: Sequence[Metric], examples: Sequence[Example]) -> None:
+    """Let those metrics that ask something of a request (`check(request)`) refuse what they could not score, before anything is tuned."""
+    for asks in (asks for metric in metrics if (asks := getattr(metric, "check", None)) is not None):
+        for example in examples:
+            for request in example.requests:
+                asks(request)
+
+
 def cards(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
     """Return what each metric's number is, by its name: a run writes this beside its scores."""
     return {metric.name: {"better": "higher" if metric.higher_is_better else "lower", **metric.card} for metric in metrics}
 
 
-__all__ = ["cards", "score"]
+def write_cards(chosen: Sequence[Metric], folder: Path) -> None:
+    """Write what each number is beside a run's records; the cards of other metrics that were scored before stay."""
+    file = folder / "cards.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(known | cards(chosen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+__all__ = ["cards", "check", "score", "write_cards"]

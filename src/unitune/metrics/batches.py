@@ -24,6 +24,11 @@ def in_batches(function: Callable[..., Tensor], *columns: Sequence[Tensor]) -> l
     return values
 
 
+def unit(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Turn pictures in [-1, 1] to float32 in [0, 1], on the CPU. Done to a batch, not to a benchmark, whose copies would fill the memory."""
+    return (image.float().cpu() + 1) / 2
+
+
 def paired(edits: Sequence[Edit], features: Callable[[Tensor], Features], distance: Callable[[Features, Features], Tensor]) -> list[float]:
     """Compare the features of each edit with those of its base image, which are computed once."""
     check_sizes(edits)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-AVERAGING = "one number per edit; a mean goes over the edits that have one, whose count stands beside it"
+AVERAGING = "one number per edit; edits and seeds of an image are averaged first, then images; edits without a number are left out and counted"
 
 
 def card(

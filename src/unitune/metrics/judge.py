@@ -16,7 +16,7 @@ from unitune import parameters
 from unitune.metrics.card import card
 from unitune.scenes.scene import MAX_OBJECTS
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
-from unitune.types import Edit, Refused
+from unitune.types import Edit, Refused, Request
 
 SIZE = 64  # px
 CHUNK = 64  # pictures per forward pass
@@ -148,14 +148,15 @@ class EditSuccess:
         """Score edits; a fact that the judge was never taught is refused."""
         wanted = [e for e in edits if e.request.facts]
         for edit in wanted:
-            self._check(edit.request.facts)
+            self.check(edit.request)
         seen = iter(read_facts(self.judge, torch.cat([reduced(e.image, SIZE) for e in wanted])) if wanted else [])
         return [float(found(e.request.facts, next(seen))) if e.request.facts else float("nan") for e in edits]
 
-    def _check(self, facts: Mapping[str, object]) -> None:
+    def check(self, request: Request) -> None:
+        """Refuse facts that the judge does not read."""
         known: dict[str, Sequence[object]] = {**self.judge.vocabulary, "count": range(1, MAX_OBJECTS + 1)}
         allowed = {**known, "order": known["nouns"]}
-        for name, value in facts.items():
+        for name, value in request.facts.items():
             if name not in allowed:
                 raise Refused(f"unknown fact {name!r} in a request; the judge reads: {', '.join(allowed)}")
             if name in LISTS and (isinstance(value, str) or not isinstance(value, Sequence)):

@@ -6,7 +6,7 @@ of torchmetrics cannot do; tests hold the two equal.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitune.metrics import weights
-from unitune.metrics.batches import in_batches, paired
+from unitune.metrics.batches import paired
 from unitune.metrics.card import card
 from unitune.metrics.masks import unedited
 from unitune.types import Edit, Refused
@@ -115,7 +115,7 @@ class UneditedLPIPS:
     @torch.no_grad()
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return unedited(edits, partial(in_batches, self._between))
+        return unedited(edits, self._between)
 
     def _between(self, image: Tensor, base: Tensor) -> Tensor:
         return self.network.distance(self.network.features(image * 2 - 1), self.network.features(base * 2 - 1))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unitune.metrics.batches import check_size, check_sizes, in_batches
+from unitune.metrics.batches import check_size, check_sizes, in_batches, unit
 from unitune.metrics.card import card
 from unitune.metrics.masks import unedited
 from unitune.types import Edit
@@ -59,14 +59,14 @@ def _window(size: int) -> Float[Tensor, "size size+10"]:
     return torch.where((offsets >= 0) & (offsets < 11), (weights / weights.sum())[offsets.clamp(0, 10)], 0.0)
 
 
-def _unit(images: Sequence[Tensor]) -> list[Tensor]:
-    return [(image.float().cpu() + 1) / 2 for image in images]
+def _between(measure: Measure, images: Sequence[Tensor], others: Sequence[Tensor]) -> list[float]:
+    return in_batches(lambda image, other: measure(unit(image), unit(other)), images, others)
 
 
 def _whole(edits: Sequence[Edit], measure: Measure) -> list[float]:
     """Compare edits with their base images."""
     check_sizes(edits)
-    return in_batches(measure, _unit([e.image for e in edits]), _unit([e.example.image for e in edits]))
+    return _between(measure, [e.image for e in edits], [e.example.image for e in edits])
 
 
 class PSNR:
@@ -135,7 +135,7 @@ class UneditedPSNR:
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return unedited(edits, partial(in_batches, psnr))
+        return unedited(edits, psnr)
 
 
 class UneditedSSIM:
@@ -147,7 +147,7 @@ class UneditedSSIM:
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return unedited(edits, partial(in_batches, ssim))
+        return unedited(edits, ssim)
 
 
 class UneditedMSE:
@@ -159,7 +159,7 @@ class UneditedMSE:
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return unedited(edits, partial(in_batches, mse))
+        return unedited(edits, mse)
 
 
 class TargetPSNR:
@@ -175,6 +175,6 @@ class TargetPSNR:
         for k, target in known:
             check_size(edits[k], target, "target")
         scores = [NAN] * len(edits)
-        for (k, _), score in zip(known, in_batches(psnr, _unit([edits[k].image for k, _ in known]), _unit([t for _, t in known])), strict=True):
+        for (k, _), score in zip(known, _between(psnr, [edits[k].image for k, _ in known], [t for _, t in known]), strict=True):
             scores[k] = score
         return scores

@@ -18,7 +18,7 @@ from transformers import ViTModel
 from unitune.metrics import weights
 from unitune.metrics.batches import Features, paired, resized
 from unitune.metrics.card import card
-from unitune.types import Edit, Refused
+from unitune.types import Edit, Refused, number
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on [0, 1]
 
@@ -37,10 +37,10 @@ def load(source: str) -> ViTModel:
 
 
 @torch.no_grad()
-def self_similarity(vit: ViTModel, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T T"]:
-    """Return the cosines between the last layer's keys of pictures in [-1, 1]."""
+def self_similarity(vit: ViTModel, image: Float[Tensor, "B 3 H W"], *, white: float = 1.0) -> Float[Tensor, "B T T"]:
+    """Return the cosines between the last layer's keys of pictures in [-1, 1]; `white` is what 1 becomes before ImageNet's normalisation (-1 becomes 0)."""
     size = int(vit.config.image_size)  # type: ignore[arg-type]  # square in every DINO
-    x = (resized((image + 1) / 2, size, mode="bilinear") - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    x = (white * resized((image + 1) / 2, size, mode="bilinear") - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     caught: list[Any] = []
     hook = _last_key(vit).register_forward_hook(lambda _, __, keys: caught.append(keys))
     try:
@@ -57,29 +57,35 @@ def _last_key(vit: ViTModel) -> nn.Module:
 
 
 class StructureDistance:
-    """Structure distance of edit and base image; 0 for equal pictures. PIE-Bench prints it times 1000."""
+    """Structure distance of edit and base image; 0 for equal pictures. PIE-Bench prints it times 1000.
+
+    `white` is the value of white where ImageNet's mean is taken off: 1 as the network was trained; 255 in PIE-Bench's own code (its
+    evaluation/matrics_calculator.py leaves bytes as they are here, and in this score alone), so that its published numbers need 255.
+    """
 
     name = "structure"
     higher_is_better = False
 
-    def __init__(self, source: str = "facebook/dino-vitb8") -> None:
-        self.vit = load(source)
+    def __init__(self, source: str = "facebook/dino-vitb8", white: float = 1.0) -> None:
+        if not (number(white) and white > 0):
+            raise Refused(f"white must be 1 (as DINO was trained) or 255 (as PIE-Bench has it), got {white!r}")
+        self.vit, self.white = load(source), white
         shape = self.vit.config
         self.card = card(
             "mean squared difference of the self-similarities of keys, last layer (not times 1000)",
             backbone=f"DINO ViT {source}: width {shape.hidden_size}, {shape.num_hidden_layers} layers, patches of {shape.patch_size} px",
-            preprocessing="[0, 1], mean and standard deviation of ImageNet",
+            preprocessing=f"[0, {white:g}], mean and standard deviation of ImageNet",
             resize=f"antialiased bilinear to {shape.image_size} px",
             version=f"own code, transformers {version('transformers')}",
         )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return paired(edits, partial(_features, self.vit), _distance)
+        return paired(edits, partial(_features, self.vit, self.white), _distance)
 
 
-def _features(vit: ViTModel, image: Tensor) -> Features:
-    return [self_similarity(vit, image)]
+def _features(vit: ViTModel, white: float, image: Tensor) -> Features:
+    return [self_similarity(vit, image, white=white)]
 
 
 def _distance(a: Features, b: Features) -> Tensor:
