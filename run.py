@@ -47,7 +47,6 @@ def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
 def edit(cfg: Any, folder: Path) -> None:
     """Tune, sample, score, record; print the table and the grid's path. Whatever can be refused before the model loads is refused there."""
     from unitune import experiment, machine, models, parameters, paste
-    from unitune import metrics as scores
 
     if cfg["from"]:
         cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
@@ -60,10 +59,9 @@ def edit(cfg: Any, folder: Path) -> None:
     examples = benchmark.examples(cfg.model.resolution)
     sizes = parameters.sizes(described := models.described(settings["model"]))
     experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib)
-    experiment.check_parts(method, sampler, plan, selection, examples)
+    experiment.check_parts(method, sampler, plan, selection, metrics := [make(metric) for metric in cfg.metrics.use], examples)
     pasting = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
-    metrics, store, logger = [make(metric) for metric in cfg.metrics.use], make(cfg.store), make(cfg.logger, save_dir=str(folder))
-    scores.check(metrics, examples)
+    store, logger = make(cfg.store), make(cfg.logger, save_dir=str(folder))
     commandline.advise(settings, ASSETS)
     model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")

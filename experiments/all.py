@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from claims import SEVERAL, SWEEPS
 
 from unitune import records
 
 HERE = Path(__file__).parent
-SWEEPS = Path("outputs/experiments")  # as conf/experiment/quick.yaml has it
 QUICK, FULL = 2, 24  # images
 EDITS = 3  # of each image of the scenes benchmark
 # In the order of running: those that share a tuning stand together.
@@ -27,7 +27,6 @@ CLAIMS = (
     "ablation_steps", "guidance", "interpolation", "local_global", "addition", "aligned", "sdedit", "ablation_start", "prompt_guidance", "cost", "best_of_n",
     "stages", "frozen", "tuning_prompt", "ablation_lr", "methods", "tradeoff",
 )  # fmt: skip
-SEVERAL = {"methods": ("methods", "methods_late_start"), "tradeoff": ("tradeoff_start", "tradeoff_weight", "tradeoff_mix")}  # sweeps of one claim
 LARGER = {"best_of_n": ["seeds=64"]}  # at full size
 Call = Callable[[Sequence[str]], int]
 

@@ -20,7 +20,12 @@ from unitune.types import Refused
 
 RECORDS = Path(__file__).parent / "records"
 SWEEPS = Path("outputs/experiments")  # as conf/experiment/quick.yaml has it
-GLOBAL = ("restyle", "background", "time")  # kinds of edit that change the whole picture
+SEVERAL = {  # claims of more than one sweep
+    "methods": ("methods", "methods_late_start"),
+    "tradeoff": ("tradeoff_start", "tradeoff_weight", "tradeoff_mix"),
+    "baselines": ("baselines", "baselines_late_start"),
+}
+SCOPES = dict.fromkeys(("restyle", "background", "time"), "global") | {"two": ""}  # of an edit by its kind, the others are local; two edits may be both
 SCORES = {
     "success": "edit success (judge)", "alignment": "alignment (pocket CLIP)", "psnr_target": "PSNR to the exact target, dB", "psnr": "PSNR to the base image, dB",
     "stlpips": "ST-LPIPS to the base image", "mse_outside": "error outside the mask",
@@ -62,7 +67,7 @@ def traits(record: Record) -> dict[str, str]:
     aligned = {True: "yes", False: "no", None: ""}[record.aligned]
     of_cell = dict(setting.partition("=")[::2] for setting in cell.split(",") if setting)
     dials = {"method": record.method, "sampler": record.sampler, "weight": f"{record.weight:g}", "start": f"{record.start:g}"}
-    return {"kind": record.kind, "aligned": aligned, "scope": "global" if record.kind in GLOBAL else "local"} | dials | of_cell
+    return {"kind": record.kind, "aligned": aligned, "scope": SCOPES.get(record.kind, "local")} | dials | of_cell
 
 
 def matching(found: Sequence[Record], name: str) -> list[Record]:
@@ -126,16 +131,30 @@ def keep(found: Sequence[Record], file: Path) -> None:
 
 
 def table(found: Sequence[Record], rows: Mapping[str, str], *, scores: Mapping[str, str], costs: Mapping[str, str]) -> str:
-    """Write one Markdown row for each named group, {label: group}: means with 95 % intervals over images; references last, groups without records left out."""
-    references = {f"{name} (reference)": f"{REFERENCE}={name}" for name in ("copy of the base", "exact target")}
+    """Write one Markdown row for each named group, {label: group}: means with 95 % intervals over images; groups without records are left out.
+
+    References follow the rows of the same edits: where groups have different ones, each kind of group has references of its own.
+    """
+    groups: dict[frozenset, dict[str, list[Record]]] = {}
+    for label, name in rows.items():
+        if members := matching(found, name):
+            groups.setdefault(frozenset(map(_edit, members)), {})[label] = members
     lines = ["| |n|" + "|".join([*scores.values(), *costs.values()]) + "|", "|---" * (2 + len(scores) + len(costs)) + "|"]
-    for label, name in {**rows, **references}.items():
-        if not (members := matching(found, name)):
-            continue
-        edits = [_mean(members, metric) for metric in scores]
-        spent = [_spent([member for member in members if cost in member.cost], cost) for cost in costs]
-        lines.append(f"|{label}|{len(members)}|" + "|".join([*edits, *spent]) + "|")
+    for edits, members in groups.items():
+        of = " of these edits" if len(groups) > 1 else ""
+        known = {name: {_edit(r): r for r in matching(found, f"{REFERENCE}={name}") if _edit(r) in edits} for name in ("copy of the base", "exact target")}
+        members |= {f"{name}{of} (reference)": [*kept.values()] for name, kept in known.items() if kept}
+        for label, own in members.items():
+            spent = [_spent([record for record in own if cost in record.cost], cost) for cost in costs]
+            lines.append(f"|{label}|{len(own)}|" + "|".join([*(_mean(own, metric) for metric in scores), *spent]) + "|")
+    threads = sorted({str(record.environment["threads"]) for record in found if record.row != REFERENCE and "threads" in record.environment})
+    if len(threads) > 1 and any("seconds" in cost for cost in costs):
+        lines += ["", f"Seconds are of {' and '.join(threads)} threads, not of equal ones: compare evaluations."]
     return "\n".join(lines)
+
+
+def _edit(record: Record) -> tuple[str, str]:
+    return record.example, record.prompt
 
 
 def _spent(members: Sequence[Record], cost: str) -> str:
@@ -158,7 +177,7 @@ class Answered(NamedTuple):
 
 
 def answer(
-    doc: str | None, *, name: str, rows: Mapping[str, str], claims: Sequence[Claim], sweeps: Sequence[str] = (), scores: Mapping[str, str] = SCORES,
+    doc: str | None, *, name: str, rows: Mapping[str, str], claims: Sequence[Claim], scores: Mapping[str, str] = SCORES,
     costs: Mapping[str, str] | None = None, add: Records = list, view: Records = list,
 ) -> Answered:  # fmt: skip
     """Do what a script is called for: read its sweeps and keep the records, or read those that were kept; print the table and the verdicts.
@@ -169,7 +188,7 @@ def answer(
     parser.add_argument("--images", type=int, default=2, help="how many images the sweep has (its benchmark.limit)")
     parser.add_argument("--from-records", type=Path, nargs="?", const=RECORDS / f"{name}.jsonl", metavar="FILE", help="read kept records instead of the sweep")
     options, title = parser.parse_args(), (doc or name).splitlines()[0]
-    sweeps = (sweeps or (name,)) if options.from_records is None else ()
+    sweeps = SEVERAL.get(name, (name,)) if options.from_records is None else ()
     try:
         if sweeps:
             there = [sweep for sweep in sweeps if any((SWEEPS / f"{sweep}-{options.images}").glob(f"*/{records.FILE}"))]  # what did not run is not asked

@@ -20,4 +20,4 @@ CLAIMS = tuple(
 )
 
 if __name__ == "__main__":
-    answer(__doc__, name=Path(__file__).stem, sweeps=("methods", "methods_late_start"), rows=ROWS, claims=CLAIMS, costs=COSTS)
+    answer(__doc__, name=Path(__file__).stem, rows=ROWS, claims=CLAIMS, costs=COSTS)

@@ -80,7 +80,7 @@ def synthetic(claim: str) -> list[Record]:
 
 
 def test_every_claim_has_a_script_and_sweeps():
-    sweeps = [sweep for claim in every.CLAIMS for sweep in every.SEVERAL.get(claim, (claim,))]
+    sweeps = [sweep for claim in (*every.CLAIMS, "baselines") for sweep in every.SEVERAL.get(claim, (claim,))]
     assert all((ROOT / f"conf/experiment/{sweep}.yaml").is_file() for sweep in sweeps)
     own = {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml") if "quick" in re.findall(r"^  - (\w+)$", path.read_text(), re.MULTILINE)}
     assert own == set(sweeps), "a sweep that no script reads"
@@ -122,7 +122,7 @@ def test_scripts_answer_from_records(claim, tmp_path, monkeypatch, capsys):
     """In this process, as each would load the libraries again in its own."""
     claims.keep(synthetic(claim), tmp_path / "records.jsonl")
     said = asked(claim, tmp_path / "records.jsonl", monkeypatch, capsys)
-    assert said.startswith("## ") and "2 images" in said and "|copy of the base (reference)|" in said
+    assert said.startswith("## ") and "2 images" in said and re.search(r"\|copy of the base( of these edits)? \(reference\)\|", said)
     assert said.count("**too few for a verdict**") == said.count("\n- ") >= 1 and "not asked" not in said
 
 
@@ -182,6 +182,43 @@ def test_images_without_a_group_are_left_out():
     found = [record("x/a=1", "one", "add"), record("x/a=2", "one", "add"), record("x/a=1", "two", "restyle"), record("x/a=2", "two", "restyle")]
     assert claims.contrast("psnr", {"kind=add,a=1": 1, "kind=add,a=2": -1})(found) == {"one": 0.0}
     assert claims.contrast("psnr", {"scope=global,a=1": 1})(found) == {"two": 0.5}
+    assert [claims.traits(record(kind=kind))["scope"] for kind in ("add", "time", "two")] == ["local", "global", ""], "two edits may be one of each"
+
+
+def test_references_are_of_the_edits_that_they_stand_below():
+    """An edit that some rows lack, and a reference that two sweeps have, do not shift what the rows are compared with."""
+    level = {"add": 0.9, "restyle": 0.1}
+    found = [record(f"x/a={k}", kind=kind) for k, kinds in ((1, ("add", "restyle")), (2, ("add",)), (3, ("add",))) for kind in kinds]
+    copies = [record("x/reference=copy of the base", kind=kind, method="copy of the base", row="reference", scores={"psnr": level[kind]}) for kind in level]
+    said = claims.table([*found, *copies, *copies], {"one": "a=1", "two": "a=2", "three": "a=3"}, scores={"psnr": "dB"}, costs={}).splitlines()[2:]
+    copy = "copy of the base of these edits (reference)"
+    assert said == ["|one|2|0.5|", f"|{copy}|2|0.5|", "|two|1|0.5|", "|three|1|0.5|", f"|{copy}|1|0.9|"]
+    assert claims.table([*found[:2], *copies], {"one": "a=1"}, scores={"psnr": "dB"}, costs={}).endswith("|copy of the base (reference)|2|0.5|")
+
+
+def test_seconds_of_unequal_threads_are_told():
+    found = [replace(record(), environment={"threads": threads}) for threads in (1, 2)]
+    told = [claims.table(some, {"one": "snapshot=64"}, scores={}, costs={"seconds": "s"}) for some in (found, found[:1])]
+    assert ["Seconds are of 1 and 2 threads" in said for said in told] == [True, False]
+
+
+def test_the_best_of_n_costs_what_all_of_them_did():
+    best = script("best_of_n")
+    found = [record(seed=seed, scores={"choosing": seed / 8}) for seed in range(4)]
+    assert [(r.seed, r.cost["seconds"]) for r in best.chosen(found) if r.run.endswith("N=2")] == [(1, 2.0), (3, 2.0)]
+
+
+def test_an_area_is_above_what_the_copy_of_the_same_image_has():
+    """Else an interval over images would be one of how their base images align."""
+    trade, copy = script("tradeoff"), {"image-0": 0.9, "image-1": 0.1}
+    found = [record("tradeoff/x", image, scores={"alignment": level + 0.05, "stlpips": 0.5}) for image, level in copy.items()]
+    found += [
+        record("tradeoff/reference=copy of the base", image, method="copy of the base", row="reference", scores={"alignment": level})
+        for image, level in copy.items()
+    ]
+    swept = trade.front(found, "unitune", "alignment")
+    assert swept.x == pytest.approx(0.05) and trade.area(swept, corner=trade.CORNER) == pytest.approx((0.025,) * 3)
+    assert "|UniTune|0.025 [0.025, 0.025]|" in trade.covered([replace(r, scores=r.scores | {"direction": 0.1}) for r in found])
 
 
 def write(folder: Path, made: list[Record]) -> None:

@@ -37,6 +37,14 @@ def test_a_line_of_each_method_and_of_each_reference_once(sweep):
     assert "stlpips" not in found["exact target (reference)"].scores and not found["exact target (reference)"].costs
 
 
+def test_references_are_of_the_edits_that_were_made(sweep):
+    """plan=dials makes the first edit of an image, while its references are of all."""
+    (one, *_) = [record for record in source.load(sweep).records if record.row == "edit"]
+    copies = [dataclasses.replace(one, row="reference", method="copy of the base", sampler="", prompt=prompt) for prompt in (one.prompt, "never made")]
+    assert [record.prompt for record in tables.lines([one, *copies])[-1].records] == [one.prompt]
+    assert len(tables.lines(copies)[-1].records) == 2
+
+
 def test_unitune_stands_first_whatever_its_folder_is_called(tmp_path):
     finished.run(tmp_path / "dreambooth", method="dreambooth", sampler="dreambooth", images=3)
     finished.run(tmp_path / "unitune", images=3)

@@ -77,10 +77,11 @@ def lines(records: Iterable[Record], *, settings: Mapping[str, str] | None = Non
         groups.setdefault((record.row, record.method, record.sampler, record.saw_mask), []).append(record)
     if not groups:
         raise Refused("a table needs records, and there are none; name the records of a finished run")
-    made = []
+    made, made_of = [], {(member.example, member.prompt) for (row, *_), members in groups.items() if row != "reference" for member in members}
     for (row, method, sampler, mask), members in groups.items():
-        if row == "reference":  # the same in every run
-            split = {"": list({(member.example, member.prompt): member for member in members}.values())}
+        if row == "reference":  # the same in every run; of the edits that were made, where any were (plan=dials makes the first of an image)
+            known = {(member.example, member.prompt): member for member in members}
+            split = {"": [member for edit, member in known.items() if edit in made_of or not made_of]}
         else:
             split = _by_setting(members, settings or {})
         made += [_line(row, method, sampler, mask, setting, found) for setting, found in split.items()]
@@ -146,6 +147,8 @@ def comparison(found: Sequence[Line], *, cards: Cards) -> Table:
     notes += (
         ("Tuning and what is stored are of an image: of all its tunings, where each prompt needs its own; the other costs are of an edit.",) if costs else ()
     )
+    threads = sorted({str(record.environment["threads"]) for line in found for record in line.records if "threads" in record.environment})
+    notes += (f"Seconds are of {' and '.join(threads)} threads, not of equal ones: compare evaluations.",) if costs and len(threads) > 1 else ()
     few = min(line.images for line in found)
     notes += (f"{few} image{'s' if few > 1 else ''}, fewer than {ENOUGH}: too few for a verdict.",) if few < ENOUGH else ()
     return Table(head, tuple(rows), notes)
