@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from unitune.backends.cascade import pocket
+from unitune import pocket
 from unitune.benchmarks.manifest import Folder
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
 from unitune.methods.unitune import UniTune
 from unitune.store import Store
 from unitune.tuning.data import OneImage
@@ -65,7 +65,7 @@ def tuning(cascade, example, folder: Path) -> tuple[float, float, float]:
 
 def sampling(cascade, example) -> tuple[float, float]:
     """Seconds and peak MiB of 16 edits at 256 px."""
-    sampler = Sampler("bench", start=0.95, guidance=Guidance(weight=6.0), sr=SuperResolution(steps=4, start=0.8, noise_level=0.05))
+    sampler = Sampler("bench", start=0.95, guidance=Guidance(pocket.GUIDANCE), sr=pocket.SR)
     draws = [Draw(request, seed) for request in example.requests for seed in range(4)]
     reset_peak()
     began = time.perf_counter()
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    cascade = pocket()
+    cascade = pocket.cascade()
     example = Folder(ROOT / "src/unitune/assets/demo").examples(cascade.resolution)[0]
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

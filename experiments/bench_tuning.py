@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from unitune import pocket
 from unitune.backends import cascade as backend  # first: it makes torchvision importable
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade
@@ -135,8 +136,14 @@ def main() -> None:
         image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
         example = Example("one", image, (Request("a dog"),))
         compared("narrow Stable Diffusion, 256 px (target 0.80)", cascade, folder, example, repeat=options.repeat, steps=options.steps)
-        base = Path(backend.__file__).parent.parent / "assets/pocket/base"
-        compared("pocket base stage, 64 px", backend.pocket(device="cpu", precision="fp32"), base, example, repeat=options.repeat, steps=options.steps)
+        compared(
+            "pocket base stage, 64 px",
+            pocket.cascade(device="cpu", precision="fp32"),
+            pocket.FOLDER / "base",
+            example,
+            repeat=options.repeat,
+            steps=options.steps,
+        )
 
 
 if __name__ == "__main__":

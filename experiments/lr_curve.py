@@ -12,7 +12,7 @@ from pathlib import Path
 
 from steps_curve import psnr
 
-from unitune.backends.cascade import pocket
+from unitune import pocket
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, reduced
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("outputs/figures"))
     options = parser.parse_args()
-    cascade = pocket()
+    cascade = pocket.cascade()
     cascade.stages = cascade.stages[:1]
     example = Folder(ASSETS / "demo").examples(256)[0]
     small = reduced(example.image, cascade.resolution)

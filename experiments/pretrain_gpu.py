@@ -37,6 +37,7 @@ from unitune.diffusion.steps import DDIM, Threshold, levels  # noqa: E402
 from unitune.errors import Refused  # noqa: E402
 from unitune.figures.grid import labelled_grid  # noqa: E402
 from unitune.images import to_uint8  # noqa: E402
+from unitune.pocket import SR  # noqa: E402
 from unitune.pretrain.gpu.files import pack, state_of, unpack  # noqa: E402
 from unitune.pretrain.gpu.train import Clock, Training, train  # noqa: E402
 from unitune.pretrain.gpu.world import Part, Phase, Plan, make_world  # noqa: E402
@@ -44,7 +45,6 @@ from unitune.pretrain.tasks import DenoiseTask  # noqa: E402
 from unitune.pretrain.watch import sample  # noqa: E402
 
 log = logging.getLogger("pretrain_gpu")
-SR = {"start": 0.4, "noise_level": 0.1, "steps": 4}  # as model=pocket samples
 SHOWN = (
     "a dog on a beach", "a cat in a city at night", "a penguin in the snow", "a red car in a city", "an owl in a forest at sunset", "two crabs on a beach",
     "a robot behind a pumpkin on the moon", "a pencil sketch of a rocket in a desert",
@@ -82,10 +82,10 @@ def gallery(work: Path, file: Path, *, device: torch.device, count: int) -> None
     stage = FloydStage("sr256", side, stages["sr256"].network, Schedule.cosine(), "v_prediction", Threshold(0.95, 1.0), low_resolution=64, dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
     noise, added = (torch.randn((len(captions), 3, side, side), generator=generator) for _ in range(2))
-    level = torch.full((len(captions),), round(SR["noise_level"] * stage.schedule.T))
-    origin, t = stage.upsampled(low), torch.full((len(captions),), stage.schedule.level(SR["start"]))
+    level = torch.full((len(captions),), round(SR.noise_level * stage.schedule.T))
+    origin, t = stage.upsampled(low), torch.full((len(captions),), stage.schedule.level(SR.start))
     condition = Condition(stages["sr256"].embed(tuple(captions)).cpu(), stage.schedule.add_noise(origin, added, level), level)
-    steps = levels(stage.schedule, int(t[0]), int(SR["steps"]))[:, None].expand(-1, len(captions))
+    steps = levels(stage.schedule, int(t[0]), SR.steps)[:, None].expand(-1, len(captions))
     x, ones = first_image(stage.schedule, origin, t, noise), torch.ones(len(captions))
     fine = denoise(stage, x, levels=steps, condition=condition, reference=condition, weight=ones, step=DDIM(), noise=lambda *_: noise)
     rows = [[to_uint8(picture[None]) for picture in pictures] for pictures in (low, fine)]

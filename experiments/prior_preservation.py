@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from unitune import rng
-from unitune.backends.cascade import pocket
+from unitune import pocket, rng
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.loop import Condition
@@ -42,11 +41,11 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2.5e-4)
     parser.add_argument("--out", type=Path, default=Path("outputs/figures"))
     options = parser.parse_args()
-    cascade = pocket()
+    cascade = pocket.cascade()
     cascade.stages = cascade.stages[:1]
     demo = Folder(ASSETS / "demo").examples(cascade.resolution)[0]
     example = Example(demo.id, demo.image, (Request("a cat"),), noun="cat")
-    sampler = Sampler("cfg", template="{edit}", steps=options.sampler_steps, guidance=Guidance(weight=6.0))
+    sampler = Sampler("cfg", template="{edit}", steps=options.sampler_steps, guidance=Guidance(pocket.GUIDANCE))
     # Seeds that no class image has: those begin at 0.
     draws = [Draw(example.requests[0], 10_000 + k) for k in range(options.samples)]
     clip = load_clip(ASSETS / "pocket/clip2")
@@ -69,7 +68,7 @@ def main() -> None:
             return stage.output(noised, levels, condition)
 
     untouched = predicted(Tuned())
-    of_class = ClassImages(count=options.class_images, steps=options.sampler_steps)
+    of_class = ClassImages(count=options.class_images, steps=options.sampler_steps, weight=pocket.GUIDANCE)
     lines, rows = [], [[to_uint8(example.image), *(to_uint8(p) for p in before[:4].split(1))]]
     tuning = Tuning(lr=options.lr, steps=options.steps, snapshots=())
     for seed in range(options.seeds):

@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: E402
 from diffusers import UNet2DConditionModel  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from unitune.pretrain.main import POCKET  # noqa: E402
+from unitune.pocket import FOLDER as POCKET  # noqa: E402
 from unitune.pretrain.muon import MuonAndAdamW  # noqa: E402
 from unitune.pretrain.networks import base_unet, sr_unet, text_encoder  # noqa: E402
 from unitune.pretrain.tasks import SNR_CAP, DenoiseTask, pixels  # noqa: E402

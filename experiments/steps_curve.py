@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from unitune.backends.cascade import pocket
+from unitune import pocket
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution, reduced
+from unitune.diffusion.sampler import Sampler, reduced
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.unitune import UniTune
@@ -37,11 +37,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("outputs/figures"))
     options = parser.parse_args()
-    cascade = pocket()
+    cascade = pocket.cascade()
     demo = Folder(HERE.parent / "src/unitune/assets/demo").examples(cascade.resolution)[0]
     example = Example(demo.id, demo.image, (Request("the rare token alone"),))
     method = UniTune(tune={"base": Tuning(lr=options.lr), "sr256": Tuning(lr=options.lr, crop=64)})
-    alone = Sampler("alone", template="{rare}", guidance=Guidance(weight=1.0), sr=SuperResolution(steps=4, start=0.8, noise_level=0.05))
+    alone = Sampler("alone", template="{rare}", guidance=Guidance(weight=1.0), sr=pocket.SR)
     small = reduced(example.image, cascade.stages[0].resolution)
     lines, rows = [], []
     for at in STEPS:

@@ -80,7 +80,7 @@ def synthetic(claim: str) -> list[Record]:
 
 
 def test_every_claim_has_a_script_and_sweeps():
-    sweeps = [sweep for claim in (*every.CLAIMS, "baselines") for sweep in every.SEVERAL.get(claim, (claim,))]
+    sweeps = [sweep for claim in (*every.CLAIMS, "baselines", "scenes_edits") for sweep in every.SEVERAL.get(claim, (claim,))]
     assert all((ROOT / f"conf/experiment/{sweep}.yaml").is_file() for sweep in sweeps)
     own = {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml") if "quick" in re.findall(r"^  - (\w+)$", path.read_text(), re.MULTILINE)}
     assert own == set(sweeps), "a sweep that no script reads"

@@ -19,7 +19,7 @@ LAYERS = [
     {"types", "errors", "compat"},
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
     | {"parameters", "scenes", "plans", "statistics", "loggers"},
-    {"tuning", "backends", "diffusion", "estimate"},
+    {"tuning", "backends", "diffusion", "estimate", "pocket"},
     {"methods", "metrics", "benchmarks", "selection", "paste", "figures", "pretrain"},
     {"outcome", "experiment", "published", "rescoring", "doctor"},
 ]

@@ -8,9 +8,10 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import T5Tokenizer
 
+from unitune.pocket import FOLDER as POCKET
 from unitune.pretrain import networks
 from unitune.pretrain.data import COLOUR, NOUN, SceneBatches, facts
-from unitune.pretrain.main import POCKET, assemble, run, train_part
+from unitune.pretrain.main import assemble, run, train_part
 from unitune.pretrain.tasks import DenoiseTask, TextTask
 from unitune.pretrain.train import Phase, Watch, train
 from unitune.pretrain.warm import warm_start

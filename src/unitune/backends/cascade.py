@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unitune import hub, machine, models
+from unitune import hub, models
 from unitune.backends import floyd, stable_diffusion, text
 from unitune.backends.stage import Storage, UNetStage
 from unitune.models import Model
@@ -104,13 +104,6 @@ def weights_digest(network: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
-
-
-def pocket(*, device: str = "auto", precision: str = "auto") -> Cascade:
-    """Load the embedded cascade of the package."""
-    chosen = machine.device(device)
-    folder = Path(__file__).parent.parent / "assets" / "pocket"
-    return load("pocket", folder, stages=("base", "sr256"), device=chosen, dtype=machine.precision(precision, chosen))
 
 
 def load(name: str, folder: Path, *, stages: Sequence[str], device: torch.device, dtype: torch.dtype) -> Cascade:

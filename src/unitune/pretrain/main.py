@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import DDPMScheduler
 
-from unitune import machine
+from unitune import machine, pocket
 from unitune.backends.floyd import SETTINGS
 from unitune.pretrain import networks
 from unitune.pretrain.card import write as card
@@ -26,15 +26,14 @@ from unitune.types import Refused
 log = logging.getLogger(__name__)
 PARTS = ("text", "base", "sr256", "clip", "clip2", "judge")
 STARTS = ("fresh", "shipped")
-POCKET = Path(__file__).parent.parent / "assets" / "pocket"
 
 
 def run(part: str, *, parts: Mapping[str, Mapping], start: str, minutes: float, folder: Path, text_encoder: Path, seed: int, device: str, workers: int) -> None:
     """Train one of PARTS as `parts` says; or "assemble" what was trained into the package; or measure that and write its "card"."""
     if part == "assemble":
-        assemble(folder, POCKET, machine_name=cpu_name())
+        assemble(folder, pocket.FOLDER, machine_name=cpu_name())
     elif part == "card":
-        card.write(POCKET, count=512, weight=4.0, seed=seed)
+        card.write(pocket.FOLDER, count=512, weight=4.0, seed=seed)
     elif part in PARTS:
         if start not in STARTS:
             raise Refused(f"start must be one of {', '.join(STARTS)}; got {start!r}")
@@ -67,7 +66,7 @@ def train_part(
     torch.manual_seed(seed)
     task = _task(part, machine.device(device), text_encoder)
     log.info("%s: %.2f M parameters", part, sum(p.numel() for p in task.network.parameters()) / 1e6)
-    before = warm_start(task.network, part, POCKET, task.tokenizer) if start == "shipped" and not (folder / part / "checkpoint.pt").exists() else {}
+    before = warm_start(task.network, part, pocket.FOLDER, task.tokenizer) if start == "shipped" and not (folder / part / "checkpoint.pt").exists() else {}
     options = {"lr": lr, "seed": seed, "ema_decay": ema_decay, "minutes": minutes, "workers": workers}
     eye = partial(look, task, folder=folder / part, judge=folder / "judge" / "export") if isinstance(task, DenoiseTask) else None
     train(task, [Phase(**phase) for phase in phases], folder / part, before=before, watch=Watch(eye) if eye else None, **options)

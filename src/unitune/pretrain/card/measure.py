@@ -13,7 +13,7 @@ from torch import Tensor
 from unitune.backends.cascade import Cascade
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.loop import Condition, denoise
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.start import first_image
 from unitune.diffusion.steps import Threshold, levels
 from unitune.images import from_uint8
@@ -22,13 +22,13 @@ from unitune.metrics.judge import SIZE, Judge, read_facts, reduced
 from unitune.metrics.kid import kid
 from unitune.metrics.perceptual import STLPIPS, distance, features
 from unitune.metrics.pixel import psnr
+from unitune.pocket import SR
 from unitune.pretrain.card.estimates import Row, average, ratio, spread
 from unitune.pretrain.card.readings import ALIKE, ONE, TWO, fact_rows, ordered, readings
 from unitune.scenes import Scene, caption, random_scene, render
 from unitune.scenes.scene import COUNT_SHARES, relation
 from unitune.types import Draw, Example, Request, Tuned
 
-SR = SuperResolution(steps=4, start=0.8, noise_level=0.05)  # as model=pocket samples
 STEPS = 16  # DDPM steps of the base stage
 BLANK = torch.zeros(1, 3, 256, 256)
 EDGE = 1 - 1 / 255  # |x| beyond which a value is within half a grey level of white or black

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from unitune import machine
-from unitune.backends.cascade import Cascade, load
+from unitune import pocket
+from unitune.backends.cascade import Cascade
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.metrics.clip import Clip, load_clip
@@ -47,8 +47,7 @@ def write(folder: Path, *, count: int = 512, weight: float, seed: int) -> None:
     if count < FEWEST:
         raise Refused(f"the card needs at least {FEWEST} prompts of a kind, got count={count}")
     began = time.monotonic()
-    chosen = machine.device("auto")
-    cascade = load("pocket", folder, stages=("base", "sr256"), device=chosen, dtype=machine.precision("auto", chosen))
+    cascade = pocket.cascade(folder)
     judge, clip = load_judge(folder / "judge"), load_clip(folder / "clip")
     looks = read_curve(folder)
 
@@ -71,7 +70,7 @@ def write(folder: Path, *, count: int = 512, weight: float, seed: int) -> None:
     minutes = (time.monotonic() - began) / 60
     card = Card(
         settings={"count": count, "guidance": weight, "seed": seed, "base_steps": measure.STEPS, "sr": sr},
-        measured={"minutes": round(minutes, 1), "machine": _machine(chosen)},
+        measured={"minutes": round(minutes, 1), "machine": _machine(cascade.stages[0].device)},
         parts={part: _part(folder / where) for part, where in FOLDERS.items() if (folder / where).is_dir()},
         training=json.loads((folder / "training.json").read_text()),
         rows=rows, guidance=guidance, nouns=nouns, looks=len(looks), curve=fits(looks),
