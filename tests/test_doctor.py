@@ -1,5 +1,6 @@
 """Every check of the doctor can fail; the command says so with its exit code, and leaves nothing behind."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -131,7 +132,7 @@ def test_a_damaged_model(settings, folder, tmp_path):
     with pytest.raises(Refused, match="sr256/unet has no weights"):
         doctor.model(given)
     shutil.rmtree(copy / "base/tokenizer")
-    with pytest.raises(Refused, match="base/tokenizer"):
+    with pytest.raises(Refused, match="base has no tokenizer"):
         doctor.model(given)
 
 
@@ -262,3 +263,24 @@ def test_the_command_on_the_pocket_model(tmp_path, extra, code):
     assert len(done.stdout.splitlines()) == len(doctor.CHECKS) and all(line.split()[0] in ("ok", "warn", "fail") for line in done.stdout.splitlines())
     assert ("unitune: 1 of 11 checks failed (store)" in done.stderr) == bool(code) and "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+def test_a_stage_may_be_a_folder_beside_one_of_the_hub(settings, folder):
+    """As `Model.source` has it."""
+    mixed = {"path": None, "repos": {"base": str(folder / "base"), "sr256": "DeepFloyd/IF-II-M-v1.0"}}
+    given = settings | {"model": settings["model"] | mixed}
+    nets = estimate.networks(given["model"])
+    assert nets["base"].tensors == estimate.networks(settings["model"])["base"].tensors and nets["sr256"] == estimate.HUB["DeepFloyd/IF-II-M-v1.0"]
+    assert "DeepFloyd/IF-II-M-v1.0" in doctor.model(given).found and str(folder) not in doctor.model(given).found
+
+
+def test_a_checkpoint_holds_what_is_tuned(settings):
+    net, plan = estimate.networks(settings["model"])["base"], estimate.tunings(settings)["base"]
+    part = dataclasses.replace(plan, select=Selection(freeze=["down_blocks.*"]))
+    tuned = [net.tuned(one.adapter, one.select) for one in (plan, part)]
+    assert estimate.checkpoint(net, part) / estimate.checkpoint(net, plan) == pytest.approx(tuned[1] / tuned[0]) and tuned[1] < tuned[0]
+
+
+def test_prior_preservation_doubles_the_rows(settings):
+    rows = [estimate.tunings(settings | {"method": settings["method"] | {"prior": prior}})["base"].rows for prior in (0.0, 1.0)]
+    assert rows == [4, 8]

@@ -21,9 +21,10 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from unitune import compat, estimate, machine
+from unitune import compat, estimate, machine, models
 from unitune.errors import Refused, Unfit
-from unitune.estimate import gib, networks, repositories, tunings
+from unitune.estimate import gib, networks, sources, tunings
+from unitune.hub import Repo
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 PACKAGE = "unitune"
@@ -114,19 +115,16 @@ def device(settings: Settings) -> Finding:
 
 def model(settings: Settings) -> Finding:
     """Find out whether the model's files are there and whole, or to be had."""
-    chosen = settings["model"]
-    notes = [hub_state(repository, revision) for repository, revision in repositories(chosen).values()]
+    chosen = models.described(settings["model"])
+    notes = [hub_state(source) for source in sources(settings["model"]).values() if isinstance(source, Repo)]
+    for stage, source in sources(settings["model"]).items():
+        if isinstance(source, Path):
+            models.check_folder(source, chosen.parts(stage), variant=chosen.variant)
     if notes:
         worst = max(notes, key=lambda note: (OK, WARN, FAIL).index(note.level))
         return Finding(worst.level, "; ".join(dict.fromkeys(note.found for note in notes)), worst.advice)
-    folder = Path(chosen["path"])
-    if not folder.is_dir():
-        raise Refused(f"no model folder {folder}; give model.path the folder that holds {', '.join(chosen['stages'])}")
-    needed = [f"{stage}/scheduler/scheduler_config.json" for stage in chosen["stages"]] + [f"{chosen['stages'][0]}/tokenizer"]
-    if missing := [part for part in needed if not (folder / part).exists()]:
-        raise Refused(f"model folder {folder} has no {missing[0]}; copy or download it again")
-    sizes = ", ".join(f"{name} {net.parameters / 1e6:.1f} M" for name, net in networks(chosen).items())
-    return Finding(OK, f"{chosen['name']}: {sizes} parameters")
+    sizes = ", ".join(f"{name} {net.parameters / 1e6:.1f} M" for name, net in networks(settings["model"]).items())
+    return Finding(OK, f"{chosen.name}: {sizes} parameters")
 
 
 def memory(settings: Settings) -> Finding:
@@ -168,7 +166,7 @@ def hub(settings: Settings) -> Finding:
     """Say where models of the hub lie and whether they may be fetched."""
     from huggingface_hub import constants, get_token
 
-    if not repositories(settings["model"]):
+    if settings["model"].get("path") is not None or not any(isinstance(source, Repo) for source in sources(settings["model"]).values()):
         return Finding(OK, f"{settings['model']['name']} needs no download")
     token = "a token is there" if get_token() else "no token"
     mode = "HF_HUB_OFFLINE is set: nothing is fetched" if constants.HF_HUB_OFFLINE else "downloads are allowed"
@@ -208,11 +206,12 @@ def metrics(settings: Settings) -> Finding:
 CHECKS: tuple[Callable[[Settings], Finding], ...] = (python, libraries, torchvision, device, model, memory, store, outputs, hub, logger, metrics)
 
 
-def hub_state(repository: str, revision: str) -> Finding:
+def hub_state(repo: Repo) -> Finding:
     """Say whether a repository is in the hub's cache, or may be fetched. Opens no connection."""
     from huggingface_hub import constants, get_token, try_to_load_from_cache
 
-    there, absent = try_to_load_from_cache(repository, "unet/config.json", revision=revision), "not in the cache"
+    repository = repo.id
+    there, absent = try_to_load_from_cache(repository, "unet/config.json", revision=repo.revision), "not in the cache"
     if isinstance(there, str):
         try:
             return Finding(OK, f"{repository} is in the cache, {estimate.network(Path(there).parent).parameters / 1e6:.0f} M parameters")

@@ -12,6 +12,7 @@ from typing import Any
 
 from unitune import models
 from unitune.errors import Refused
+from unitune.hub import Repo
 from unitune.tuning.adapters import Adapter, Full, Lora
 from unitune.tuning.select import Selection
 
@@ -68,10 +69,10 @@ GATED = ("DeepFloyd/",)  # a licence must be accepted on the hub, and a token be
 
 @dataclass(frozen=True)
 class Plan:
-    """How one stage is tuned, as far as memory and disk depend on it. `crop` in px, 0 = whole pictures."""
+    """How one stage is tuned, as far as memory and disk depend on it. `rows` go through the network at once; `crop` in px, 0 = whole pictures."""
 
     optimizer: str
-    batch_size: int
+    rows: int
     crop: int
     kept: int  # snapshots
     adapter: Adapter = field(default_factory=Full)
@@ -118,15 +119,15 @@ def memory(networks: Mapping[str, Network], plans: Mapping[str, Plan], *, mixed:
         more = {
             "copy": FLOAT32 * tuned, "gradients": FLOAT32 * tuned, "optimiser": round(STATE.get(plan.optimizer, max(STATE.values())) * tuned),
             "bf16 weights": 2 * net.parameters if mixed else 0,
-            "activations": round(plan.batch_size * share * net.activations * (MIXED if mixed else 1)),
+            "activations": round(plan.rows * share * net.activations * (MIXED if mixed else 1)),
         }  # fmt: skip
         most = max(most, more, key=lambda m: sum(m.values()))
     return sum((parts | most).values()), parts | most
 
 
 def checkpoint(net: Network, plan: Plan) -> int:
-    """Bytes of one checkpoint: the network and the optimiser's state."""
-    return round(FLOAT32 * net.parameters + STATE.get(plan.optimizer, max(STATE.values())) * net.tuned(plan.adapter, plan.select))
+    """Bytes of one checkpoint: what is tuned and the optimiser's state."""
+    return round((FLOAT32 + STATE.get(plan.optimizer, max(STATE.values()))) * net.tuned(plan.adapter, plan.select))
 
 
 def disk(networks: Mapping[str, Network], plans: Mapping[str, Plan]) -> tuple[int, int]:
@@ -135,36 +136,39 @@ def disk(networks: Mapping[str, Network], plans: Mapping[str, Plan]) -> tuple[in
     return entry, 2 * entry + 2 * max((checkpoint(networks[stage], plan) for stage, plan in plans.items()), default=0)
 
 
-def repositories(chosen: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Name the hub repository and revision of each stage, of a config that has `repos`: {stage: owner/name@revision}; {} where a local folder is given."""
-    given = {} if chosen.get("path") else chosen.get("repos") or {}
-    return {stage: (repo.partition("@")[0], repo.partition("@")[2] or "main") for stage, repo in given.items() if stage in chosen["stages"]}
+def sources(chosen: Mapping[str, Any]) -> dict[str, Path | Repo]:
+    """Say where the files of each stage are: in a folder, or in a repository of the hub."""
+    model = models.described(chosen)
+    return {stage: model.source(stage) for stage in model.stages}
 
 
 def networks(chosen: Mapping[str, Any]) -> dict[str, Network]:
     """Return the sizes of a model's stages and of its text encoder where that stays in memory: from files that are here, else as published."""
-    hubs, first = repositories(chosen), chosen["stages"][0]
-    keep = (chosen.get("text_encoder") or {"keep": True})["keep"]
-    if not hubs:
-        whole = Path(chosen["path"])
-        folders = {stage: whole / stage if len(chosen["stages"]) > 1 or (whole / stage).is_dir() else whole for stage in chosen["stages"]}
-        found = {stage: network(folder / "unet") for stage, folder in folders.items()}
-        return found | ({TEXT: network(folders[first] / "text_encoder")} if keep else {})
-    if unknown := [repository for repository, _ in hubs.values() if repository not in HUB]:
-        raise Refused(f"the size of {unknown[0]} is not known here; the known: {', '.join(HUB)}")
-    return {stage: HUB[repository] for stage, (repository, _) in hubs.items()} | ({TEXT: TEXTS[hubs[first][0].partition("/")[0]]} if keep else {})
+    found = {}
+    for stage, source in sources(chosen).items():
+        found[stage] = network(source / "unet") if isinstance(source, Path) else _on_hub(source)
+    if models.described(chosen).keep_text_encoder:
+        first = sources(chosen)[chosen["stages"][0]]
+        found[TEXT] = network(first / "text_encoder") if isinstance(first, Path) else TEXTS[first.id.partition("/")[0]]
+    return found
+
+
+def _on_hub(repo: Repo) -> Network:
+    if repo.id not in HUB:
+        raise Refused(f"the size of {repo.id} is not known here; the known: {', '.join(HUB)}")
+    return HUB[repo.id]
 
 
 def tunings(settings: Mapping[str, Any]) -> dict[str, Plan]:
     """List how each stage is tuned; {} for a method that tunes nothing."""
-    found = {}
+    found, per_draw = {}, 2 if settings["method"].get("prior") else 1  # DreamBooth has a picture of the class beside every one of the image
     for stage, tuning in settings["method"].get("tune", {}).items():
         if stage in settings["stage"]["tuned"] and tuning["steps"] > 0:
             kept = {step for step in tuning["snapshots"] if 0 < step < tuning["steps"]}
             optimizer, adapter = (str(tuning[part]["_target_"]).rpartition(".")[2] for part in ("optimizer", "adapter"))
             trained = Lora(*(tuning["adapter"][name] for name in ("rank", "alpha", "targets"))) if adapter == "Lora" else Full()
             select = Selection(tuning["select"]["train"], tuning["select"]["freeze"])
-            found[stage] = Plan(optimizer, tuning["batch_size"], tuning["crop"], len(kept) + 1, trained, select)
+            found[stage] = Plan(optimizer, per_draw * tuning["batch_size"], tuning["crop"], len(kept) + 1, trained, select)
     return found
 
 
