@@ -113,7 +113,8 @@ def _logged(logger: Logger | None) -> Iterator[None]:
         yield
     except BaseException:
         with suppress(OSError):  # a full disk is told as what stopped the run
-            logger and logger.finalize("failed")
+            if logger is not None:
+                logger.finalize("failed")
         raise
     if logger is not None:
         logger.finalize("success")

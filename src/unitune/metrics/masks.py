@@ -11,16 +11,16 @@ from unitune.types import Edit
 def unedited(edits: Sequence[Edit], compare: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
     """Compare the masked pictures, (B, 3, H, W) in [0, 1], a few at a time; NaN without a mask or where the mask lets everything change."""
     scores = [float("nan")] * len(edits)
-    rows = [k for k, edit in enumerate(edits) if edit.request.mask is not None and bool((edit.request.mask < 1).any())]
-    for k in rows:
-        check_size(edits[k], edits[k].request.mask, "mask")
+    masks = {k: edit.request.mask for k, edit in enumerate(edits) if edit.request.mask is not None and bool((edit.request.mask < 1).any())}
+    for k, mask in masks.items():
+        check_size(edits[k], mask, "mask")
         check_size(edits[k], edits[k].example.image, "base image")
 
     def masked(image: Tensor, base: Tensor, mask: Tensor) -> Tensor:
         stays = 1 - mask.float().cpu()
         return compare(unit(image) * stays, unit(base) * stays)
 
-    columns = zip(*((edits[k].image, edits[k].example.image, edits[k].request.mask) for k in rows), strict=True)
-    for k, score in zip(rows, in_batches(masked, *columns) if rows else [], strict=True):
+    columns = [edits[k].image for k in masks], [edits[k].example.image for k in masks], [*masks.values()]
+    for k, score in zip(masks, in_batches(masked, *columns), strict=True):
         scores[k] = score
     return scores
