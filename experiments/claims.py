@@ -33,9 +33,10 @@ SCORES = {
 COSTS = {  # of tuning and of what is stored by image (of all its tunings, where each prompt needs its own), the others by edit
     "tuning_seconds": "tuning of an image, s",
     "optimizer_steps": "optimiser steps of an image",
+    "tuning_evaluations": "network evaluations: tuning of an image",
     "seconds": "an edit, s",
-    "evaluations": "evaluations of an edit",
-    "stored_bytes": "stored of an image, bytes",
+    "evaluations": "network evaluations: an edit",
+    "stored_bytes": "stored of an image, MB",
 }
 REFERENCE = "reference"
 
@@ -161,7 +162,7 @@ def _spent(members: Sequence[Record], cost: str) -> str:
     if not members:
         return "-"
     mean = records.tuning(members, cost) if cost in records.TUNING else math.fsum(member.cost[cost] for member in members) / len(members)
-    return f"{mean:.3g}"
+    return f"{mean / 1e6 if cost.endswith('bytes') else mean:.4g}"
 
 
 def _mean(members: Sequence[Record], metric: str) -> str:
