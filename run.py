@@ -46,7 +46,7 @@ def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
 
 def edit(cfg: Any, folder: Path) -> None:
     """Tune, sample, score, record; print the table and the grid's path. Whatever can be refused before the model loads is refused there."""
-    from unitune import experiment, machine, models, parameters, paste
+    from unitune import experiment, machine, metrics, models, parameters, paste
 
     if cfg["from"]:
         cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
@@ -59,13 +59,13 @@ def edit(cfg: Any, folder: Path) -> None:
     examples = benchmark.examples(cfg.model.resolution)
     sizes = parameters.sizes(described := models.described(settings["model"]))
     experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib)
-    experiment.check_parts(method, sampler, plan, selection, metrics := [make(metric) for metric in cfg.metrics.use], examples)
-    pasting = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
-    store, logger = make(cfg.store), make(cfg.logger, save_dir=str(folder))
+    experiment.check_parts(method, sampler, plan, selection, examples)
+    metrics.check(chosen := [make(metric) for metric in cfg.metrics.use], examples)
+    pasting, store, logger = (paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None), make(cfg.store), make(cfg.logger, save_dir=str(folder))
     commandline.advise(settings, ASSETS)
     model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
-    setting = experiment.Setting(model, method, sampler, metrics, store, plan, cfg.seed, cfg.snapshot, logger, selection, pasting)
+    setting = experiment.Setting(model, method, sampler, chosen, store, plan, cfg.seed, cfg.snapshot, logger, selection, pasting)
     print(*import_module("unitune.figures.report").finished(folder, experiment.run(setting, examples, folder=folder)), sep="\n")
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from unitune import pocket
-from unitune.backends import cascade as backend  # first: it makes torchvision importable
+from unitune import pocket  # first: it makes torchvision importable
+from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade
 from unitune.models import Model

@@ -179,11 +179,11 @@ class Answered(NamedTuple):
 
 def answer(
     doc: str | None, *, name: str, rows: Mapping[str, str], claims: Sequence[Claim], scores: Mapping[str, str] = SCORES,
-    costs: Mapping[str, str] | None = None, add: Records = list, view: Records = list,
+    costs: Mapping[str, str] | None = None, add: Records = list, view: Records = list, more: Callable[[Sequence[Record]], str] | None = None,
 ) -> Answered:  # fmt: skip
     """Do what a script is called for: read its sweeps and keep the records, or read those that were kept; print the table and the verdicts.
 
-    `add` adds to a sweep's records before they are kept; `view` makes what table and claims see of the kept ones.
+    `add` adds to a sweep's records before they are kept; `view` makes what table and claims see of the kept ones; `more` is written below the claims.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2, help="how many images the sweep has (its benchmark.limit)")
@@ -202,6 +202,8 @@ def answer(
         found = view(kept)
         print(f"## {title}\n\nEach cell of the sweep: {budget}.\n\n{table(found, rows, scores=scores, costs=costs or {})}\n")
         print(*(claim.decided(found) for claim in claims), sep="\n", end="\n\n")
+        if more is not None:
+            print(more(found), end="\n\n")
     except Refused as refused:
         raise SystemExit(f"{name}: {refused}") from None
     return Answered(found, [SWEEPS / f"{sweep}-{options.images}" for sweep in sweeps])

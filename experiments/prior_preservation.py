@@ -81,7 +81,7 @@ def main() -> None:
             lines.append({
                 "experiment": "prior_preservation", "prior": prior, "seed": seed, "steps": options.steps, "lr": options.lr, "samples": options.samples,
                 "mse": float(mse.mean()), "clip_distance": float(away.mean()), "drift": float((predicted(tuned) - untouched).square().mean()), "tuning_seconds": tuned.cost.seconds,
-                "tuning_evaluations": tuned.cost.network_evaluations, "class_images": options.class_images, "sampler_steps": options.sampler_steps,
+                "tuning_evaluations": tuned.cost.network_evaluations, "class_images": options.class_images, "sampler_steps": options.sampler_steps, "weight": pocket.GUIDANCE,
             })  # fmt: skip
             print(
                 f"seed {seed}, lambda {prior:g}: mse {lines[-1]['mse']:.4f}, CLIP distance {lines[-1]['clip_distance']:.4f}, drift {lines[-1]['drift']:.5f}",

@@ -9,16 +9,16 @@ Minutes:  about 12 on two CPU cores with AMX: eight tunings of both stages, then
 
 from pathlib import Path
 
-from claims import SCORES, Claim, answer, contrast
+from claims import Claim, answer, contrast
 
 from unitune.scenes.edits import KINDS
 
-SAID = {
-    "success": "edits succeed more often", "alignment": "edits follow the prompt better", "mse_outside": "more error outside the mask",
-    "psnr_target": "nearer to the exact target, dB", "psnr": "nearer to the base image, dB", "stlpips": "farther from the base image, ST-LPIPS",
+SAID = {  # and which sign says so
+    "success": ("succeed more often", 1), "alignment": ("follow the prompt better", 1), "psnr_target": ("come nearer to the exact target, dB", 1),
+    "psnr": ("stay nearer to the base image, dB", 1), "stlpips": ("stay nearer to the base image, ST-LPIPS", -1), "mse_outside": ("have less error outside the mask", -1),
 }  # fmt: skip
 TUNED, UNTUNED = "method=unitune", "method=untuned"
-CLAIMS = [Claim(f"tuned less untuned: {SAID[metric]}", contrast(metric, {TUNED: 1, UNTUNED: -1})) for metric in SCORES]
+CLAIMS = [Claim(f"tuned edits {said} than untuned ones", contrast(metric, {TUNED: sign, UNTUNED: -sign})) for metric, (said, sign) in SAID.items()]
 
 if __name__ == "__main__":
     rows = {"tuned": TUNED, "untuned": UNTUNED}

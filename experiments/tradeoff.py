@@ -18,6 +18,7 @@ from claims import SCORES, Claim, answer, group, matching
 
 from unitune.records import Record
 from unitune.statistics import Interval, Sweep, area, area_difference, by_image, sweep
+from unitune.types import Refused
 
 METHODS = {"UniTune": "unitune", "SDEdit": "untuned", "DreamBooth": "dreambooth", "Textual Inversion": "textual_inversion", "Imagic": "imagic"}
 METRICS = {"alignment": SCORES["alignment"], "direction": "direction of change (pocket CLIP)"}
@@ -32,6 +33,8 @@ def front(found: Sequence[Record], method: str, metric: str) -> Sweep:
     if metric != "alignment":
         return swept
     copies = by_image(group(found, "reference=copy of the base"), metric)  # image by image: one mean for all would make their difference look certain
+    if lacking := [image for image in swept.images if image not in copies]:
+        raise Refused(f"no copy of {lacking[0]} has the score {metric}")
     return replace(swept, x=swept.x - np.array([copies[image] for image in swept.images]))
 
 
@@ -64,4 +67,4 @@ if __name__ == "__main__":
         for dial, values in [DIALS[method]]
         for value in values
     }
-    print(covered(answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS, scores=SCORES | METRICS).found), end="\n\n")
+    answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS, scores=SCORES | METRICS, more=covered)

@@ -242,7 +242,7 @@ def test_reference_rows_are_scored_again_as_the_run_scored_them(model, tmp_store
         rescoring.score(tmp_path, [without], chosen=[PSNR()])
 
 
-def test_a_run_that_is_stopped_keeps_its_curves(model, tmp_store, tmp_path):
+def test_a_run_that_is_stopped_keeps_its_curves(model, tmp_store, tmp_path, monkeypatch):
     class Stops(Brightness):
         def __call__(self, edits: list[Edit]) -> list[float]:
             raise Stopped(15)
@@ -251,6 +251,9 @@ def test_a_run_that_is_stopped_keeps_its_curves(model, tmp_store, tmp_path):
     with pytest.raises(Stopped):
         run(setting(model, tmp_store, metrics=[Stops()], method=tuned(), logger=curves), [example()], tmp_path)
     assert curves.ended == "failed" and any("loss" in name for line, _ in curves.lines for name in line)
+    monkeypatch.setattr(Curves, "finalize", lambda self, status: 1 / 0)
+    with pytest.raises(Stopped):  # a logger that cannot end does not hide what stopped the run
+        run(setting(model, tmp_store, metrics=[Stops()], logger=Curves()), [example()], tmp_path / "again")
 
 
 @pytest.mark.parametrize("other", [example("dog"), example("cat", Request("a horse"))])

@@ -126,7 +126,7 @@ def test_scripts_answer_from_records(claim, tmp_path, monkeypatch, capsys):
     assert said.count("**too few for a verdict**") == said.count("\n- ") >= 1 and "not asked" not in said
 
 
-@pytest.mark.parametrize("file", [claim for claim in every.CLAIMS if (HERE / f"records/{claim}.jsonl").is_file()])
+@pytest.mark.parametrize("file", [claim for claim in (*every.CLAIMS, "baselines", "scenes_edits") if (HERE / f"records/{claim}.jsonl").is_file()])
 def test_scripts_answer_from_the_committed_records(file, monkeypatch, capsys):
     said = asked(file, HERE / f"records/{file}.jsonl", monkeypatch, capsys)
     assert said.count("\n- ") >= 1 and "not asked" not in said
@@ -141,7 +141,7 @@ def asked(claim: str, file: Path, monkeypatch, capsys) -> str:
 
 
 def test_the_comparison_of_six_images_needs_no_names_of_cells(tmp_path, monkeypatch, capsys):
-    """Its command is a plain sweep, whose cells are called 0-unitune-unitune and so on."""
+    """Its rows are named by method and sampler, so that a plain sweep, whose cells are called 0-unitune-unitune and so on, is read as well."""
     others = [(name, name) for name in ("untuned", "dreambooth", "textual_inversion", "imagic")]
     rows = [("unitune", "unitune"), ("unitune", "late_start"), *others]
     made = [replace(record("baselines/0-a-b", f"image-{k}", method=method), sampler=sampler) for method, sampler in rows for k in range(6)]

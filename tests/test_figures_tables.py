@@ -43,6 +43,8 @@ def test_references_are_of_the_edits_that_were_made(sweep):
     copies = [dataclasses.replace(one, row="reference", method="copy of the base", sampler="", prompt=prompt) for prompt in (one.prompt, "never made")]
     assert [record.prompt for record in tables.lines([one, *copies])[-1].records] == [one.prompt]
     assert len(tables.lines(copies)[-1].records) == 2
+    target = dataclasses.replace(copies[1], method="exact target")  # known of an edit alone that was not made
+    assert [line.method for line in tables.lines([one, *copies, target])] == [one.method, "copy of the base"]
 
 
 def test_unitune_stands_first_whatever_its_folder_is_called(tmp_path):

@@ -232,7 +232,7 @@ def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
             sample(floyd, tuned=learned)
     for method in (Imagic(Tuning(lr=1.0), {}, stages=()), TextualInversion(Tuning(lr=1.0))):  # before a model is loaded
         with pytest.raises(Refused, match=f"method={method.name} samples learned ones"):
-            experiment.check_parts(method, SAMPLER, Seeds(1), None, [], [EXAMPLE])
+            experiment.check_parts(method, SAMPLER, Seeds(1), None, [EXAMPLE])
     with pytest.raises(Refused, match="inversion needs the deterministic step"):
         sample(floyd, replace(using(inversion="auto"), step=DDPM()))
 

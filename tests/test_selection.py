@@ -167,4 +167,4 @@ def test_check_parts_asks_the_selection_for_every_example():
     from unitune.methods.untuned import Untuned
 
     with pytest.raises(Refused, match="set seeds=5"):
-        experiment.check_parts(Untuned(), Sampler("s"), Seeds(2), Best(told_clip(), 5), [], [EXAMPLE])
+        experiment.check_parts(Untuned(), Sampler("s"), Seeds(2), Best(told_clip(), 5), [EXAMPLE])

@@ -53,8 +53,8 @@ class Setting:
     paste: Paste | None = None  # puts edits back into the photograph that they were cut from
 
 
-def check_parts(method: "Method", sampler: Sampler, plan: Plan, selection: Selection | None, chosen: Sequence[Metric], examples: Sequence[Example]) -> None:
-    """Refuse before a model is loaded parts that do not fit, masks and scores that cannot be had, and selections among samples that are not drawn."""
+def check_parts(method: "Method", sampler: Sampler, plan: Plan, selection: Selection | None, examples: Sequence[Example]) -> None:
+    """Refuse before a model is loaded parts that do not fit, masks that cannot be had, and selections among samples that are not drawn."""
     if sampler.control is not None and method.learns_text:
         raise Refused(
             f"prompt-to-prompt aligns the words of prompts, and method={method.name} samples learned ones; use another sampler, or method=unitune or untuned"
@@ -64,7 +64,6 @@ def check_parts(method: "Method", sampler: Sampler, plan: Plan, selection: Selec
     if selection is not None:
         for example in examples:
             selection.check(plan.draws(example, 0))
-    metrics.check(chosen, examples)
 
 
 def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float) -> None:
@@ -112,7 +111,7 @@ def _logged(logger: Logger | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # a full disk is told as what stopped the run
+        with suppress(Exception):  # what stopped the run is what is told, and a signal stays one
             if logger is not None:
                 logger.finalize("failed")
         raise

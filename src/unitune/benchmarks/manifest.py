@@ -150,7 +150,7 @@ def inside(root: Path, path: str) -> Path:
     """Resolve a path of a manifest; refuse one that leaves the folder, or is not relative to it: results are named after it."""
     try:
         full = (root / path).resolve()
-    except (ValueError, OSError):  # a NUL, half a character, a name that is too long
+    except (ValueError, OSError, RuntimeError):  # a NUL, half a character, a loop of links
         raise Refused(f"{path!r} is no file's name; give paths relative to {root}") from None
     if PurePosixPath(path).is_absolute() or not full.is_relative_to(root.resolve()):
         raise Refused(f"{path!r} leaves the benchmark's folder {root}; paths must be relative to it and stay inside")

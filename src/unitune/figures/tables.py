@@ -84,7 +84,7 @@ def lines(records: Iterable[Record], *, settings: Mapping[str, str] | None = Non
             split = {"": [member for edit, member in known.items() if edit in made_of or not made_of]}
         else:
             split = _by_setting(members, settings or {})
-        made += [_line(row, method, sampler, mask, setting, found) for setting, found in split.items()]
+        made += [_line(row, method, sampler, mask, setting, found) for setting, found in split.items() if found]
     return sorted(made, key=lambda line: (line.row == "reference", line.method != "unitune"))  # differences are to the first
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-AVERAGING = "one number per edit; edits and seeds of an image are averaged first, then images; edits without a number are left out and counted"
+AVERAGING = "one number per edit; means with an interval: edits and seeds of an image first, then images; others: over samples; left out where there is none"
 
 
 def card(

@@ -68,7 +68,7 @@ class StructureDistance:
 
     def __init__(self, source: str = "facebook/dino-vitb8", white: float = 1.0) -> None:
         if not (number(white) and white > 0):
-            raise Refused(f"white must be 1 (as DINO was trained) or 255 (as PIE-Bench has it), got {white!r}")
+            raise Refused(f"white must be a number above 0, 1 (as DINO was trained) or 255 (as PIE-Bench has it), got {white!r}")
         self.vit, self.white = load(source), white
         shape = self.vit.config
         self.card = card(
