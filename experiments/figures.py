@@ -20,7 +20,7 @@ from unitune.records import Record
 from unitune.statistics import Interval, by_image, interval
 from unitune.types import Refused
 
-SHOWN = {"tradeoff": "tradeoff.png", "methods": "methods.md"}  # what stands in docs/
+SHOWN = {"tradeoff": "tradeoff.png", "baselines": "baselines.md"}  # what stands in docs/
 BARS = ("success", "alignment", "psnr_target", "stlpips")
 STEPS, WEIGHT = "snapshot", "sampler.guidance.weight"
 
