@@ -1,4 +1,4 @@
-"""Where the learning rates of model=pocket come from: reconstruction AND edit success over lr, for both optimisers, base stage.
+"""Where the learning rates of model=pocket come from: reconstruction AND edit success over lr, for both optimisers and for LoRA, base stage.
 
 Command:  python experiments/lr_curve.py
 Claim:    a rate that copies the base image for every prompt has failed, and so has one that forgets it; the default lies between.
@@ -21,20 +21,23 @@ from unitune.images import to_uint8
 from unitune.methods.unitune import UniTune
 from unitune.metrics.judge import EditSuccess
 from unitune.store import Store
+from unitune.tuning.adapters import Full, Lora
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.optimizers import Adafactor, AdamW
 from unitune.types import Draw, Request
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parent / "src/unitune/assets"
-RATES = {"adamw": (3e-5, 1e-4, 3e-4, 1e-3), "adafactor": (1e-4, 1e-3, 3e-3, 1e-2)}
+RATES = {"untuned": (0.0,), "adamw": (3e-5, 1e-4, 3e-4, 1e-3), "adafactor": (1e-4, 1e-3, 3e-3, 1e-2), "lora": (2.5e-4, 1e-3, 2.5e-3, 1e-2)}  # lora: AdamW's
+RECORD = HERE / "records" / "lr_curve.jsonl"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weight", type=float, default=8.0)
+    parser.add_argument("--weight", type=float, default=pocket.GUIDANCE)
     parser.add_argument("--start", type=float, default=0.95)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--only", nargs="+", choices=RATES, default=tuple(RATES), help="measure these; the other lines of the record stay")
     parser.add_argument("--out", type=Path, default=Path("outputs/figures"))
     options = parser.parse_args()
     cascade = pocket.cascade()
@@ -45,10 +48,10 @@ def main() -> None:
     alone = Sampler("alone", template="{rare}", guidance=Guidance(weight=1.0))
     editing = Sampler("edit", start=options.start, guidance=Guidance(weight=options.weight))
     lines, rows, labels = [], [], []
-    for name, rates in (("untuned", (0.0,)), *RATES.items()):
-        for lr in rates:
-            optimizer = Adafactor() if name == "adafactor" else AdamW()
-            method = UniTune(tune={"base": Tuning(lr=lr or 1e-4, optimizer=optimizer)}, stages=("base",))
+    for name in options.only:
+        for lr in RATES[name]:
+            optimizer, adapter = Adafactor() if name == "adafactor" else AdamW(), Lora() if name == "lora" else Full()
+            method = UniTune(tune={"base": Tuning(lr=lr or 1e-4, optimizer=optimizer, adapter=adapter)}, stages=("base",))
             tuned = method.prepare(cascade, example, store=Store(Path("store")), seed=0, at=None if lr else 0, report=None)
             with cascade.using(tuned):
                 plain = alone(cascade, example, tuned=tuned, draws=[Draw(Request("the rare token alone"), seed) for seed in range(options.seeds)])
@@ -66,7 +69,9 @@ def main() -> None:
             print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items() if k != "experiment"), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     labelled_grid(rows, row_labels=labels, column_labels=["base image", "rare token", *(r.prompt for r in example.requests)], path=options.out / "lr_curve.png")
-    (HERE / "records" / "lr_curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = map(json.loads, RECORD.read_text().splitlines() if RECORD.is_file() else ())
+    others = [line for line in kept if line["optimizer"] not in options.only or line["weight"] != options.weight]
+    RECORD.write_text("".join(json.dumps(line) + "\n" for line in [*others, *lines]))
     print(f"grid: {options.out / 'lr_curve.png'}")
 
 
