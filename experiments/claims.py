@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unitune import records
+from unitune.figures.tables import unequal_threads
 from unitune.records import Record
 from unitune.statistics import Interval, by_image, check_budgets, interval, verdict
 from unitune.types import Refused
@@ -148,9 +149,8 @@ def table(found: Sequence[Record], rows: Mapping[str, str], *, scores: Mapping[s
         for label, own in members.items():
             spent = [_spent([record for record in own if cost in record.cost], cost) for cost in costs]
             lines.append(f"|{label}|{len(own)}|" + "|".join([*(_mean(own, metric) for metric in scores), *spent]) + "|")
-    threads = sorted({str(record.environment["threads"]) for record in found if record.row != REFERENCE and "threads" in record.environment})
-    if len(threads) > 1 and any("seconds" in cost for cost in costs):
-        lines += ["", f"Seconds are of {' and '.join(threads)} threads, not of equal ones: compare evaluations."]
+    if any("seconds" in cost for cost in costs) and (said := unequal_threads(record for record in found if record.row != REFERENCE)):
+        lines += ["", *said]
     return "\n".join(lines)
 
 

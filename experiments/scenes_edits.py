@@ -14,11 +14,12 @@ from claims import Claim, answer, contrast
 from unitune.scenes.edits import KINDS
 
 SAID = {  # and which sign says so
-    "success": ("succeed more often", 1), "alignment": ("follow the prompt better", 1), "psnr_target": ("come nearer to the exact target, dB", 1),
-    "psnr": ("stay nearer to the base image, dB", 1), "stlpips": ("stay nearer to the base image, ST-LPIPS", -1), "mse_outside": ("have less error outside the mask", -1),
+    "success": ("succeed more often", "", 1), "alignment": ("follow the prompt better", "", 1), "psnr_target": ("come nearer to the exact target", ", dB", 1),
+    "psnr": ("stay nearer to the base image", ", dB", 1), "stlpips": ("stay nearer to the base image", ", ST-LPIPS", -1),
+    "mse_outside": ("have less error outside the mask", "", -1),
 }  # fmt: skip
 TUNED, UNTUNED = "method=unitune", "method=untuned"
-CLAIMS = [Claim(f"tuned edits {said} than untuned ones", contrast(metric, {TUNED: sign, UNTUNED: -sign})) for metric, (said, sign) in SAID.items()]
+CLAIMS = [Claim(f"tuned edits {said} than untuned ones{unit}", contrast(metric, {TUNED: sign, UNTUNED: -sign})) for metric, (said, unit, sign) in SAID.items()]
 
 if __name__ == "__main__":
     rows = {"tuned": TUNED, "untuned": UNTUNED}

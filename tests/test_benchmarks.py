@@ -77,7 +77,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
 def test_a_path_is_relative_and_can_be_a_files_name(tmp_path, field, path):
     root = folder(tmp_path)
     (root / "edits.jsonl").write_text(json.dumps({"image": "a.png", "edit": "x"} | {field: path.format(root=root)}))
-    with pytest.raises(Refused, match=r"relative to|no such file|no file's name"):
+    with pytest.raises(Refused, match="relative to"):
         Folder(root).examples(16)
 
 

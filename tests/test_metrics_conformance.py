@@ -21,7 +21,7 @@ from unitune.metrics.lpips import LPIPS, UneditedLPIPS
 from unitune.metrics.similarity import Alignment, DirectionalSimilarity, EditedAlignment, ImageSimilarity
 from unitune.metrics.stock_clip import Stock
 from unitune.metrics.structure import StructureDistance
-from unitune.types import Edit, Example, Request
+from unitune.types import Edit, Example, Refused, Request
 
 NAN = float("nan")
 CAPTIONS = ("a cat in a city", "a red house, sketched")
@@ -155,3 +155,5 @@ def test_structure_distance_with_random_weights_is_its_definition_within_1e_5(ed
         expected = [float(F.mse_loss(similarity(e.image), similarity(e.example.image))) for e in edits]
     assert StructureDistance(str(source), white=white)(edits) == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert min(expected) > 1e-5
+    with pytest.raises(Refused, match="white must be a number above 0"):
+        StructureDistance(str(source), white=0)

@@ -151,6 +151,15 @@ def test_refused_in_one_line_before_the_model_loads(typed, here, model, bad, sai
     assert list(here.iterdir()) == []
 
 
+def test_facts_that_the_judge_does_not_know_are_refused_before_the_model_loads(typed, here, model):
+    (bench := here / "bench").mkdir()
+    shutil.copy(CAT, bench / "cat.png")
+    (bench / "edits.jsonl").write_text(json.dumps({"image": "cat.png", "edit": "a dog", "facts": {"noun": ["dog"]}}))
+    answer = typed(model, *SMALL, "benchmark=folder", f"benchmark.path={bench}", "metrics=offline")
+    assert answer.code == 2 and "unknown fact 'noun'" in answer.err and "loading" not in answer.err and "Traceback" not in answer.err
+    assert list(here.iterdir()) == [bench]
+
+
 def test_a_config_of_others_runs_no_code(typed, here, model):
     for text in ("sampler: {_target_: os.system, command: touch hacked}\n", "x: !!python/object/apply:os.system ['touch hacked']\n"):
         (here / "run").mkdir(exist_ok=True)

@@ -115,9 +115,9 @@ def device(settings: Settings) -> Finding:
 
 def model(settings: Settings) -> Finding:
     """Find out whether the model's files are there and whole, or to be had."""
-    chosen = models.described(settings["model"])
-    notes = [hub_state(source) for source in sources(settings["model"]).values() if isinstance(source, Repo)]
-    for stage, source in sources(settings["model"]).items():
+    chosen, places = models.described(settings["model"]), sources(settings["model"])
+    notes = [hub_state(source) for source in places.values() if isinstance(source, Repo)]
+    for stage, source in places.items():
         if isinstance(source, Path):
             models.check_folder(source, chosen.parts(stage), variant=chosen.variant)
     if notes:

@@ -144,11 +144,10 @@ def sources(chosen: Mapping[str, Any]) -> dict[str, Path | Repo]:
 
 def networks(chosen: Mapping[str, Any]) -> dict[str, Network]:
     """Return the sizes of a model's stages and of its text encoder where that stays in memory: from files that are here, else as published."""
-    found = {}
-    for stage, source in sources(chosen).items():
-        found[stage] = network(source / "unet") if isinstance(source, Path) else _on_hub(source)
+    places = sources(chosen)
+    found = {stage: network(source / "unet") if isinstance(source, Path) else _on_hub(source) for stage, source in places.items()}
     if models.described(chosen).keep_text_encoder:
-        first = sources(chosen)[chosen["stages"][0]]
+        first = places[chosen["stages"][0]]
         found[TEXT] = network(first / "text_encoder") if isinstance(first, Path) else TEXTS[first.id.partition("/")[0]]
     return found
 

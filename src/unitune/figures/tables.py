@@ -147,11 +147,16 @@ def comparison(found: Sequence[Line], *, cards: Cards) -> Table:
     notes += (
         ("Tuning and what is stored are of an image: of all its tunings, where each prompt needs its own; the other costs are of an edit.",) if costs else ()
     )
-    threads = sorted({str(record.environment["threads"]) for line in found for record in line.records if "threads" in record.environment})
-    notes += (f"Seconds are of {' and '.join(threads)} threads, not of equal ones: compare evaluations.",) if costs and len(threads) > 1 else ()
+    notes += unequal_threads(record for line in found for record in line.records if line.costs)
     few = min(line.images for line in found)
     notes += (f"{few} image{'s' if few > 1 else ''}, fewer than {ENOUGH}: too few for a verdict.",) if few < ENOUGH else ()
     return Table(head, tuple(rows), notes)
+
+
+def unequal_threads(made: Iterable[Record]) -> tuple[str, ...]:
+    """Say it where the seconds of edits cannot be compared."""
+    threads = sorted({str(record.environment["threads"]) for record in made if "threads" in record.environment})
+    return (f"Seconds are of {' and '.join(threads)} threads, not of equal ones: compare evaluations.",) if len(threads) > 1 else ()
 
 
 def cell(line: Line, metric: str) -> str:
