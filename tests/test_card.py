@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from unitune import pocket as pocket_model
 from unitune.backends import tiny
-from unitune.diffusion.steps import Threshold
+from unitune.diffusion.steps import DDIM, Threshold
 from unitune.metrics.clip import build_clip, save_clip
 from unitune.metrics.judge import Judge, save_judge
 from unitune.metrics.kid import kid, mmd
@@ -244,7 +245,10 @@ def test_super_resolution_is_sampled_as_the_model_is():
     """Also by the scripts and the notebook, which have their numbers from there."""
     told, sr = OmegaConf.load(ROOT / "conf" / "model" / "pocket.yaml"), pocket_model.SR
     assert measure.SR is sr and (sr.steps, sr.start, sr.noise_level, sr.guidance.weight) == (told.sr.steps, told.sr.start, told.sr.noise_level, told.sr.weight)
-    assert (pocket_model.GUIDANCE, list(pocket_model.STAGES)) == (told.guidance, told.stages)
+    assert (pocket_model.STEPS, pocket_model.GUIDANCE, list(pocket_model.STAGES)) == (told.steps, told.guidance, told.stages)
+    assert (told.dials.unitune.start, told.dials.unitune.weight) == (pocket_model.START, pocket_model.WEIGHT)
+    plain = yaml.safe_load((ROOT / "conf" / "model" / "pocket.yaml").read_text())
+    assert (plain["step"], plain["sr"]["step"]) == ("${model.rules.ancestral}", "${model.rules.deterministic}") and sr.step == DDIM(0.0)
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def settings(tmp_path: Path, **more: object) -> dict:
         "image": None, "edit": None, "seed": 0, "seeds": 4, "steps": 128, "batch_size": 4, "snapshot": None, "optimizer": {"name": "adamw"},
         "selection": None, "paste": False,
         "store": {"path": "store", "budget_gib": 20},
-        "model": {"name": "pocket", "path": str(tmp_path), "stages": ["base"], "lr": {"adamw": 3e-4}, "note": "only scenes"},
+        "model": {"name": "pocket", "path": str(tmp_path), "stages": ["base"], "lr": {"adamw": 3e-4}, "sr": {"lr": {"adamw": 1e-8}}, "note": "only scenes"},
         "method": {"name": "unitune", "prompt": "beikkpic", "tune": {"base": tuning, "sr256": tuning}}, "stage": {"tuned": ["base"]},
         "sampler": {"template": "{rare} {edit}"}, "benchmark": {"name": "demo", "path": str(ASSETS / "demo")},
     } | more  # fmt: skip
@@ -252,6 +252,35 @@ def test_a_low_rate_is_said_for_tuned_stages_only(tmp_path):
     assert "2.9e-05 of base" in line and "0.0003" in line
     assert not commandline.advice(settings(tmp_path, method={"name": "unitune", "tune": {"base": {"lr": 3e-5}}}), ASSETS)
     assert not commandline.advice(settings(tmp_path, method={"name": "untuned"}), ASSETS)
+
+
+def test_a_low_rate_is_measured_by_the_stages_and_the_methods_own(tmp_path):
+    both = {"stage": {"tuned": ["base", "sr256"]}}
+    model = settings(tmp_path)["model"] | {"stages": ["base", "sr256"]}
+    rates = {"name": "unitune", "tune": {"base": {"lr": 3e-4}, "sr256": {"lr": 1e-8}}}
+    assert not commandline.advice(settings(tmp_path, model=model, method=rates, **both), ASSETS)
+    own = settings(tmp_path, model=model, method=rates, dials={"lr": {"adamw": 4e-3}}, lr=4e-3, **both)
+    (line,) = commandline.advice(own, ASSETS)
+    assert "0.0003 of base" in line and "0.004" in line
+    low = rates | {"tune": {"base": {"lr": 3e-4}, "sr256": {"lr": 9e-10}}}
+    (line,) = commandline.advice(settings(tmp_path, model=model, method=low, **both), ASSETS)
+    assert "9e-10 of sr256" in line and "1e-08" in line
+    (line,) = commandline.advice(settings(tmp_path, model={k: v for k, v in model.items() if k != "sr"}, method=rates, **both), ASSETS)
+    assert "1e-08 of sr256" in line and "0.0003" in line  # of an older run, which had one rate for all
+
+
+def test_a_rate_of_a_stage_that_is_not_tuned(tmp_path):
+    model = settings(tmp_path)["model"] | {"stages": ["base", "sr256"]}
+    rates = {"name": "unitune", "tune": {"base": {"lr": 3e-4}, "sr256": {"lr": 1e-8}}}
+
+    def said(tuned: list[str], **given: float) -> list[str]:
+        return commandline.advice(settings(tmp_path, model=model, method=rates, stage={"tuned": tuned}, **given), ASSETS)
+
+    assert said(["sr256"], lr=1e-4) == ["lr= is the rate of base, and sr256 alone is tuned: set sr_lr"]
+    assert said(["base"], sr_lr=1e-4) == ["sr_lr= is the rate of the stages above base, and base alone is tuned: set lr"]
+    for tuned in (["base"], ["sr256"], ["base", "sr256"]):
+        assert not said(tuned) and not said(tuned, lr=3e-4, sr_lr=1e-8)  # conf's own
+    assert not said(["base"], lr=1e-4) and not said(["sr256"], sr_lr=1e-4) and not said(["base", "sr256"], lr=1e-4, sr_lr=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_all_rows_begin_at_their_source_chains_inversion_which_is_made_once():
 
 def test_fresh_noise_cannot_be_inverted():
     for step in (DDPM(), DDIM(eta=0.5)):
-        with pytest.raises(Refused, match=r"deterministic step: set sampler.step._target_=.*DDIM with eta 0, or sampler.control.inversion=off"):
+        with pytest.raises(Refused, match=r"deterministic step: sampler.step='\$\{model.rules.deterministic\}', or sampler.control.inversion=off"):
             started(FakeStage(Gaussian()), chains(0), [999, 999], {}, step)
 
 

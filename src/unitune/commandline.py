@@ -173,18 +173,33 @@ def advise(settings: Any, assets: Path) -> None:
 
 
 def advice(settings: Any, assets: Path) -> list[str]:
-    """List what will not work as hoped: a learning rate far below the measured one, a picture (not of `assets`) from outside the model's world."""
+    """List what will not work as hoped: a rate far below the one of conf or of no tuned stage, a picture (not of `assets`) from outside the model's world."""
     model, benchmark, optimizer = settings["model"], settings["benchmark"], settings["optimizer"]["name"]
-    measured = model["lr"][optimizer]
     lines = [
-        f"lr {lr:g} of {stage} is far below the {measured:g} that conf gives {model['name']} with {optimizer}: expect little of the tuning"
+        f"lr {lr:g} of {stage} is far below the {rate:g} that conf gives {model['name']} with {optimizer}: expect little of the tuning"
         for stage, tuning in _tuned(settings).items()
-        if isinstance(lr := tuning["lr"], int | float) and 0 < lr < measured / FAR_BELOW
+        if isinstance(lr := tuning["lr"], int | float) and 0 < lr < (rate := _rate(settings, first=stage == model["stages"][0])) / FAR_BELOW
     ]
-    if "embedding" in settings["method"] and not _tuned(settings) and settings.get("lr", measured) != measured:
-        lines.append(f"lr= is the rate of weights, and method={settings['method']['name']} tunes none: set method.embedding.lr")
+    lines += _without_effect(settings)
     own = benchmark["name"] in ("image", "photo") and not Path(benchmark["path"]).is_relative_to(assets)
     return [*lines, model["note"]] if own and model["note"] else lines
+
+
+def _rate(settings: Any, *, first: bool) -> float:
+    """The rate that conf gives the weights of the first stage under this method, or of the later stages; older settings have one for all."""
+    rates = (settings.get("dials") or {}).get("lr") if first else settings["model"].get("sr", {}).get("lr")
+    return (rates or settings["model"]["lr"])[settings["optimizer"]["name"]]
+
+
+def _without_effect(settings: Any) -> list[str]:
+    """Say of a given rate that nothing is tuned by it. A rate counts as given where it is not the one of conf."""
+    tuned, first, name = _tuned(settings), settings["model"]["stages"][0], settings["method"]["name"]
+    given = {field: settings.get(field, rate) != rate for field, rate in (("lr", _rate(settings, first=True)), ("sr_lr", _rate(settings, first=False)))}
+    if not tuned and "embedding" in settings["method"]:
+        return [f"{field}= is the rate of weights, and method={name} tunes none: set method.embedding.lr" for field in given if given[field]]
+    if given["lr"] and tuned and first not in tuned:
+        return [f"lr= is the rate of {first}, and {', '.join(tuned)} alone is tuned: set sr_lr"]
+    return [f"sr_lr= is the rate of the stages above {first}, and {first} alone is tuned: set lr"] if given["sr_lr"] and [*tuned] == [first] else []
 
 
 def check_targets(tree: object) -> None:

@@ -62,7 +62,7 @@ def schedule(settings: Mapping[str, Any], *, file: Path, latent: bool) -> Schedu
 
 
 def zero_terminal_snr(alpha_bar: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """Shift and scale sqrt(alpha_bar) so that it begins where it did and ends at 0; the last alpha_bar becomes LAST, or half of the one before where that is less."""
+    """Shift and scale sqrt(alpha_bar) so that it begins where it did and ends at 0; the last alpha_bar is LAST, or half the one before where that is less."""
     # Lin et al. (arXiv 2305.08891), algorithm 1.
     root = alpha_bar.sqrt()
     rescaled = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()

@@ -61,9 +61,7 @@ def begin(stage: Stage, chains: Chains, base: Float[Tensor, "1 C H W"], *, level
     `known` holds the inversions of this image and text by their first level, for the other rows and chunks that begin there.
     """
     if not isinstance(step, DDIM) or step.eta:
-        raise Refused(
-            "inversion needs the deterministic step: set sampler.step._target_=unitune.diffusion.steps.DDIM with eta 0, or sampler.control.inversion=off"
-        )
+        raise Refused("inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', or sampler.control.inversion=off")
     ways = []
     for row in range(chains.sources):
         one, first = levels[:, row : row + 1], int(levels[0, row])
