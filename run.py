@@ -76,7 +76,7 @@ def score(cfg: Any, folder: Path) -> None:
     chosen = [make(metric) for metric in cfg.metrics.use]
     settings: Any = {run: commandline.scorable(OmegaConf.load(commandline.config_of(run)), cfg.metrics) for run in records.folders(cfg.runs)}
     for run, old in settings.items():
-        print(records.table(records.summary(rescoring.score(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))))
+        print(rescoring.table(run, make(old.benchmark).examples(old.model.resolution), chosen=chosen))
 
 
 def plain(cfg: Any, folder: Path) -> None:

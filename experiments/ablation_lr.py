@@ -8,7 +8,7 @@ Minutes:  5 on two CPU cores: four tunings of the 64 px stage an image.
 
 from pathlib import Path
 
-from claims import Claim, answer, contrast
+from claims import Claim, Contrast, answer
 
 
 def cell(optimizer: str, lr: str) -> str:
@@ -16,10 +16,13 @@ def cell(optimizer: str, lr: str) -> str:
 
 
 CLAIMS = (
-    Claim("AdamW follows edits worse at 0.003 than at its own 0.00025", contrast("alignment", {cell("adamw", "0.00025"): 1, cell("adamw", "0.003"): -1})),
+    Claim(
+        "AdamW follows edits worse at 0.003 than at its own 0.00025", Contrast("alignment", {cell("adamw", "0.00025"): 1, cell("adamw", "0.003"): -1}), "edit"
+    ),
     Claim(
         "Adafactor keeps the base image better at its own 0.003 than at 0.00025, dB",
-        contrast("psnr", {cell("adafactor", "0.003"): 1, cell("adafactor", "0.00025"): -1}),
+        Contrast("psnr", {cell("adafactor", "0.003"): 1, cell("adafactor", "0.00025"): -1}),
+        "fidelity",
     ),
 )
 

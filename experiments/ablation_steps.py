@@ -8,11 +8,11 @@ Minutes:  3 on two CPU cores, 2.5 of them the tuning of both images; the curve c
 
 from pathlib import Path
 
-from claims import SCORES, Claim, answer, contrast
+from claims import SCORES, Claim, Contrast, answer
 
 CLAIMS = (
-    Claim("64 steps bring the rare token's pictures nearer to the base image, dB", contrast("psnr", {"snapshot=64": 1, "snapshot=0": -1})),
-    Claim("the first 64 steps bring more than the next 64, dB", contrast("psnr", {"snapshot=64": 2, "snapshot=0": -1, "snapshot=128": -1})),
+    Claim("64 steps bring the rare token's pictures nearer to the base image, dB", Contrast("psnr", {"snapshot=64": 1, "snapshot=0": -1}), "neither"),
+    Claim("the first 64 steps bring more than the next 64, dB", Contrast("psnr", {"snapshot=64": 2, "snapshot=0": -1, "snapshot=128": -1}), "neither"),
 )
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ Minutes:  1 on two CPU cores once both images are tuned. The 40 bundled images h
 
 from pathlib import Path
 
-from claims import Claim, answer, contrast
+from claims import Claim, Contrast, answer
 
 ADD = {f"{method}, mask {mask}": f"kind=add,mask={mask},method={method}" for method in ("unitune", "untuned") for mask in ("none", "file")}
 CLAIMS = (
-    Claim("additions without a mask succeed now and then", contrast("success", {ADD["unitune, mask none"]: 1})),
+    Claim("additions without a mask succeed now and then", Contrast("both", {ADD["unitune, mask none"]: 1}), "edit"),
     Claim(
         "they follow the prompt better than the base image does",
-        contrast("alignment", {ADD["unitune, mask none"]: 1, "kind=add,reference=copy of the base": -1}),
+        Contrast("alignment", {ADD["unitune, mask none"]: 1, "kind=add,reference=copy": -1}),
+        "edit",
     ),
-    Claim("and keep the rest better than untuned", contrast("mse_outside", {ADD["untuned, mask none"]: 1, ADD["unitune, mask none"]: -1})),
+    Claim("and keep the rest better than untuned", Contrast("mse_outside", {ADD["unitune, mask none"]: -1, ADD["untuned, mask none"]: 1}), "fidelity"),
 )
 
 if __name__ == "__main__":

@@ -49,10 +49,13 @@ def label(cell: Mapping[str, str]) -> str:
 
 
 def finished(folder: Path, images: int) -> bool:
-    """Whether a run has recorded all of its images; of each the rows of the exact targets are written last."""
+    """Whether a run has recorded all of its images: each kind of reference that it has, the exact target among them, is there of every edit."""
     file = folder / records.FILE
-    found = records.read(file) if file.is_file() else []
-    return len({(record.example, record.prompt) for record in found if record.method == "exact target"}) == images * EDITS
+    known: dict[str, set[tuple[str, str]]] = {"target": set()}
+    for record in records.read(file) if file.is_file() else ():
+        if record.row in records.REFERENCES:
+            known.setdefault(record.row, set()).add((record.example, record.prompt))
+    return all(len(edits) == images * EDITS for edits in known.values())
 
 
 def missing(sweep: str, images: int) -> list[list[str]]:

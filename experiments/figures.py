@@ -10,18 +10,18 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from areas import METHODS, METRICS
 from best_of_n import chosen
 from claims import RECORDS, SCORES, traits
-from tradeoff import METHODS, METRICS
 
 from unitune.figures import source, tables
 from unitune.figures.curves import Pairs, Points, bars, curves, tradeoff
-from unitune.records import Record
-from unitune.statistics import Interval, by_image, interval
+from unitune.records import REFERENCES, Record
+from unitune.statistics import Interval, applying, bounds, by_image, interval
 from unitune.types import Refused
 
 SHOWN = {"tradeoff": "tradeoff.png", "baselines": "baselines.md"}  # what stands in docs/
-BARS = ("success", "alignment", "psnr_target", "stlpips")
+BARS = ("both", "progress", "alignment", "stlpips")
 STEPS, WEIGHT = "snapshot", "sampler.guidance.weight"
 
 
@@ -29,14 +29,14 @@ def grouped(found: Sequence[Record], *names: str) -> dict[tuple[str, ...], list[
     """Group edits by traits of their cell; edits that lack one of them are left out."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in found:
-        if record.row != "reference" and all(name in (has := traits(record) | {"method": record.method}) for name in names):
+        if record.row not in REFERENCES and all(name in (has := traits(record) | {"method": record.method}) for name in names):
             groups.setdefault(tuple(has[name] for name in names), []).append(record)
     return groups
 
 
 def scored(records: Sequence[Record], metric: str) -> Interval | None:
     """The mean with its interval over images, if any record has the score."""
-    return interval(by_image(records, metric)) if any(record.scores.get(metric) is not None for record in records) else None
+    return interval(by_image(records, metric), within=bounds(metric)) if applying(records, metric) else None
 
 
 def over(
@@ -81,8 +81,8 @@ def _cells(found: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
 def _references(found: Sequence[Record]) -> dict[str, list[Record]]:
     groups: dict[str, list[Record]] = {}
     for record in found:
-        if record.row == "reference":
-            groups.setdefault(record.method, []).append(record)
+        if record.row in REFERENCES:
+            groups.setdefault(REFERENCES[record.row], []).append(record)
     return groups
 
 
@@ -92,7 +92,7 @@ def _whole(marks: Mapping[str, Sequence]) -> dict[str, Pairs]:
 
 def by_cell(found: Sequence[tables.Line], path: Path) -> list[Path]:
     """Bars of the main scores, one for each cell of a sweep; references stand in the table, as 100 dB of the exact target would hide all else."""
-    edits = [line for line in found if line.row != "reference"]
+    edits = [line for line in found if not line.is_reference]
     drawn = {SCORES[metric]: {line.label: line.scores[metric] for line in edits if metric in line.scores} for metric in BARS}
     return bars({label: group for label, group in drawn.items() if group}, path=path)
 
@@ -100,8 +100,8 @@ def by_cell(found: Sequence[tables.Line], path: Path) -> list[Path]:
 FIGURES: Mapping[str, Callable[[Sequence[Record], Path], list[Path]]] = {
     "ablation_steps": over(STEPS, metrics=("psnr", "stlpips"), label="tuning steps"),
     "ablation_start": over("start", by=STEPS, metrics=("alignment", "psnr"), label="start (1 = pure noise)"),
-    "guidance": over(WEIGHT, metrics=("alignment", "psnr", "success"), label="guidance weight", log_x=True),
-    "best_of_n": over("N", metrics=("alignment", "success", "psnr_target"), label="samples to choose from", log_x=True, view=chosen),
+    "guidance": over(WEIGHT, metrics=("alignment", "psnr", "both"), label="guidance weight", log_x=True),
+    "best_of_n": over("N", metrics=("alignment", "both", "progress"), label="samples to choose from", log_x=True, view=chosen),
     "tradeoff": fronts,
 }
 

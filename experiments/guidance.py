@@ -8,11 +8,11 @@ Minutes:  1.5 on two CPU cores once both images are tuned.
 
 from pathlib import Path
 
-from claims import Claim, answer, contrast
+from claims import Claim, Contrast, answer
 
 CLAIMS = (
-    Claim("weight 1 stays nearer to the base image than weight 8, dB", contrast("psnr", {"weight=1": 1, "weight=8": -1})),
-    Claim("weight 8 follows the edit prompt better than weight 1", contrast("alignment", {"weight=8": 1, "weight=1": -1})),
+    Claim("weight 1 stays nearer to the base image than weight 8, dB", Contrast("psnr", {"weight=1": 1, "weight=8": -1}), "neither"),
+    Claim("weight 8 follows the edit prompt better than weight 1", Contrast("alignment", {"weight=8": 1, "weight=1": -1}), "edit"),
 )
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def masked(edit: torch.Tensor, base: torch.Tensor) -> tuple[np.ndarray, np.ndarr
 
 def grid(name: str, found: Sequence[Record], columns: Mapping[str, str]) -> Path:
     """Write one row for each edit: the base image, a picture of each named group, the mask of the last one, and that one interpolated."""
-    bases = {record.example: record for record in group(found, "reference=copy of the base")}
+    bases = {record.example: record for record in group(found, "reference=copy")}
     groups = [{(record.example, record.prompt, record.seed): record for record in group(found, name)} for name in columns.values()]
     rows, labels = [], []
     for edit in groups[-1]:

@@ -29,11 +29,11 @@ def run(
     for i in range(images):
         for p, prompt in enumerate(prompts):
             rows = [(method, sampler, "edit", seed, {"alignment": 0.1 * i + shift, "stlpips": 0.5 - shift}, COST) for seed in range(seeds)]
-            rows += [("copy of the base", "", "reference", 0, {"alignment": 0.0, "stlpips": 0.0}, {})]
-            rows += [("exact target", "", "reference", 0, {"alignment": 0.9, "stlpips": None}, {})]
+            rows += [("", "", "copy", 0, {"alignment": 0.0, "stlpips": 0.0}, {})]
+            rows += [("", "", "target", 0, {"alignment": 0.9, "stlpips": None}, {})]
             for k, (name, by, row, seed, scores, cost) in enumerate(rows):
                 file = f"i{i}-{p}-{k}.png"
-                level = {"copy of the base": 40, "exact target": 220}.get(name, 130)
+                level = {"copy": 40, "target": 220}.get(row, 130)
                 Image.fromarray(np.full((48, 48, 3), level + i, np.uint8)).save(folder / file)
                 record = Record(
                     run=folder.name, method=name, sampler=by, model="tiny", example=f"i{i}", kind="replace", aligned=True, prompt=prompt, text=prompt,

@@ -110,7 +110,7 @@ def test_a_run_writes_pictures_scores_and_a_grid(model, tmp_store, tmp_path):
     curves = Curves()
     done = run(setting(model, tmp_store, logger=curves), [example()], tmp_path)
     assert records.read(tmp_path) == done
-    edits, references = ([r for r in done if r.row == row] for row in ("edit", "reference"))
+    edits, references = ([r for r in done if r.row in rows] for rows in (("edit",), records.REFERENCES))
     assert [(r.prompt, r.seed, r.method, r.sampler, r.model, r.steps) for r in edits] == [
         (prompt, seed, "untuned", "quick", "tiny", 0) for prompt in ("a dog", "a cat in the snow") for seed in (0, 1)
     ]
@@ -118,15 +118,15 @@ def test_a_run_writes_pictures_scores_and_a_grid(model, tmp_store, tmp_path):
     for record in done:
         saved = images.load(tmp_path / record.image, size=SIZE).image
         assert record.scores["brightness"] == pytest.approx(float(saved.mean()), abs=2 / 255)
-    assert [(r.method, r.prompt, r.scores["brightness"]) for r in references] == [
-        ("copy of the base", "a dog", 0.5), ("copy of the base", "a cat in the snow", 0.5), ("exact target", "a cat in the snow", -0.5)
+    assert [(r.row, r.prompt, r.scores["brightness"]) for r in references] == [
+        ("copy", "a dog", 0.5), ("copy", "a cat in the snow", 0.5), ("target", "a cat in the snow", -0.5)
     ]  # fmt: skip
     assert len({r.image for r in done}) == len(done) and (tmp_path / "grid.png").is_file()
     assert edits[0].environment["batch"] == 4 and edits[0].environment["dtype"] == "float32" and edits[0].environment["device"] == "cpu"
     # per item: base 2 steps x 2 (guidance), super-resolution 2 steps x 1
     assert edits[0].cost["evaluations"] == 6 and edits[0].cost["optimizer_steps"] == 0
     (means,) = [line for line, step in curves.lines if step is None]
-    assert means["copy of the base (reference)/brightness"] == 0.5 and curves.ended == "success"
+    assert means["copy of the base/brightness"] == 0.5 and curves.ended == "success"
 
 
 def test_tuning_is_shared_and_leaves_the_base_weights_alone(model, tmp_store, tmp_path):
@@ -235,11 +235,20 @@ def test_reference_rows_are_scored_again_as_the_run_scored_them(model, tmp_store
     fine = replace(example(), image=picture(0.1234567))  # no level of 8 bits
     done = run(setting(model, tmp_store, metrics=[PSNR(), TargetPSNR()]), [fine], tmp_path)
     again = rescoring.score(tmp_path, [fine], chosen=[PSNR(), TargetPSNR()])
-    first, second = ([r.scores for r in found if r.row == "reference"] for found in (done, again))
+    first, second = ([r.scores for r in found if r.row in records.REFERENCES] for found in (done, again))
     assert first == second and first[0]["psnr"] == 100
     without = replace(fine, requests=tuple(replace(request, target=None) for request in fine.requests))
     with pytest.raises(Refused, match="has the exact target of 'a cat in the snow', which cat of this benchmark lacks"):
         rescoring.score(tmp_path, [without], chosen=[PSNR()])
+
+
+def test_a_reference_that_a_model_made_is_scored_again_from_its_picture(model, tmp_store, tmp_path):
+    done = run(setting(model, tmp_store, metrics=[]), [example()], tmp_path)
+    oracle = replace(done[0], row="oracle", seed=3, image="cat-oracle-000.png")
+    images.save_png(picture(0.25), tmp_path / oracle.image)
+    records.append(tmp_path / records.FILE, oracle)
+    (again,) = [record for record in rescoring.score(tmp_path, [example()], chosen=[Brightness()]) if record.row == "oracle"]
+    assert again.scores["brightness"] == pytest.approx(0.25, abs=1 / 255) and replace(again, scores={}) == oracle
 
 
 def test_a_run_that_is_stopped_keeps_its_curves(model, tmp_store, tmp_path, monkeypatch):

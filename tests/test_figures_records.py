@@ -23,7 +23,8 @@ SWEEPS = {
 
 
 def record(run: str, method: str, image: int, **more) -> Record:
-    scores = {"success": 0.5, "alignment": 0.1 * image + len(run) / 100, "psnr": 20.0 + image, "psnr_target": 15.0, "stlpips": 0.4 + image / 50}
+    scores = {"both": 0.5, "alignment": 0.1 * image + len(run) / 100, "psnr": 20.0 + image, "stlpips": 0.4 + image / 50}
+    scores |= {"error_inside": 0.1, "base_error_inside": 0.2}
     return Record(
         run=run, method=method, sampler="" if "row" in more else "unitune", model="pocket", example=f"i{image}", kind="add", aligned=True, prompt="a dog",
         text="", seed=0, weight=6.0, start=0.9, steps=64, image="a.png", scores=scores, cost={"seconds": 1.0}, environment={}, **more,
@@ -35,10 +36,10 @@ def kept(tmp_path) -> Path:
     """Record files as the scripts of claims keep them."""
     for name, cells in SWEEPS.items():
         made = [record(f"{name}/{cell}", method, image) for (method, cell), image in itertools.product(cells, range(3))]
-        made += [record(f"{name}/reference=copy of the base", "copy of the base", image, row="reference") for image in range(3)]
+        made += [record(f"{name}/reference=copy", "", image, row="copy") for image in range(3)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in made))
     (tmp_path / "speed.jsonl").write_text('{"seconds": 3.5}\n')  # of another kind
-    (tmp_path / "cost-cards.json").write_text(json.dumps({"success": {"better": "higher"}}))
+    (tmp_path / "cost-cards.json").write_text(json.dumps({"both": {"better": "higher"}}))
     return tmp_path
 
 

@@ -30,21 +30,30 @@ def lines(folder) -> dict[str, tables.Line]:
 
 def test_a_line_of_each_method_and_of_each_reference_once(sweep):
     found = lines(sweep)
-    assert list(found) == ["unitune + unitune", "untuned + sdedit", "copy of the base (reference)", "exact target (reference)"]
+    assert list(found) == ["unitune + unitune", "untuned + sdedit", "copy of the base", "exact target"]
     tuned = found["unitune + unitune"]
     assert tuned.images == 3 and len(tuned.records) == 6 and tuned.scores["alignment"] == interval([0.0, 0.1, 0.2]) and tuned.runs == ("0-unitune",)
-    assert len(found["exact target (reference)"].records) == 3  # both runs have them
-    assert "stlpips" not in found["exact target (reference)"].scores and not found["exact target (reference)"].costs
+    assert len(found["exact target"].records) == 3  # both runs have them
+    assert "stlpips" not in found["exact target"].scores and not found["exact target"].costs
 
 
 def test_references_are_of_the_edits_that_were_made(sweep):
     """plan=dials makes the first edit of an image, while its references are of all."""
     (one, *_) = [record for record in source.load(sweep).records if record.row == "edit"]
-    copies = [dataclasses.replace(one, row="reference", method="copy of the base", sampler="", prompt=prompt) for prompt in (one.prompt, "never made")]
+    copies = [dataclasses.replace(one, row="copy", method="", sampler="", prompt=prompt) for prompt in (one.prompt, "never made")]
     assert [record.prompt for record in tables.lines([one, *copies])[-1].records] == [one.prompt]
     assert len(tables.lines(copies)[-1].records) == 2
-    target = dataclasses.replace(copies[1], method="exact target")  # known of an edit alone that was not made
-    assert [line.method for line in tables.lines([one, *copies, target])] == [one.method, "copy of the base"]
+    target = dataclasses.replace(copies[1], row="target")  # known of an edit alone that was not made
+    assert [line.row for line in tables.lines([one, *copies, target])] == ["edit", "copy"]
+
+
+def test_every_reference_is_a_line_in_the_order_of_their_table_and_an_oracle_has_seeds(sweep):
+    (one, *_) = [record for record in source.load(sweep).records if record.row == "edit"]
+    made = [dataclasses.replace(one, row=row, method="", sampler="") for row in reversed(records.REFERENCES)]
+    made += [dataclasses.replace(made[0], seed=seed, run=run) for seed in (0, 1) for run in ("a", "b")]  # of two runs of a sweep
+    found = tables.lines([one, *made])
+    assert [line.label for line in found[1:]] == [*records.REFERENCES.values()] and [len(line.records) for line in found] == [1, 1, 1, 1, 1, 2]
+    assert all(line.is_reference for line in found[1:]) and not found[0].is_reference
 
 
 def test_unitune_stands_first_whatever_its_folder_is_called(tmp_path):
@@ -92,14 +101,14 @@ def test_cells_of_two_sweeps_have_the_same_names_and_stay_apart(tmp_path):
 def test_cells_of_a_sweep_are_told_apart_by_what_was_set(tmp_path):
     for k, (lr, start) in enumerate(((1e-4, 0.8), (1e-4, 0.9), (1e-3, 0.9))):
         finished.run(tmp_path / f"{k}", lr=lr, start=start)
-    labels = [label for label in lines(tmp_path) if "reference" not in label]
+    labels = [label for label in lines(tmp_path) if "+" in label]
     assert labels == [f"unitune + unitune (lr={lr}, start={start})" for lr, start in ((0.0001, 0.8), (0.0001, 0.9), (0.001, 0.9))]
 
 
 def test_a_setting_that_names_another_is_told_by_its_value(tmp_path):
     for name, tuned in (("a", "${model.stages}"), ("b", "[base]"), ("c", "${c}"), ("d", "${nothing.there}")):
         (finished.run(tmp_path / name) / "config.yaml").write_text(f"model: {{stages: [base, sr256]}}\nstage:\n  tuned: {tuned}\nc: ${{stage.tuned}}\n")
-    labels = [label for label in lines(tmp_path) if "reference" not in label]
+    labels = [label for label in lines(tmp_path) if "+" in label]
     assert labels == [f"unitune + unitune (tuned={said})" for said in ("['base', 'sr256']", "['base']", "${stage.tuned}", "${nothing.there}")]
 
 
@@ -120,14 +129,14 @@ def test_cells_without_settings_are_told_apart_by_dials_or_by_run(tmp_path):
 def test_what_a_nan_score_is_in_a_table(tmp_path):
     every = [dataclasses.replace(record, scores={"psnr": float("nan"), "up": 1.0}) for record in source.load(finished.run(tmp_path / "a")).records]
     (line, *_) = tables.lines(every)
-    assert line.counts == {"psnr": 0, "up": 4} and list(line.scores) == ["up"] and tables.cell(line, "psnr") == "-"
+    assert line.counts == {"up": 4} and list(line.scores) == ["up"] and tables.cell(line, "psnr") == "-"
 
 
 def test_differences_are_paired_and_name_their_budget(sweep):
     read = source.load(sweep)
     table = tables.differences(tables.lines(read.records), cards=read.cards)
     assert table.head == ("method", "alignment ↑", "stlpips ↓")
-    assert table.rows == (("untuned + sdedit", "-0.05 [-0.05, -0.05]; p 0.25, 0.25; wins 0 %", "0.05 [0.05, 0.05]; p 0.25, 0.25; wins 0 %"),)
+    assert table.rows == (("untuned + sdedit", "-0.05; p 0.25, 0.25; wins 0 %", "0.05; p 0.25, 0.25; wins 0 %"),)
     assert "Equal budgets: 3 edits of 3 images, 2 seeds at 1 setting each." in table.notes
 
 
@@ -152,8 +161,69 @@ def test_markdown_latex_and_csv_say_the_same(sweep):
         and r"image 100\% a\_b" in tables.latex(tables.Table(("image 100% a_b",), ()))
     )
     rows = list(csv.DictReader(io.StringIO(tables.as_csv(found))))
-    assert float(rows[0]["alignment"]) == pytest.approx(0.1) and float(rows[0]["alignment_high"]) == found[0].scores["alignment"].high
+    assert float(rows[0]["alignment"]) == pytest.approx(0.1) and rows[0]["alignment_low"] == rows[0]["alignment_high"] == "", "three images have no interval"
     assert (rows[0]["alignment_n"], rows[0]["tuning s"], rows[0]["runs"], rows[3]["stlpips"]) == ("6", "30.0", "0-unitune", "")
+
+
+def test_ends_of_intervals_from_eight_images_on(tmp_path):
+    found = tables.lines(source.load(finished.run(tmp_path / "a", images=8)).records)
+    (row, *_) = csv.DictReader(io.StringIO(tables.as_csv(found)))
+    assert (float(row["alignment_low"]), float(row["alignment_high"])) == found[0].scores["alignment"][1:] and "[0.145, 0.555]" in tables.cell(
+        found[0], "alignment"
+    )
+    assert "from 8 images on" in tables.comparison(found, cards={}).notes[0]
+
+
+def scored(tmp_path, every: list[dict[str, float | None]]) -> list[records.Record]:
+    (one, *_) = source.load(finished.run(tmp_path / "scored")).records
+    return [dataclasses.replace(one, example=f"i{k // 2}", prompt=f"p{k % 2}", scores=scores) for k, scores in enumerate(every)]
+
+
+def test_progress_stands_beside_success_and_both_say_over_what_they_go(tmp_path):
+    apart = [(0.1, 0.4, 1.0), (0.2, 0.2, None), (0.1, 0.2, 0.0), (0.0, 0.0, 0.0)]
+    made = scored(tmp_path, [{"both": both, "error_inside": a, "base_error_inside": b, "psnr": 20.0} for a, b, both in apart])
+    (line,) = tables.lines(made)
+    assert [*line.scores] == ["both", "progress", "psnr"] and line.scores["both"].mean == 0.5 and line.counts == {"both": 3, "progress": 4, "psnr": 4}
+    assert line.scores["progress"].mean == pytest.approx((1 - 0.3 / 0.6 + 1 - 0.1 / 0.2) / 2)
+    said = "Edit success goes over 3 of 4 edits: the others are satisfied by a copy of the base, or the judge fails their exact target."
+    for notes in (tables.comparison([line], cards={}).notes, tables.by_prompt(made).notes, tables.text([line]).splitlines()):
+        assert said in notes
+    assert tables.comparison([line], cards={}).head[4:7] == ("both ↑", "progress ↑", "psnr ↑") and tables.cell(line, "both") == "0.5 (3)"
+    whole = scored(tmp_path / "whole", [{"both": 1.0}, {"both": 0.0}])
+    assert not [note for note in tables.comparison(tables.lines(whole), cards={}).notes if "Edit success" in note]
+
+
+def test_a_rate_of_0_of_24_images_has_an_interval_and_an_error_of_0_has_none(tmp_path):
+    made = scored(tmp_path, [{"both": 0.0, "mse_outside": 0.0}] * 48)
+    (line,) = tables.lines(made)
+    assert tables.cell(line, "both") == "0 [0, 0.151]" and tables.cell(line, "mse_outside") == "0 [0, 0]"
+    other = [dataclasses.replace(record, method="untuned") for record in made]
+    assert tables.differences(tables.lines([*made, *other]), cards={}).rows[0][1].startswith("0 [-0.151, 0.151];")
+
+
+def test_the_table_of_a_run_has_a_row_for_each_prompt(tmp_path):
+    (one, *_) = source.load(finished.run(tmp_path / "run")).records
+    one = dataclasses.replace(one, scores={"clip": 0.25, "psnr": 19.5}, prompt="a dog")
+    other = dataclasses.replace(one, method="untuned", sampler="sdedit", prompt="x", scores={})
+    made = [one, dataclasses.replace(one, seed=1, scores={"clip": 0.75}), other, dataclasses.replace(one, row="copy", method="", sampler="", cost={})]
+    assert tables.plain(tables.by_prompt(made)).splitlines() == [
+        "method             prompt  n  clip      psnr  sampling s  peak MiB",
+        "unitune + unitune  a dog   2   0.5  19.5 (1)           2       900",
+        "copy of the base   a dog   1  0.25      19.5           -         -",
+        "untuned + sdedit   x       1     -         -           2       900",
+    ]
+    assert tables.by_prompt([]).rows == () and tables.plain(tables.by_prompt([])) == "method  prompt  n"
+    twice = tables.by_prompt([one, dataclasses.replace(one, scores={"judge": 1.0})])  # an edit that was scored again
+    assert twice.rows == (("unitune + unitune", "a dog", "1", "0.25", "19.5", "1", "2", "900"),)
+
+
+def test_numbers_for_loggers(tmp_path):
+    made = source.load(finished.run(tmp_path / "run", prompts=("a", "b"))).records
+    columns, data = tables.numbers(made)
+    assert columns == ["row", "method", "sampler", "prompt", "n", "alignment", "stlpips"] and len(data) == 6
+    assert data[0] == ["edit", "unitune", "unitune", "a", 4, pytest.approx(0.05), 0.5] and data[2][:2] == ["target", ""] and data[2][-1] is None
+    means = tables.overall(made)
+    assert means["unitune + unitune/alignment"] == pytest.approx(0.05) and means["exact target/alignment"] == pytest.approx(0.9)
 
 
 def test_a_bar_in_a_prompt_keeps_the_columns():

@@ -18,10 +18,10 @@ MODELS = {"diffusers", "transformers", "open_clip"}
 LAYERS = [
     {"types", "errors", "compat"},
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
-    | {"parameters", "scenes", "plans", "statistics", "loggers"},
+    | {"parameters", "scenes", "plans", "statistics", "fronts"},
     {"tuning", "backends", "diffusion", "estimate", "pocket"},
     {"methods", "metrics", "benchmarks", "selection", "paste", "figures", "pretrain"},
-    {"outcome", "experiment", "published", "rescoring", "doctor"},
+    {"outcome", "experiment", "published", "rescoring", "doctor", "loggers"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from unitune.records import Record, append, environment, merge, read, summary, table
+from unitune.records import REFERENCES, Record, append, environment, merge, read
 from unitune.types import Refused
 
 RECORD = Record(
@@ -39,7 +39,7 @@ def with_(**changes):
 
 def test_round_trip(tmp_path):
     path = tmp_path / "scores.jsonl"
-    written = [RECORD, with_(seed=1, aligned=True, row="reference", weight=4, scores={"clip": None})]
+    written = [RECORD, with_(seed=1, aligned=True, row="copy", weight=4, scores={"clip": None})]
     for record in written:
         append(path, record)
     assert read(path) == written and read(tmp_path) == written
@@ -79,7 +79,8 @@ def test_folder_is_searched_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"colour": 1}, {"seed": None}, {"seed": "0"}, {"scores": None}, {"row": "mean"}, {"image": "/etc/x.png"}, {"image": "../x.png"}]
+    "change",
+    [{"colour": 1}, {"seed": None}, {"seed": "0"}, {"scores": None}, {"row": "mean"}, {"row": "reference"}, {"image": "/etc/x.png"}, {"image": "../x.png"}],
 )
 def test_wrong_fields_are_refused_with_file_and_line(tmp_path, change):
     path = tmp_path / "scores.jsonl"
@@ -107,7 +108,7 @@ def test_missing_field_and_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"version": 2}, r"is of version 2, and this program reads version 1; score or run it again"),
+        ({"version": 1}, r"is of version 1, and this program reads version 2; score or run it again"),
         ({"version": None}, r"is of version None"),
         ({"scores": {"psnr": math.nan}}, r"score 'psnr' of a record is 'NaN'; it must be a number, or null"),
         ({"scores": {"psnr": -math.inf}}, r"score 'psnr' of a record is '-Infinity'"),
@@ -124,12 +125,18 @@ def test_records_of_another_version_and_scores_that_are_no_numbers(tmp_path, lin
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("row", REFERENCES)
+def test_every_reference_has_a_row_of_its_own(tmp_path, row):
+    append(tmp_path / "scores.jsonl", with_(row=row, method=""))
+    assert read(tmp_path) == [with_(row=row, method="")]
+
+
 def test_a_missing_column_is_named(tmp_path):
     for name in ("kind", "cost"):
         data = dataclasses.asdict(RECORD)
         del data[name]
         (tmp_path / "scores.jsonl").write_text(json.dumps(data) + "\n")
-        with pytest.raises(Refused, match=rf"line 1 lacks the field '{name}', so it is no record of version 1"):
+        with pytest.raises(Refused, match=rf"line 1 lacks the field '{name}', so it is no record of version 2"):
             read(tmp_path)
 
 
@@ -148,30 +155,6 @@ def test_two_processes_append_whole_lines(tmp_path):
 def test_merge_joins_scores_of_one_edit():
     later = with_(scores={"clip": 0.5, "judge": 1.0}, cost={})
     assert merge([RECORD, with_(seed=1), later]) == [with_(scores={"clip": 0.5, "psnr": 19.5, "judge": 1.0}), with_(seed=1)]
-
-
-def test_summary_means_and_counts():
-    records = [with_(seed=seed, scores={"clip": clip, "psnr": psnr}) for seed, clip, psnr in ((0, 0.1, None), (1, 0.3, 20.0), (2, 0.8, None))]
-    records += [with_(method="sdedit", scores={"psnr": None}), with_(row="reference", scores={"clip": 1.0})]
-    rows = summary(records)
-    assert [(row.row, row.method, row.n) for row in rows] == [("edit", "unitune", 3), ("edit", "sdedit", 1), ("reference", "unitune", 1)]
-    assert rows[0].means == {"clip": pytest.approx(0.4), "psnr": 20.0} and rows[0].counts == {"clip": 3, "psnr": 1}
-    assert rows[1].means == {"psnr": None}
-
-
-def test_summary_counts_an_edit_once_when_it_was_scored_twice():
-    (row,) = summary([RECORD, with_(scores={"judge": 1.0})])
-    assert row.n == 1 and row.means == {"clip": 0.25, "psnr": 19.5, "judge": 1.0}
-
-
-def test_table_is_aligned():
-    text = table(summary([with_(prompt="a dog"), with_(prompt="a dog", seed=1, scores={"clip": 0.75}), with_(method="sdedit", prompt="x", scores={})]))
-    assert text.splitlines() == [
-        "method   sampler  prompt  n  clip      psnr    s",
-        "unitune  cfg      a dog   2   0.5  19.5 (1)  1.5",
-        "sdedit   cfg      x       1     -         -  1.5",
-    ]
-    assert table([]) == "method  sampler  prompt  n"
 
 
 def test_environment_is_plain(tmp_path):

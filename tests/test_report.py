@@ -49,10 +49,10 @@ def test_the_page_holds_everything(sweep):
     seen = Seen(report.page(source.load(sweep)))
     tiles = [found for found in seen.all("figure") if found.get("class") == "tile"]
     assert len(tiles) == 2 * 2 * 2 * 2 + 2 * 2  # runs x images x prompts x seeds, and each exact target once
-    assert {tile["data-method"] for tile in tiles} == {"unitune + unitune", "untuned + sdedit", "exact target (reference)"}
+    assert {tile["data-method"] for tile in tiles} == {"unitune + unitune", "untuned + sdedit", "exact target"}
     assert {tile["data-prompt"] for tile in tiles} == {"a dog", HOSTILE}
     assert len(seen.all("input", type="range")) == len(tiles) and len(seen.all("div", role="img")) == len(tiles)
-    assert "lr: 0.0001" in seen.text and "cosine" in seen.text and "too few for a verdict" in seen.text and "0.05 [0, 0.1]" in seen.text
+    assert "lr: 0.0001" in seen.text and "cosine" in seen.text and "too few for a verdict" in seen.text and "0.05 (" not in seen.text
     assert "Equal budgets: 4 edits of 2 images" in seen.text and "alignment against stlpips" in seen.text and "tuning s" in seen.text
 
 
@@ -171,7 +171,7 @@ def test_in_a_browser(sweep, tmp_path):
     for width in (1280, 500):
         (body,) = shown(acting, tmp_path / f"p{width}", width=width).all("body")
         said = json.loads(str(body["data-said"]))
-        tuned, untuned, base, target = "unitune + unitune", "untuned + sdedit", "copy of the base (reference)", "exact target (reference)"
+        tuned, untuned, base, target = "unitune + unitune", "untuned + sdedit", "copy of the base", "exact target"
         assert said["up"] == "; ".join((base, tuned, untuned, target)) and said["down"] == "; ".join((target, untuned, tuned, base))
         assert said["sorted"] == "descending" and said["cut"] == "inset(0px 60% 0px 0px)"
         assert (said["method"], said["both"], said["visible"]) == ("8 of 20 shown", "4 of 20 shown", 4)

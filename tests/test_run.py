@@ -76,7 +76,7 @@ def test_a_run_and_its_folder(typed, here, model):
     again = typed(f"from={run}", "store.path=kept")
     assert again.code == 0 and again.count("tuned ") == 0
     (other,) = set(runs(here / "outputs")) - {run}
-    compared = [[{k: v for k, v in line.items() if k not in TIMED} for row in ("edit", "reference") for line in rows(folder, row)] for folder in (run, other)]
+    compared = [[{k: v for k, v in line.items() if k not in TIMED} for row in ("edit", "copy") for line in rows(folder, row)] for folder in (run, other)]
     assert compared[0] == compared[1]
     pictures = sorted(path.name for path in run.glob("*.png"))
     assert len(pictures) == 4 and all((run / name).read_bytes() == (other / name).read_bytes() for name in pictures)
@@ -216,7 +216,7 @@ def test_stopped_while_tuning_and_then_finished_and_scored(typed, here, model):
     first, second = rows(run)
     assert first["scores"] == {} and set(second["scores"]) == {"mse_outside", "ssim"} and "ssim" in out
     assert {k: v for k, v in first.items() if k != "scores"} == {k: v for k, v in second.items() if k != "scores"}
-    assert [line["scores"]["ssim"] for line in rows(run, "reference")[1:]] == [pytest.approx(1.0, abs=1e-6)]
+    assert [line["scores"]["ssim"] for line in rows(run, "copy")[1:]] == [pytest.approx(1.0, abs=1e-6)]
 
 
 @pytest.mark.slow

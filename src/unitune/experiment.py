@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from unitune import disk, metrics, outcome, prompts, records
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.sampler import Sampler
+from unitune.figures import tables
 from unitune.outcome import Sample, Taken
 from unitune.parameters import Sizes
 from unitune.paste import Paste
@@ -101,7 +102,7 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
             done += _record(setting, example, taken, folder)
             outcome.grid(setting.plan, example, taken, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
         if setting.logger is not None:
-            setting.logger.log_metrics(records.overall(done))
+            setting.logger.log_metrics(tables.overall(done))
     return done
 
 
@@ -189,7 +190,7 @@ def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: 
     edits = [sample.edit for one in taken for sample in one.samples]
     references = outcome.references(example)
     names = [f"{example.id}-{k:03}.png" for k in range(len(edits))]
-    names += [f"{example.id}-{name.replace(' ', '-')}-{k:03}.png" for k, (name, _) in enumerate(references)]
+    names += [outcome.picture_name(example, row, k) for k, (row, _) in enumerate(references)]
     pictures = [*edits, *(edit for _, edit in references)]
     outcome.save(edits, names[: len(edits)], folder, paste=setting.paste)
     outcome.save(pictures[len(edits) :], names[len(edits) :], folder, paste=None)
@@ -199,7 +200,7 @@ def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: 
     environment = records.environment(device=network.device, dtype=network.dtype) | {"batch": len(edits)}
     mask = setting.sampler.mask.name if setting.sampler.mask is not None else ""
     rows = [(sample, setting.method.name, setting.sampler.name, one.tuned.steps, mask) for one in taken for sample in one.rows()]
-    rows += [(Sample(edit, "reference", {}), name, "", 0, "") for name, edit in references]
+    rows += [(Sample(edit, row, {}), "", "", 0, "") for row, edit in references]
     done = []
     for sample, method, sampler, steps, saw in rows:
         edit, k = sample.edit, place[id(sample.edit)]

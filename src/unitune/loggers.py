@@ -21,6 +21,7 @@ ensure_torchvision()  # Lightning brings in torchmetrics, which imports torchvis
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
 
 from unitune import records  # noqa: E402
+from unitune.figures import tables  # noqa: E402
 
 if TYPE_CHECKING:
     import wandb
@@ -101,10 +102,8 @@ class Wandb:
 
         shown: dict[str, Any] = {grid.stem: wandb.Image(str(grid)) for grid in _grids(self.folder)}
         if (file := self.folder / records.FILE).is_file():
-            rows = records.summary(records.read(file))
-            metrics = list(dict.fromkeys(name for row in rows for name in row.means))
-            data = [[row.row, row.method, row.sampler, row.prompt, row.n, *(row.means.get(name) for name in metrics)] for row in rows]
-            shown["scores"] = wandb.Table(columns=["row", "method", "sampler", "prompt", "n", *metrics], data=data)
+            columns, data = tables.numbers(records.read(file))
+            shown["scores"] = wandb.Table(columns=[*columns], data=data)
         self.run.log(shown)
         self.run.finish(0 if status == "success" else 1)
         self.csv.finalize(status)
@@ -137,4 +136,4 @@ def _texts(folder: Path) -> Iterator[tuple[str, str]]:
     if (config := folder / "config.yaml").is_file():
         yield "config", config.read_text(encoding="utf-8")
     if (folder / records.FILE).is_file():
-        yield "scores", records.table(records.summary(records.read(folder / records.FILE)))
+        yield "scores", tables.plain(tables.by_prompt(records.read(folder / records.FILE)))

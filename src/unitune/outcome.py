@@ -50,15 +50,23 @@ class Taken:
         return [*self.samples, *selected]
 
 
+MODEL_FREE = ("copy", "target")  # references that need no model: they are made again where they are scored again
+
+
 def references(example: Example) -> list[tuple[str, Edit]]:
-    """List a copy of the base (keeps everything, edits nothing) and, where it is known, the exact target of each request."""
+    """List by its row a copy of the base (keeps everything, edits nothing) and, where it is known, the exact target of each request."""
     rows = []
     for request in example.requests:
         nothing = Edit(example, request, 0, 1.0, 1.0, request.prompt, example.image)
-        rows.append(("copy of the base", nothing))
+        rows.append(("copy", nothing))
         if request.target is not None:
-            rows.append(("exact target", replace(nothing, image=request.target)))
+            rows.append(("target", replace(nothing, image=request.target)))
     return rows
+
+
+def picture_name(example: Example, what: str, k: int) -> str:
+    """Name the file of a picture: NAME-copy-000.png."""
+    return f"{example.id}-{what.replace(' ', '-')}-{k:03}.png"
 
 
 def save(edits: Sequence[Edit], names: Sequence[str], folder: Path, *, paste: Paste | None) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unitune import images, outcome, records
+from unitune.figures import tables
 from unitune.figures.grid import labelled_grid
 from unitune.metrics import score as scores_of
 from unitune.metrics import write_cards
@@ -23,7 +24,7 @@ def run(*, benchmark: Outputs, metrics: Mapping[str, Any], outputs: str, model: 
     del fit  # the benchmark's
     done = score(benchmark, metrics["use"], name=outputs, resolution=model["resolution"], folder=folder)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
-    return [records.table(records.summary(done)), f"grid: {folder / 'grid.png'}"]
+    return [tables.plain(tables.by_prompt(done)), f"grid: {folder / 'grid.png'}"]
 
 
 def score(benchmark: Outputs, chosen: Sequence[Metric], *, name: str, resolution: int, folder: Path) -> list[Record]:
@@ -31,11 +32,11 @@ def score(benchmark: Outputs, chosen: Sequence[Metric], *, name: str, resolution
     edits = benchmark.outputs(name, resolution)
     rows = [(name, "edit", edit) for edit in edits]
     for example in {id(edit.example): edit.example for edit in edits}.values():
-        rows += [(label, "reference", edit) for label, edit in outcome.references(example)]
+        rows += [("", row, edit) for row, edit in outcome.references(example)]
     scores = scores_of(chosen, [edit for _, _, edit in rows])
     done = []
     for k, ((method, row, edit), score) in enumerate(zip(rows, scores, strict=True)):
-        file = f"{edit.example.id}-{method.replace(' ', '-')}-{k:03}.png"
+        file = outcome.picture_name(edit.example, method or row, k)
         images.save_png(edit.image, folder / file)
         record = Record(
             run=folder.name, method=method, sampler="", model="published", example=edit.example.id, kind=edit.request.kind, aligned=edit.request.aligned,

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import get_origin
 
@@ -18,9 +18,15 @@ from unitune import disk
 from unitune.types import Refused
 
 FILE = "scores.jsonl"
-VERSION = 1  # of a line's fields; raised when a field changes its meaning
-ROWS = ("edit", "redrawn", "selected", "reference")  # as planned; in place of rejected ones; what was chosen, once more; for comparison
-SHOWN_COSTS = {"seconds": "s", "peak_mib": "MiB"}  # of a record's cost, as a table heads them: sampling one edit, peak memory meanwhile
+VERSION = 2  # of a line's fields; raised when a field changes its meaning
+REFERENCES: Mapping[str, str] = {  # rows that edits are compared with, and how tables call them
+    "copy": "copy of the base",
+    "target": "exact target",
+    "copy through super-resolution": "copy through 64 px and super-resolution",
+    "target through super-resolution": "target through 64 px and super-resolution",
+    "oracle": "oracle: untuned, the target's text, from pure noise",
+}
+ROWS = ("edit", "redrawn", "selected", *REFERENCES)  # as planned; in place of rejected ones; what was chosen, once more; for comparison
 TUNING = ("tuning_seconds", "tuning_peak_mib", "optimizer_steps", "tuning_evaluations", "stored_bytes")  # of a record's cost, what its tuning took
 
 log = logging.getLogger(__name__)
@@ -28,10 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Record:
-    """One edit, or one reference (a copy of the base, the exact target) that a table compares edits with."""
+    """One edit, or one reference (a copy of the base, the exact target) that a table compares edits with, as `row` says."""
 
     run: str
-    method: str
+    method: str  # "" of a reference that no model made
     sampler: str
     model: str
     example: str
@@ -62,25 +68,6 @@ class Record:
             raise ValueError(f"row of a record is {self.row!r}, not one of {', '.join(ROWS)}")
         if PurePath(self.image).is_absolute() or ".." in PurePath(self.image).parts:
             raise ValueError(f"image of a record is {self.image!r}; it must be relative to the record file and below it")
-
-
-@dataclass(frozen=True)
-class Row:
-    """Means over the records of one method, sampler and prompt; `counts` says over how many each mean goes, as not every metric applies to every edit."""
-
-    row: str
-    method: str
-    sampler: str
-    prompt: str
-    n: int
-    means: Mapping[str, float | None] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
-    costs: Mapping[str, float] = field(default_factory=dict)  # means of what an edit took; references cost nothing
-
-    @property
-    def label(self) -> str:
-        """Name the method, and the kind of row where it is not all of the edits."""
-        return self.method if self.row == "edit" else f"{self.method} ({self.row})"
 
 
 def append(path: Path | str, record: Record) -> None:
@@ -159,44 +146,6 @@ def tuning(found: Sequence[Record], name: str) -> float:
     return math.fsum(math.fsum(tunings.values()) for tunings in images.values()) / len(images)
 
 
-def summary(records: Iterable[Record]) -> list[Row]:
-    """Average scores by method, sampler and prompt (references apart from edits), in order of first appearance."""
-    groups: dict[tuple[str, str, str, str], list[Record]] = {}
-    for record in merge(records):
-        groups.setdefault((record.row, record.method, record.sampler, record.prompt), []).append(record)
-    rows = []
-    for (row, method, sampler, prompt), members in groups.items():
-        names = dict.fromkeys(name for member in members for name in member.scores)
-        values = {name: [value for member in members if (value := member.scores.get(name)) is not None and not math.isnan(value)] for name in names}
-        means = {name: math.fsum(found) / len(found) if found else None for name, found in values.items()}
-        costs = {name: math.fsum(m.cost[name] for m in members) / len(members) for name in SHOWN_COSTS if all(name in m.cost for m in members)}
-        rows.append(Row(row, method, sampler, prompt, len(members), means, {name: len(found) for name, found in values.items()}, costs))
-    return rows
-
-
-def overall(done: Sequence[Record]) -> dict[str, float]:
-    """Average each score over the prompts, as "label/score"; by prompt they stand in the table."""
-    found: dict[str, list[float]] = {}
-    for row in summary(done):
-        for name, mean in row.means.items():
-            if mean is not None:
-                found.setdefault(f"{row.label}/{name}", []).append(mean)
-    return {name: math.fsum(means) / len(means) for name, means in found.items()}
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Write rows as plain text with aligned columns; "-" where a metric does not apply, "(k)" where a mean goes over k of the n records only."""
-    metrics = list(dict.fromkeys(name for row in rows for name in row.means))
-    costs = [name for name in SHOWN_COSTS if any(name in row.costs for row in rows)]
-    lines = [["method", "sampler", "prompt", "n", *metrics, *(SHOWN_COSTS[name] for name in costs)]]
-    for row in rows:
-        spent = [f"{row.costs[name]:.3g}" if name in row.costs else "-" for name in costs]
-        lines.append([row.label, row.sampler, row.prompt, str(row.n), *(_cell(row, name) for name in metrics), *spent])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
-    return "\n".join(line.rstrip() for line in text)
-
-
 def environment(*, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, object]:
     """Describe what may change a number: versions, device, threads and the networks' precision."""
     device = torch.device(device)
@@ -208,13 +157,6 @@ def environment(*, device: torch.device | str = "cpu", dtype: torch.dtype = torc
         "dtype": str(dtype).removeprefix("torch."),
         "python": platform.python_version(),
     }
-
-
-def _cell(row: Row, name: str) -> str:
-    mean = row.means.get(name)
-    if mean is None:
-        return "-"
-    return f"{mean:.4g}" + (f" ({row.counts[name]})" if row.counts[name] < row.n else "")
 
 
 def _read_file(file: Path) -> list[Record]:

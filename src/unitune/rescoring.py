@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from unitune import images, metrics, outcome, records
-from unitune.records import Record
+from unitune.figures import tables
+from unitune.records import REFERENCES, Record
 from unitune.types import Edit, Example, Metric, Refused
 
 
@@ -23,6 +24,11 @@ def score(folder: Path, examples: Sequence[Example], *, chosen: Sequence[Metric]
     return done
 
 
+def table(folder: Path, examples: Sequence[Example], *, chosen: Sequence[Metric]) -> str:
+    """Score a run's pictures again and write what was found by prompt."""
+    return tables.plain(tables.by_prompt(score(folder, examples, chosen=chosen)))
+
+
 def _saved(folder: Path, record: Record, known: Mapping[str, Example]) -> Edit:
     if record.example not in known:
         raise Refused(f"{folder} holds edits of {record.example!r}, which this benchmark lacks; score it with the benchmark of its config.yaml")
@@ -30,10 +36,10 @@ def _saved(folder: Path, record: Record, known: Mapping[str, Example]) -> Edit:
     request = next((r for r in example.requests if r.prompt == record.prompt), None)
     if request is None:
         raise Refused(f"{folder} holds the edit {record.prompt!r}, which {record.example} of this benchmark lacks")
-    if record.row == "reference":  # as the run scored it: a file has lost what is finer than 8 bits
-        known_answers = {name: edit for name, edit in outcome.references(example) if edit.request is request}
-        if record.method not in known_answers:
-            raise Refused(f"{folder} has the {record.method} of {record.prompt!r}, which {record.example} of this benchmark lacks")
-        return known_answers[record.method]
+    if record.row in outcome.MODEL_FREE:  # as the run scored it: a file has lost what is finer than 8 bits
+        known_answers = {row: edit for row, edit in outcome.references(example) if edit.request is request}
+        if record.row not in known_answers:
+            raise Refused(f"{folder} has the {REFERENCES[record.row]} of {record.prompt!r}, which {record.example} of this benchmark lacks")
+        return known_answers[record.row]
     picture = images.load(folder / record.image, size=example.image.shape[-1]).image
     return Edit(example, request, record.seed, record.weight, record.start, record.text, picture)

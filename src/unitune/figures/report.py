@@ -13,7 +13,6 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from unitune import records
 from unitune.figures import curves, source, style, tables
 from unitune.figures.source import Source
 from unitune.records import Record
@@ -23,7 +22,7 @@ FILE = "report.html"
 SIDE, SMALL = 256, 160  # px of a picture in the page, and where there are many of them
 MANY, MOST = 200, 1000  # pictures
 FIDELITY = ("stlpips", "lpips", "psnr", "image_similarity", "mse", "ssim")  # the first that was measured is the x axis of the trade-off
-ALIGNMENT = ("alignment", "direction", "success")  # and its y axis
+ALIGNMENT = ("alignment", "direction", "both")  # and its y axis
 
 
 def run(*, runs: str) -> list[str]:
@@ -34,7 +33,7 @@ def run(*, runs: str) -> list[str]:
 def finished(folder: Path, done: Sequence[Record]) -> list[str]:
     """Say what a run made: its table by prompt, its grids, its page."""
     grids = sorted(folder.glob("grid*.png"))
-    return [records.table(records.summary(done)), *(f"grid: {grid}" for grid in grids), f"report: {write(source.load(folder))}"]
+    return [tables.plain(tables.by_prompt(done)), *(f"grid: {grid}" for grid in grids), f"report: {write(source.load(folder))}"]
 
 
 def write(read: Source) -> Path:
@@ -55,7 +54,7 @@ def page(read: Source) -> str:
     except Refused as refused:
         differences, why = None, f"No differences are shown: {refused}."
     plot, plot_says = _plot(found, read.cards)
-    samples = [(line, record) for line in found for record in line.records if record.method != "copy of the base"]
+    samples = [(line, record) for line in found for record in line.records if record.row != "copy"]
     side = SIDE if len(samples) <= MANY else SMALL
     bases = _bases(read, side)
     tiles = [_tile(read, line, record, side, bases) for line, record in samples[:MOST]]
@@ -71,7 +70,7 @@ def page(read: Source) -> str:
 
 
 def _summary(found: list[tables.Line]) -> str:
-    made = [line for line in found if line.row != "reference"]
+    made = [line for line in found if not line.is_reference]
     images = len({record.example for line in made for record in line.records})
     few = "" if images >= 24 else " Fewer than 24 images are too few for a verdict: intervals are wide, and differences may be chance."
     return f"{sum(len(line.records) for line in made)} samples of {images} image{'s' if images != 1 else ''} in {len(made)} settings.{few}"
@@ -81,7 +80,7 @@ def _bases(read: Source, side: int) -> dict[str, tuple[str, str]]:
     """Of each example the name of a class that shows its base image, and the image; embedded once however many edits it has."""
     found: dict[str, tuple[str, str]] = {}
     for record in read.records:
-        if record.method == "copy of the base" and record.example not in found and (uri := _picture(read, record, side)):
+        if record.row == "copy" and record.example not in found and (uri := _picture(read, record, side)):
             found[record.example] = (f"base-{len(found)}", uri)
     return found
 
@@ -91,7 +90,7 @@ def _tile(read: Source, line: tables.Line, record: Record, side: int, bases: Map
     scores = ", ".join(f"{name} {'-' if value is None else format(value, '.3g')}" for name, value in record.scores.items())
     return {
         "method": line.label, "prompt": record.prompt, "example": record.example, "file": f"{record.run}/{record.image}",
-        "about": (about if record.row != "reference" else record.example) + f" ({record.run}/{record.image})", "scores": scores,
+        "about": (record.example if line.is_reference else about) + f" ({record.run}/{record.image})", "scores": scores,
         "picture": _picture(read, record, side), "base": bases[record.example][0] if record.example in bases else "",
     }  # fmt: skip
 
@@ -120,8 +119,8 @@ def _plot(found: list[tables.Line], cards: tables.Cards) -> tuple[str, str]:
     marks: dict[str, list] = {}
     for line in found:
         if x in line.scores and y in line.scores:
-            name = line.method if line.row == "reference" else f"{line.method} + {line.sampler}" + ("" if line.row == "edit" else f" ({line.row})")
-            (marks if line.row == "reference" else drawn).setdefault(name, []).append((line.scores[x], line.scores[y]))
+            name = line.label if line.is_reference else f"{line.method} + {line.sampler}" + ("" if line.row == "edit" else f" ({line.row})")
+            (marks if line.is_reference else drawn).setdefault(name, []).append((line.scores[x], line.scores[y]))
     labels = [f"{name} ({'higher' if tables.higher_is_better(name, cards) else 'lower'} is better)" for name in (x, y)]
     with style.panels(1, width=curves.WITH_LEGEND) as (figure, axes):
         curves.draw_tradeoff(axes[0], drawn, x_label=labels[0], y_label=labels[1], marks=marks)

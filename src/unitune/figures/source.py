@@ -11,12 +11,12 @@ import yaml
 
 from unitune import records
 from unitune.figures.tables import Cards
-from unitune.records import Record
+from unitune.records import REFERENCES, Record
 from unitune.types import Refused
 
 CARDS, CONFIG = "cards.json", "config.yaml"
 SHOWN = 6  # settings that a label names
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # of one setting to another, in a run's config.yaml
+NAMED = re.compile(r"\$\{([\w.]+)\}")  # of one setting to another, in a run's config.yaml
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _settings(every: tuple[Record, ...], configs: Mapping[str, str]) -> dict[str
     """Say of each run what was set in it and not alike in all runs of its method and sampler."""
     groups: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
     for record in every:
-        if record.row != "reference" and record.run in configs:
+        if record.row not in REFERENCES and record.run in configs:
             groups.setdefault((record.method, record.sampler), {})[record.run] = {}
     for runs in groups.values():
         for run in runs:
@@ -101,7 +101,7 @@ def _settings(every: tuple[Record, ...], configs: Mapping[str, str]) -> dict[str
 def _value(flat: Mapping[str, str], name: str) -> str:
     """Follow a setting that only names another one, as stage.tuned names the model's stages."""
     value, seen = flat.get(name, ""), {name}
-    while (named := REFERENCE.fullmatch(value)) and named[1] in flat and named[1] not in seen:
+    while (named := NAMED.fullmatch(value)) and named[1] in flat and named[1] not in seen:
         seen.add(named[1])
         value = flat[named[1]]
     return value

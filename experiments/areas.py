@@ -1,0 +1,62 @@
+"""Areas under the fronts of methods while their dials are turned: what tradeoff.py asks about and figures.py draws."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from claims import SCORES, group, matching, traits
+
+from unitune.fronts import Sweep, area, area_difference, at_an_end, sweep
+from unitune.records import Record
+from unitune.statistics import Interval, by_image
+from unitune.types import Refused
+
+METHODS = {"UniTune": "unitune", "SDEdit": "untuned", "DreamBooth": "dreambooth", "Textual Inversion": "textual_inversion", "Imagic": "imagic"}
+METRICS = {"alignment": SCORES["alignment"], "direction": "direction of change (pocket CLIP)"}
+STARTS, WEIGHTS, MIXES = ("start", (0.7, 0.8, 0.9, 1)), ("weight", (1, 2, 4, 8)), ("sampler.embedding_mix", (0.25, 0.5, 0.75, 1.0))
+LIMITS = {"start": (0.0, 1.0)}  # of a dial itself: 1 is pure noise
+CORNER = (0.0, -1.0)
+DIALS = {"unitune": WEIGHTS, "untuned": STARTS, "dreambooth": WEIGHTS, "textual_inversion": WEIGHTS, "imagic": MIXES}
+
+
+def front(found: Sequence[Record], method: str, metric: str) -> Sweep:
+    """Collect what a method reaches: a score of the edit above that of the copied base image, and ST-LPIPS to it, which is better when lower."""
+    swept = sweep(group(found, f"method={method}"), x=metric, y="stlpips", dial=lambda record: setting(record, method), signs=(1, -1))
+    if metric != "alignment":
+        return swept
+    copies = by_image(group(found, "reference=copy"), metric)  # image by image: one mean for all would make their difference look certain
+    if lacking := [image for image in swept.images if image not in copies]:
+        raise Refused(f"no copy of {lacking[0]} has the score {metric}")
+    return replace(swept, x=swept.x - np.array([copies[image] for image in swept.images]))
+
+
+def setting(record: Record, method: str) -> float:
+    """The value at which the method's dial stood."""
+    dial = DIALS[method][0]
+    if not (value := traits(record).get(dial, "")):
+        raise Refused(f"{record.run} does not say its {dial}; run the sweep of experiments/tradeoff.py")
+    return float(value)
+
+
+def lead(method: str, metric: str) -> Callable[[Sequence[Record]], tuple[Interval, int]]:
+    """Make the area of UniTune less that of another method, over the same images."""
+
+    def number(found: Sequence[Record]) -> tuple[Interval, int]:
+        ours, theirs = front(found, "unitune", metric), front(found, method, metric)
+        return area_difference(ours, theirs, corner=CORNER), len(ours.images)
+
+    return number
+
+
+def covered(found: Sequence[Record]) -> str:
+    """Write the areas as a table, and which dial should be turned farther; no claim is asked of an area alone, as none is below 0."""
+    ends, lines = [], ["|area under the front|" + "|".join(METRICS) + "|", "|---" * (1 + len(METRICS)) + "|"]
+    for label, method in METHODS.items():
+        if matching(found, f"method={method}"):
+            fronts, dial = {metric: front(found, method, metric) for metric in METRICS}, DIALS[method][0]
+            lines.append("|".join(["", label, *(str(area(swept, corner=CORNER)) for swept in fronts.values()), ""]))
+            for metric, swept in fronts.items():
+                if told := at_an_end(swept, corner=CORNER, dial=dial.rpartition(".")[2], limits=LIMITS.get(dial, (-math.inf, math.inf))):
+                    ends.append(f"\n{label}, {metric}: {told}.")
+    return "\n".join([*lines, *ends])
