@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from unitune.backends.floyd import FloydStage  # noqa: E402
 from unitune.cost import peak_memory_mib, reset_peak  # noqa: E402
 from unitune.diffusion.guidance import Guidance  # noqa: E402
+from unitune.diffusion.loss import StageLoss  # noqa: E402
 from unitune.diffusion.sampler import Sampler, SuperResolution  # noqa: E402
 from unitune.diffusion.schedule import Schedule  # noqa: E402
 from unitune.diffusion.steps import DDPM, Threshold  # noqa: E402
@@ -61,7 +62,7 @@ def stage(file: Path, name: str, *, low_resolution: int, device: torch.device, c
     if checkpointing:
         network.enable_gradient_checkpointing()
     side, dtype = int(network.config.sample_size), torch.bfloat16
-    return FloydStage(name, side, network, Schedule.cosine(), "epsilon", Threshold(0.95, 1.5), low_resolution=low_resolution, dtype=dtype)
+    return FloydStage(name, side, network, Schedule.cosine(), StageLoss("epsilon"), Threshold(0.95, 1.5), low_resolution=low_resolution, dtype=dtype)
 
 
 def wait(device: torch.device) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from unitune.backends.stage import UNetStage
 from unitune.cost import peak_memory_mib, reset_peak
+from unitune.diffusion.loss import StageLoss
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.steps import Threshold
 from unitune.tuning.data import OneImage
@@ -34,7 +35,7 @@ def random_stage(config: dict, device: str = "cpu") -> UNetStage:
         network = UNet2DConditionModel.from_config(config).eval().requires_grad_(False)
     network.enable_gradient_checkpointing()
     side, low = config["sample_size"], config["sample_size"] // 4 if config["in_channels"] == 6 else 0
-    return UNetStage("sr256" if low else "base", side, network, Schedule.cosine(), "epsilon", Threshold(), low_resolution=low)
+    return UNetStage("sr256" if low else "base", side, network, Schedule.cosine(), StageLoss("epsilon"), Threshold(), low_resolution=low)
 
 
 def tune(config: dict, *, steps: int = 2, batch_size: int = 4, optimizer: str = "adamw") -> dict:

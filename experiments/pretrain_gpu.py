@@ -38,6 +38,7 @@ from unitune.errors import Refused  # noqa: E402
 from unitune.figures.grid import labelled_grid  # noqa: E402
 from unitune.images import to_uint8  # noqa: E402
 from unitune.pocket import SR  # noqa: E402
+from unitune.pretrain import networks  # noqa: E402
 from unitune.pretrain.gpu.files import pack, state_of, unpack  # noqa: E402
 from unitune.pretrain.gpu.train import Clock, Training, train  # noqa: E402
 from unitune.pretrain.gpu.world import Part, Phase, Plan, make_world  # noqa: E402
@@ -79,7 +80,7 @@ def gallery(work: Path, file: Path, *, device: torch.device, count: int) -> None
     side = 256
     captions: list[str] = list(SHOWN[:count])
     low = sample(stages["base"], captions, resolution=64)
-    stage = FloydStage("sr256", side, stages["sr256"].network, Schedule.cosine(), "v_prediction", Threshold(0.95, 1.0), low_resolution=64, dtype=torch.bfloat16)
+    stage = FloydStage("sr256", side, stages["sr256"].network, Schedule.cosine(), networks.LOSS, Threshold(0.95, 1.0), low_resolution=64, dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
     noise, added = (torch.randn((len(captions), 3, side, side), generator=generator) for _ in range(2))
     level = torch.full((len(captions),), round(SR.noise_level * stage.schedule.T))

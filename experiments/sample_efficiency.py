@@ -25,8 +25,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from unitune.pocket import FOLDER as POCKET  # noqa: E402
 from unitune.pretrain.muon import MuonAndAdamW  # noqa: E402
-from unitune.pretrain.networks import base_unet, sr_unet, text_encoder  # noqa: E402
-from unitune.pretrain.tasks import SNR_CAP, DenoiseTask, pixels  # noqa: E402
+from unitune.pretrain.networks import LOSS, base_unet, sr_unet, text_encoder  # noqa: E402
+from unitune.pretrain.tasks import DenoiseTask, pixels  # noqa: E402
 from unitune.scenes import random_scene, render  # noqa: E402
 from unitune.scenes.caption import training_caption  # noqa: E402
 
@@ -44,7 +44,7 @@ class Idea:
     lr: float = 1e-3
     batch_size: int = 64
     prediction: str = "v"
-    snr_cap: float = SNR_CAP
+    snr_cap: float = LOSS.gamma
     norm_groups: int | None = None  # None: as the recipe has it
     copy: bool = True  # super-resolution only: first weights that answer with the low-resolution picture
     object_weight: float = 1.0

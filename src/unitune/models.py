@@ -133,8 +133,7 @@ def check_folder(folder: Path, parts: Sequence[str], *, variant: str = "") -> No
         settings = folder / part / SETTINGS.get(part, "config.json")
         if not settings.is_file():
             raise Refused(f"model folder {folder} has no {part}/{settings.name}; copy or download that part again")
-        if not isinstance(_json(settings), dict):
-            raise Refused(f"{settings} holds no settings; copy or download that part again")
+        json_object(settings)
         if part in WEIGHTS:
             _check_weights(folder / part, variant)
 
@@ -183,6 +182,13 @@ def header(file: Path) -> dict[str, int]:
     if end != size:
         raise Refused(f"{file} is truncated or damaged: it has {size} of {end} bytes; copy or download that part again")
     return counts
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    """Read a file of settings; one that is no JSON object is refused."""
+    if not isinstance(settings := _json(file), dict):
+        raise Refused(f"{file} holds no settings; copy or download that part again")
+    return settings
 
 
 def _json(file: Path) -> Any:

@@ -49,11 +49,6 @@ def needs_noun(*templates: str) -> bool:
     return any(name in template for template in templates for name in ("{noun}", "{named}"))
 
 
-def tuned_on(template: str, *, rare: str, caption: str, noun: str) -> str:
-    """Fill a tuning prompt; {random} is the rare token, as a draw decided it. "" where nothing is tuned."""
-    return fill(template.replace(RANDOM, "{rare}"), rare=rare, edit="", caption=caption, noun=noun) if template else ""
-
-
 def named(edit: str, *, rare: str, noun: str) -> str:
     """Put the rare token before the first occurrence of the class noun, as DreamBooth writes "a [V] dog"; before the edit where the noun is not in it."""
     put, count = re.subn(rf"(?<!\w){re.escape(noun)}(?!\w)", lambda match: f"{rare} {match[0]}", edit, count=1, flags=re.IGNORECASE) if noun else (edit, 0)

@@ -26,7 +26,7 @@ from filelock import FileLock
 from unitune import disk
 from unitune.types import Refused, number
 
-TUNING_VERSION = 3  # raised whenever the same key would give another result
+TUNING_VERSION = 4  # raised whenever the same key would give another result
 KINDS = ("tuned", "embedding", "class_images")
 MANIFEST = "manifest.json"
 STALE_DAYS = 30  # for work folders whose process cannot be asked for (another machine), and forgotten checkpoints

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from unitune.backends.stage import CHANNELS, Storage, UNetStage, read_network, read_schedule
+from unitune.backends.stage import CHANNELS, Storage, UNetStage, read_losses, read_network, read_schedule
 from unitune.diffusion.steps import Threshold
 from unitune.types import Refused
 
@@ -28,7 +28,7 @@ def load_stage(folder: Path, name: str, *, low_resolution: int, device: torch.de
         resolution=network.config.sample_size,
         network=network,
         schedule=schedule,
-        prediction=settings.get("prediction_type", "epsilon"),
+        loss=read_losses(folder, settings).tuning,
         threshold=Threshold(settings.get("dynamic_thresholding_ratio", 0.995), cap),
         low_resolution=low_resolution,
         align_corners=_aligns_corners(folder),

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from unitune import models
-from unitune.backends.stage import Storage, UNetStage, read_network, read_schedule
+from unitune.backends.stage import Storage, UNetStage, read_losses, read_network, read_schedule
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.steps import Unbounded
 from unitune.types import Refused
@@ -54,7 +54,7 @@ def load_stage(folder: Path, name: str, *, device: torch.device, dtype: torch.dt
         resolution=network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
         network=network,
         schedule=schedule,
-        prediction=settings.get("prediction_type", "epsilon"),
+        loss=read_losses(folder, settings).tuning,
         threshold=Unbounded(),  # type: ignore[arg-type]
         dtype=dtype,
         codec=Vae(vae, vae.config.scaling_factor),

@@ -1,6 +1,7 @@
 """A stage: one UNet that predicts x_0 in float32, in pixels or in the latents of a codec, whose weights are swapped for a while."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,16 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from unitune import models
-from unitune.backends import attention
+from unitune.backends import attention, schedules
 from unitune.diffusion.loop import Condition
+from unitune.diffusion.loss import Losses, StageLoss, losses
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.diffusion.steps import Threshold
 from unitune.types import Refused, Weights
 
+log = logging.getLogger(__name__)
 CHANNELS = 3
-PREDICTIONS = ("epsilon", "v_prediction")
+LOSS = "loss.json"  # of a stage's folder, beside what diffusers reads: how the network was trained
 
 
 class Codec(Protocol):
@@ -59,7 +62,7 @@ class UNetStage:
     resolution: int
     network: UNet2DConditionModel
     schedule: Schedule
-    prediction: str
+    loss: StageLoss  # that it is tuned with: its pretraining's
     threshold: Threshold
     low_resolution: int = 0  # side of the previous stage's picture, 0 in a first stage
     align_corners: bool = True  # of the bilinear upsampling of that picture
@@ -69,10 +72,6 @@ class UNetStage:
     channels: int = CHANNELS
     stored: torch.dtype = torch.float32  # of the untuned weights; tuned ones are float32
     _swapped: dict[str, Tensor] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.prediction not in PREDICTIONS:
-            raise Refused(f"stage {self.name}: prediction type {self.prediction!r} is not supported, only {', '.join(PREDICTIONS)}")
 
     @property
     def device(self) -> torch.device:
@@ -112,11 +111,11 @@ class UNetStage:
         """Predict x_0 in float32: near pure noise a detour over eps loses digits."""
         with attention.controlled(self.network, condition.control):
             out = self.output(x_t, t, condition)
-        return self.schedule.x_0_from_v(x_t, out, t) if self.prediction == "v_prediction" else self.schedule.x_0_from_eps(x_t, out, t)
+        return self.schedule.x_0_from_v(x_t, out, t) if self.loss.prediction == "v_prediction" else self.schedule.x_0_from_eps(x_t, out, t)
 
     def target(self, x_0: Image, eps: Image, t: Levels) -> Image:
         """What the network is trained to give."""
-        return self.schedule.v(x_0, eps, t) if self.prediction == "v_prediction" else eps
+        return self.schedule.v(x_0, eps, t) if self.loss.prediction == "v_prediction" else eps
 
     def upsampled(self, low: Image) -> Image:
         """Bring a low-resolution picture to the stage's resolution."""
@@ -179,9 +178,19 @@ def read_network(folder: Path, *, device: torch.device, storage: Storage) -> Any
     return network.to(device)
 
 
+def read_losses(folder: Path, settings: Mapping[str, Any]) -> Losses:
+    """Read the losses of a stage from its folder; where it has no such file, they are the plain error of what the scheduler says the network predicts."""
+    prediction = str(settings.get("prediction_type", "epsilon"))
+    file = folder / LOSS
+    if file.is_file():
+        return losses(models.json_object(file), prediction=prediction, where=str(file))
+    log.info("%s has no %s: the stage is tuned on the plain error of its own prediction (%s) at uniform noise levels", folder, LOSS, prediction)
+    plain = StageLoss(prediction)
+    return Losses(plain, plain)
+
+
 def read_schedule(folder: Path) -> tuple[Schedule, Any]:
-    """Read a stage's noise schedule, whichever scheduler its file names, and the file's settings."""
+    """Read a stage's noise schedule, whichever scheduler its file names, and the file's settings; what is not done here is refused (`schedules`)."""
     settings: Any = DDPMScheduler.load_config(folder / "scheduler")
-    known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    betas = DDPMScheduler(**{name: settings[name] for name in known if name in settings}).betas
-    return Schedule(torch.cumprod(1 - betas.double(), 0)), settings
+    file = folder / "scheduler" / DDPMScheduler.config_name
+    return schedules.schedule(settings, file=file, latent=(folder / "vae").is_dir()), settings

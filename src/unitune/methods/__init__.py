@@ -22,16 +22,6 @@ class Method(Protocol):
         ...
 
     @property
-    def prompt(self) -> str:
-        """The tuning prompt, "" where nothing is tuned."""
-        ...
-
-    @property
-    def template(self) -> str:
-        """How an edit prompt names the image, unless the sampler has a template of its own."""
-        ...
-
-    @property
     def per_request(self) -> bool:
         """Whether the result belongs to one edit prompt (Imagic) and not to the image: it is then given examples of one request each."""
         ...
@@ -55,8 +45,12 @@ class Method(Protocol):
         """Refuse what cannot be tuned in stages of these parameters; return the bytes of one image's result and those that making it takes besides."""
         ...
 
-    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
-        """Return what names the image in a prompt ({rare} of a template), its placeholders filled."""
+    def names(self, cascade: Cascade, example: Example, *, seed: int) -> Tuned:
+        """Return what sampling is told of the image before anything is made: its name in prompts, the template, the whole text that is tuned on."""
+        ...
+
+    def apart(self, cascade: Cascade, example: Example, *, seed: int) -> tuple[str, str] | None:
+        """Return the text that tuning ties to the image, and the text that must stay apart from it; None where no weights are tuned on a text that names it."""
         ...
 
     def texts(self, cascade: Cascade, example: Example, *, seed: int) -> list[str] | None:

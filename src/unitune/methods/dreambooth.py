@@ -65,13 +65,18 @@ class DreamBooth:
         kept, working = weights.room(self.chosen, sizes, at=at)
         return kept, working + (2 * self.class_images.count * LARGEST_PICTURE if working and self.prior else 0)
 
-    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
-        """Return the identifier."""
-        return weights.rare(self.token, cascade, example, seed=seed)
+    def names(self, cascade: Cascade, example: Example, *, seed: int) -> Tuned:
+        """Return the identifier, and the prompt that it stands in."""
+        rare = weights.rare(self.token, cascade, example, seed=seed)
+        return Tuned(rare, template=self.template, about=self._filled(self.prompt, rare, example))
+
+    def apart(self, cascade: Cascade, example: Example, *, seed: int) -> tuple[str, str] | None:
+        """Return the prompt with the identifier, and its class's."""
+        return self.names(cascade, example, seed=seed).about, self._filled(self.class_prompt, "", example)
 
     def texts(self, cascade: Cascade, example: Example, *, seed: int) -> list[str]:
         """List what is tuned on, and the empty prompt, which the class images are guided away from."""
-        texts = [self._filled(self.prompt, self.rare(cascade, example, seed=seed), example)]
+        texts = [self.names(cascade, example, seed=seed).about]
         return [*texts, self._filled(self.class_prompt, "", example), ""] if self.prior else texts
 
     def inactive(self, cascade: Cascade, tuned: Tuned) -> str:
@@ -80,8 +85,8 @@ class DreamBooth:
 
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
         """Tune each stage for its steps, or read the stored result; class images are sampled before, once for all images of the class."""
-        rare = self.rare(cascade, example, seed=seed)
-        prompt, of_class = self._filled(self.prompt, rare, example), self._filled(self.class_prompt, "", example)
+        names = self.names(cascade, example, seed=seed)
+        prompt, of_class = names.about, self._filled(self.class_prompt, "", example)
         order = [stage.name for stage in cascade.stages]
         stages = max((order[: 1 + order.index(stage)] for stage in self.stages), key=len, default=[])  # a super-resolution stage needs what it super-resolves
 
@@ -96,15 +101,15 @@ class DreamBooth:
 
         def batches(name: str, tuning: Tuning) -> Batches:
             stage, text = cascade.stage(name), cascade.encode([prompt])
-            one = OneImage(stage, example, text, seed, tuning.batch_size, tuning.crop, tuning.low_level)
+            one = OneImage(stage, example, text, seed, tuning.batch_size, tuning.dials)
             if not self.prior:
                 return one
             made, before = pictures()[0], order.index(name) - 1
             lows = made[order[before]] if stage.low_resolution else None
-            other = Pictures(stage, made[name], lows, cascade.encode([of_class]), of_class, seed, tuning.batch_size, tuning.crop, tuning.low_level)
+            other = Pictures(stage, made[name], lows, cascade.encode([of_class]), of_class, seed, tuning.batch_size, tuning.dials)
             return WithPrior(one, other, self.prior)
 
-        recipe = weights.Recipe(self.chosen, batches, key, rare, self.template, before=(lambda: pictures()[1]) if self.prior else Cost)
+        recipe = weights.Recipe(self.chosen, batches, key, names, before=(lambda: pictures()[1]) if self.prior else Cost)
         return weights.tuned(recipe, cascade, store=store, at=at, report=report)
 
     def _filled(self, template: str, rare: str, example: Example) -> str:

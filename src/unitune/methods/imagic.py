@@ -32,7 +32,6 @@ class Imagic:
     stages: Sequence[str] = ("base", "sr256")
     share: float = 0.25
     name: str = "imagic"
-    prompt: str = ""
     template: str = "{edit}"
     per_request: bool = True
     learns_text: ClassVar[bool] = True
@@ -62,9 +61,12 @@ class Imagic:
         kept, working = weights.room(self._left(next(iter(sizes or self.stages), "")), sizes, at=at)
         return (0, 0) if at == 0 else (kept + 2 * 4 * LARGEST, working + 8 * 4 * LARGEST)
 
-    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
-        """Return nothing: the edit prompt itself stands for the image."""
-        return ""
+    def names(self, cascade: Cascade, example: Example, *, seed: int) -> Tuned:
+        """Return no name: the edit prompt itself stands for the image."""
+        return Tuned(template=self.template)
+
+    def apart(self, cascade: Cascade, example: Example, *, seed: int) -> None:
+        """Tie no text but the edit's own to the image."""
 
     def texts(self, cascade: Cascade, example: Example, *, seed: int) -> list[str]:
         """List the edit prompts."""
@@ -79,7 +81,7 @@ class Imagic:
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
         """Optimise the embedding, then tune each stage, for the example's one request; or read the stored results."""
         if at == 0:
-            return Tuned(template=self.template)
+            return self.names(cascade, example, seed=seed)
         text, first, optimise = self._text(example), cascade.stages[0], self.optimise
         weights.check_kept(tune := self._left(first.name), at)
         e_opt = e_tgt = cascade.encode([text])
@@ -99,7 +101,7 @@ class Imagic:
             about: dict[str, object] = {"recipe": "imagic", "text": text, "seed": seed, "image": example.digest}
             return about | {"optimise": asdict(optimise)} if stage == first.name else about  # later stages see the prompt itself
 
-        recipe = weights.Recipe(tune, batches, named, "", self.template, before=lambda: Cost() if found is None else found.cost)
+        recipe = weights.Recipe(tune, batches, named, Tuned(template=self.template), before=lambda: Cost() if found is None else found.cost)
         made = weights.tuned(recipe, cascade, store=store, at=at, report=report)
         if found is None:
             return made

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -48,11 +48,6 @@ class TextualInversion:
             raise Refused(f"every one of method.templates needs {{rare}}, the place of the word; {bare[0]!r} has none")
 
     @property
-    def prompt(self) -> str:
-        """The first template."""
-        return self.templates[0]
-
-    @property
     def needs_noun(self) -> bool:
         """Where the word starts at it, or a template has it."""
         return not self.initializer.strip() or prompts.needs_noun(*self.templates, self.template)
@@ -68,9 +63,13 @@ class TextualInversion:
         kept = 4 * WIDEST * self.vectors * (len(self.embedding.kept) + 1) if self.embedding.steps and at != 0 else 0
         return kept, 4 * kept
 
-    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
-        """Return the word."""
-        return self.word
+    def names(self, cascade: Cascade, example: Example, *, seed: int) -> Tuned:
+        """Return the word, and the first of the texts that it is learned in."""
+        about = prompts.fill(self.templates[0], rare=self.word, edit="", caption=example.caption, noun=example.noun)
+        return Tuned(self.word, template=self.template, about=about)
+
+    def apart(self, cascade: Cascade, example: Example, *, seed: int) -> None:
+        """Tie a learned word to the image, which no weights are tuned on."""
 
     def texts(self, cascade: Cascade, example: Example, *, seed: int) -> None:
         """Refuse a word to start from that has no vector; no text can be embedded yet."""
@@ -84,6 +83,7 @@ class TextualInversion:
     def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
         """Learn the vectors by the first stage's loss, or read them; an encoder that is not kept in memory is read for that and freed again."""
         initializer, stage, tuning = self._initializer(cascade, example), cascade.stages[0], self.embedding
+        names = self.names(cascade, example, seed=seed)
         texts = [prompts.fill(template, rare=self.word, edit="", caption=example.caption, noun=example.noun) for template in self.templates]
 
         def start() -> Tensor:
@@ -97,7 +97,7 @@ class TextualInversion:
         if step == 0:
             vectors = start()
             cascade.release()
-            return Tuned(self.word, template=self.template, tokens={self.word: vectors}, start=vectors)
+            return replace(names, tokens={self.word: vectors}, start=vectors)
         key = {
             "recipe": "textual inversion",
             "texts": [text.replace(self.word, "<>") for text in texts],  # what the word is called changes nothing
@@ -108,7 +108,7 @@ class TextualInversion:
         }
         lesson = embedding.Lesson(stage, tuning, start, text, key, cascade.release)
         found = embedding.learn(lesson, example, seed=seed, step=step, store=store, report=report)
-        return Tuned(self.word, template=self.template, tokens={self.word: found.tensor}, start=found.start, steps=step, cost=found.cost)
+        return replace(names, tokens={self.word: found.tensor}, start=found.start, steps=step, cost=found.cost)
 
     def _initializer(self, cascade: Cascade, example: Example) -> str:
         word = (self.initializer or example.noun).strip().lower()

@@ -15,7 +15,6 @@ class Untuned:
     """Change nothing; the prompt has no rare token."""
 
     name: str = "untuned"
-    prompt: str = ""
     template: str = "{edit}"
     per_request: bool = False
     learns_text: ClassVar[bool] = False
@@ -30,9 +29,12 @@ class Untuned:
         """Take no room."""
         return 0, 0
 
-    def rare(self, cascade: Cascade, example: Example, *, seed: int) -> str:
-        """Return no prompt."""
-        return ""
+    def names(self, cascade: Cascade, example: Example, *, seed: int) -> Tuned:
+        """Return no name."""
+        return Tuned(template=self.template)
+
+    def apart(self, cascade: Cascade, example: Example, *, seed: int) -> None:
+        """Tie no text to the image."""
 
     def texts(self, cascade: Cascade, example: Example, *, seed: int) -> list[str]:
         """Need none."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from unitune import parameters, prompts
@@ -21,14 +21,13 @@ class Recipe:
     """One tuning: `tune` says how, by stage, `batches` on what.
 
     key(stage) holds everything that decides the result, beside `tune`, the base weights and the arithmetic.
-    `rare` and `template` are what sampling is given. `before` makes what the batches need and says what that took; not called for a stage that is stored.
+    `names` is what sampling is told of the image. `before` makes what the batches need and says what that took; not called for a stage that is stored.
     """
 
     tune: Mapping[str, Tuning]
     batches: Callable[[str, Tuning], Batches]
     key: Callable[[str], Mapping[str, object]]
-    rare: str
-    template: str
+    names: Tuned
     before: Callable[[], Cost] = Cost
 
 
@@ -59,12 +58,13 @@ def rare(text: str, cascade: Cascade, example: Example, *, seed: int) -> str:
 def tuned(recipe: Recipe, cascade: Cascade, *, store: Store, at: int | None, report: StepDone | None) -> Tuned:
     """Tune each stage for its steps, or read the stored result; `at` picks a snapshot (0: untouched weights, nothing is tuned)."""
     if at == 0:
-        return Tuned(recipe.rare, template=recipe.template)
+        return recipe.names
     check_kept(tune := recipe.tune, at)
     made = {name: _stage(recipe, name, cascade, store=store, report=report) for name, tuning in tune.items() if tuning.steps}
     steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
     low_levels = {name: float(tune[name].low_level) for name in made if tune[name].low_level != UNIFORM}
-    return Tuned(recipe.rare, load(made, cascade, tune=tune, at=at), recipe.template, steps=steps, cost=_cost(made.values()), low_levels=low_levels)
+    weights = load(made, cascade, tune=tune, at=at)
+    return replace(recipe.names, weights=weights, steps=steps, cost=_cost(made.values()), low_levels=low_levels)
 
 
 def _stage(recipe: Recipe, name: str, cascade: Cascade, *, store: Store, report: StepDone | None) -> Path:
@@ -72,7 +72,8 @@ def _stage(recipe: Recipe, name: str, cascade: Cascade, *, store: Store, report:
     tuning = recipe.tune[name]
     how = asdict(tuning) | {"kinds": [type(tuning.optimizer).__name__, type(tuning.adapter).__name__]}
     arithmetic = [cascade.stage(name).arithmetic, cascade.words.arithmetic]
-    key = {**recipe.key(name), "stage": name, "tune": how, "weights": cascade.digest, "arithmetic": arithmetic}
+    loss = asdict(cascade.stage(name).loss)
+    key = {**recipe.key(name), "stage": name, "tune": how, "loss": loss, "weights": cascade.digest, "arithmetic": arithmetic}
 
     def build(folder: Path) -> None:
         before, scratch, batches = recipe.before(), store.scratch("tuned", key), recipe.batches(name, tuning)

@@ -13,6 +13,7 @@ from diffusers import DDPMScheduler
 
 from unitune import machine, pocket
 from unitune.backends.floyd import SETTINGS
+from unitune.backends.stage import LOSS
 from unitune.pretrain import networks
 from unitune.pretrain.card import write as card
 from unitune.pretrain.card.text import chain
@@ -111,6 +112,7 @@ def assemble(trained: Path, pocket: Path, *, machine_name: str) -> None:
 def _write_schedulers(part: str, out: Path) -> None:
     """Write what makes a stage's folder one of a stock pipeline."""
     networks.scheduler(sample_max_value=1.5 if part == "base" else 1.0).save_pretrained(out / "scheduler")
+    (out / LOSS).write_text(json.dumps(networks.LOSSES.plain()) + "\n")
     parts: dict[str, object] = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DConditionModel"]}
     if part == "base":
         parts |= {"_class_name": "IFPipeline", "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5Tokenizer"]}

@@ -6,8 +6,11 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
+from unitune.diffusion.loss import Losses, StageLoss
 from unitune.scenes.vocabulary import COLOURS, COUNTS, NOUNS, PLACES, RELATIONS, STYLES, TIMES, plural
 
+LOSS = StageLoss("v_prediction", "min_snr", gamma=5.0)  # of both stages; `assemble` writes it into their folders, where tuning finds it
+LOSSES = Losses(pretraining=LOSS, tuning=LOSS)
 TEXT_WIDTH = 128
 SHORTCUT_SCALE = 2**0.5  # by which the super-resolution UNet's blocks divide the sum of body and shortcut, as in IF-II
 LOUD = 4.0  # constant channels beside a picture in [-1, 1]
@@ -110,4 +113,4 @@ def scheduler(*, sample_max_value: float) -> DDPMScheduler:
     )  # fmt: skip
 
 
-__all__ = ["TEXT_LENGTH", "TEXT_WIDTH", "base_unet", "scheduler", "sr_unet", "text_encoder", "tokenizer", "vocabulary"]
+__all__ = ["LOSS", "LOSSES", "TEXT_LENGTH", "TEXT_WIDTH", "base_unet", "scheduler", "sr_unet", "text_encoder", "tokenizer", "vocabulary"]

@@ -15,8 +15,6 @@ from unitune.pretrain import networks
 from unitune.pretrain.data import COLOUR, NOUN, PLACE, STYLE, TIME, Batch
 from unitune.scenes.scene import MAX_OBJECTS
 
-SNR_CAP = 5.0  # min-SNR weighting (arXiv 2303.09556)
-
 
 class Task(Protocol):
     """A part to train: `network` holds the trained weights, `size` the pictures it reads, `generator` draws whatever its loss needs (reseeded every step)."""
@@ -137,11 +135,10 @@ class DenoiseTask:
         return (self.output(x_t, t, self.embed(batch.captions), level) - self.schedule.v(x_0, eps, t)).square().mean(dim=(1, 2, 3))
 
     def loss(self, batch: Batch, resolution: int) -> Tensor:
-        """Min-SNR weighted error of v at a uniform time."""
+        """The stage's loss (networks.LOSS): the error of v, weighed by min-SNR, at uniform levels."""
         t = torch.randint(self.schedule.T, (len(batch.captions),), generator=self.generator, device=self.device)
         error = self.error(batch, resolution, t=t, noise=self.generator)
-        snr = self.schedule.snr(t).to(error)
-        return (error * snr.clamp(max=SNR_CAP) / (snr + 1)).mean()
+        return (error * networks.LOSS.weights(self.schedule, t).to(error)).mean()
 
     def _crop(self, x_0: Tensor, low: Tensor, side: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         corners = torch.randint(x_0.shape[-1] - side + 1, (len(x_0), 2), generator=noise, device=self.device).tolist()

@@ -18,6 +18,7 @@ from unitune.diffusion.steps import DDIM, Threshold, levels
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.metrics.judge import load_judge, read_facts
+from unitune.pretrain import networks
 from unitune.pretrain.data import SceneBatches
 from unitune.pretrain.tasks import DenoiseTask
 from unitune.scenes import caption, random_scene
@@ -45,7 +46,7 @@ def sample(task: DenoiseTask, captions: list[str], *, resolution: int, seed: int
     """Sample a first stage with guidance, deterministic steps; (B, 3, resolution, resolution)."""
     threshold, generator = Threshold(0.95, 1.5), torch.Generator().manual_seed(seed)
     network: Any = task.network
-    stage = FloydStage("base", resolution, network, task.schedule, "v_prediction", threshold, dtype=torch.bfloat16)
+    stage = FloydStage("base", resolution, network, task.schedule, networks.LOSS, threshold, dtype=torch.bfloat16)
     noise = torch.randn((len(captions), 3, resolution, resolution), generator=generator)
     steps = levels(stage.schedule, stage.schedule.T - 1, STEPS)[:, None].expand(-1, len(captions))
     text, empty = (Condition(task.embed(tuple(texts)).cpu()) for texts in (captions, [""] * len(captions)))

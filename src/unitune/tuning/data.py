@@ -3,16 +3,16 @@
 A data set of one image has length 1, so loaders and accumulation silently turn "batch 4" into batch 1; here the batch is made by repeating.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unitune import rng
 from unitune.diffusion.loop import Condition, Stage
+from unitune.diffusion.loss import OF_THE_MODEL, StageLoss, drawn
 from unitune.diffusion.sampler import reduced
 from unitune.diffusion.schedule import Image, Levels
 from unitune.types import Example, Refused, number
@@ -21,11 +21,16 @@ UNIFORM = "uniform"
 
 
 class TunableStage(Stage, Protocol):
-    """A stage that can be trained: it also gives its network's raw output and the target of that."""
+    """A stage that can be trained: it also gives its network's raw output, the target of that, and how errors are weighed."""
 
     @property
     def network(self) -> nn.Module:
         """What is trained."""
+        ...
+
+    @property
+    def loss(self) -> StageLoss:
+        """What the network predicts and how errors at different noise levels are weighed."""
         ...
 
     @property
@@ -46,23 +51,21 @@ class TunableStage(Stage, Protocol):
 class TuningBatch:
     """Rows of one optimiser step: noisy pictures, their levels, what the network should give, what it is told.
 
-    `shares` of the rows in the loss; None: all count alike.
+    `weights` are those of the rows' mean squared errors in the loss: the stage's weight of the row's level, over the number of rows.
     """
 
     x_t: Image
     t: Levels
     target: Image
     condition: Condition
-    shares: Tensor | None = None  # (B,)
+    weights: Tensor  # (B,)
 
     def __len__(self) -> int:
         return len(self.x_t)
 
     def loss(self, output: Image) -> Tensor:
-        """Mean squared error of the network's output; with shares the sum of the rows' own, times these."""
-        if self.shares is None:
-            return F.mse_loss(output, self.target)
-        return (self.shares.to(output) * (output - self.target).square().flatten(1).mean(dim=1)).sum()
+        """Weighted sum of the rows' mean squared errors of the network's output."""
+        return (self.weights.to(output) * (output - self.target).square().flatten(1).mean(dim=1)).sum()
 
 
 class Batches(Protocol):
@@ -84,19 +87,30 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
-class OneImage:
-    """Batches of one image for one stage; batch k depends on (seed, image, stage, k) only, so a resumed run sees what an undisturbed one sees.
+class NoiseDials:
+    """What a user may turn of a stage's batches.
 
     `crop` (px, 0 = whole picture) applies to super-resolution stages, which are trained on crops as Imagen's are; so does `low_level` in [0, 1], or "uniform".
+    `weighting` replaces that of the stage's own loss; noise levels are drawn between `levels` (cosine time), in `strata` parts that the rows take in turn.
     """
+
+    crop: int = 0
+    low_level: float | str = UNIFORM
+    weighting: str = OF_THE_MODEL
+    levels: tuple[float, float] = (0.0, 1.0)
+    strata: int = 1
+
+
+@dataclass(frozen=True)
+class OneImage:
+    """Batches of one image for one stage; batch k depends on (seed, image, stage, k) only, so a resumed run sees what an undisturbed one sees."""
 
     stage: TunableStage
     example: Example
     text: Tensor  # (1, L, D) of the tuning prompt
     seed: int
     batch_size: int
-    crop: int = 0
-    low_level: float | str = UNIFORM
+    dials: NoiseDials = field(default_factory=NoiseDials)
 
     @cached_property
     def x_0(self) -> Image:
@@ -107,39 +121,41 @@ class OneImage:
         """Make the batch of step k."""
         stage, rows = self.stage, (self.batch_size, -1, -1, -1)
         low = stage.upsampled(reduced(self.example.image, stage.low_resolution)).expand(rows) if stage.low_resolution else None
-        noising = Noising(stage, self.text, self.crop, self.low_level, role="tune")
+        noising = NoisyRows(stage, self.text, self.dials, role="tune")
         return noising(self.x_0.expand(rows), low, seed=self.seed, example=self.example.digest, step=k)
 
 
 @dataclass(frozen=True)
-class Noising:
+class NoisyRows:
     """Turns pictures into rows of a batch; all that is drawn is named by seed, example, stage, step, and by `role`."""
 
     stage: TunableStage
     text: Tensor  # (1, L, D)
-    crop: int
-    low_level: float | str
+    dials: NoiseDials
     role: str
 
     def __call__(self, x_0: Image, low: Image | None, *, seed: int, example: str, step: int) -> TuningBatch:
         """Give each picture, and each low-resolution one (upsampled), noise and a noise level of its own."""
         stage, schedule, n = self.stage, self.stage.schedule, len(x_0)
+        dials, crop, low_level = self.dials, self.dials.crop, self.dials.low_level
         name = {"seed": seed, "example": example, "stage": stage.name, "step": step}
-        t = rng.uniform_levels(n, schedule.T, role=f"{self.role}-t", **name)
-        if low is not None and self.crop and self.crop < stage.resolution:
+        uniform = partial(rng.uniform_levels, role=f"{self.role}-t", **name)
+        t = drawn(schedule, n, uniform, levels=dials.levels, strata=dials.strata)
+        if low is not None and crop and crop < stage.resolution:
             # Upsample the whole picture, then crop: a crop's borders must see what sampling sees there.
-            corners = rng.uniform_levels(2 * n, stage.resolution - self.crop + 1, role=f"{self.role}-crop", **name).view(n, 2).tolist()
-            x_0, low = (_crops(pictures, corners, self.crop) for pictures in (x_0, low))
+            corners = rng.uniform_levels(2 * n, stage.resolution - crop + 1, role=f"{self.role}-crop", **name).view(n, 2).tolist()
+            x_0, low = (_crops(pictures, corners, crop) for pictures in (x_0, low))
         eps = rng.noise(x_0.shape, role=f"{self.role}-eps", **name)
         condition = Condition(self.text.expand(n, -1, -1))
         if low is not None:
-            if isinstance(self.low_level, str):
+            if isinstance(low_level, str):
                 # Imagen's noise-conditioning augmentation, level a ~ U[0, 1], which the paper keeps while it tunes 64->256.
                 level = rng.uniform_levels(n, schedule.T, role=f"{self.role}-level", **name)
             else:
-                level = torch.full((n,), min(round(self.low_level * schedule.T), schedule.T - 1))
+                level = torch.full((n,), min(round(low_level * schedule.T), schedule.T - 1))
             condition = Condition(condition.text, schedule.add_noise(low, rng.noise(x_0.shape, role=f"{self.role}-low", **name), level), level)
-        return TuningBatch(schedule.add_noise(x_0, eps, t), t, stage.target(x_0, eps, t), condition)
+        weights = stage.loss.weighed(dials.weighting).weights(schedule, t) / n
+        return TuningBatch(schedule.add_noise(x_0, eps, t), t, stage.target(x_0, eps, t), condition, weights)
 
 
 def check_level(level: float | str) -> None:

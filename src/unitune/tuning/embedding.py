@@ -69,7 +69,7 @@ class Lesson:
 
 def pictures(stage: TunableStage, example: Example, *, seed: int, tuning: Tuning) -> OneImage:
     """Give a stage's batches of the picture without a text, which `Told` adds."""
-    return OneImage(stage, example, torch.empty(1, 0, 0), seed, tuning.batch_size, tuning.crop, tuning.low_level)
+    return OneImage(stage, example, torch.empty(1, 0, 0), seed, tuning.batch_size, tuning.dials)
 
 
 def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Store, report: StepDone | None) -> Learned:
@@ -77,7 +77,7 @@ def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Stor
     tuning, stage = lesson.tuning, lesson.stage
     tuning.check_kept("the embedding", step)
     how = asdict(tuning) | {"optimizer": [type(tuning.optimizer).__name__, asdict(tuning)["optimizer"]]}
-    key = {**lesson.key, "embedding": how, "seed": seed, "image": example.digest}
+    key = {**lesson.key, "embedding": how, "loss": asdict(stage.loss), "seed": seed, "image": example.digest}
 
     def tell(_stage: str, done: int, total: int, loss: float) -> None:
         if report is not None:

@@ -19,8 +19,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unitune.cost import peak_memory_mib
+from unitune.diffusion.loss import OF_THE_MODEL, check_dials
 from unitune.tuning.adapters import Adapter, Full
-from unitune.tuning.data import UNIFORM, Batches, check_level
+from unitune.tuning.data import UNIFORM, Batches, NoiseDials, check_level
 from unitune.tuning.interrupt import StopOnSignal, WholeCheckpoints, write_whole
 from unitune.tuning.optimizers import AdamW, Recipe
 from unitune.tuning.select import Selection
@@ -42,6 +43,9 @@ class Tuning:
     adapter: Adapter = field(default_factory=Full)
     crop: int = 0  # px; super-resolution stages only, 0 = the whole picture
     low_level: float | str = UNIFORM  # of the noise on the low-resolution picture; super-resolution stages only
+    weighting: str = OF_THE_MODEL  # of errors over the noise levels: that of the stage's own loss, or another one
+    levels: Sequence[float] = (0.0, 1.0)  # cosine time between which noise levels are drawn
+    strata: int = 1  # equal parts of that range, which the rows of a batch take in turn; 1: independent draws
     snapshots: Sequence[int] = (16, 32, 64, 128)  # steps whose weights are kept beside the last one's
 
     def __post_init__(self) -> None:
@@ -54,8 +58,15 @@ class Tuning:
         if not (whole(self.crop) and self.crop >= 0):
             raise Refused(f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}")
         check_level(self.low_level)
+        check_dials(self.weighting, tuple(self.levels), self.strata)  # type: ignore[arg-type]
         if bad := [step for step in self.snapshots if not whole(step)]:
             raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
+
+    @property
+    def dials(self) -> NoiseDials:
+        """What of it decides the batches."""
+        low, high = map(float, self.levels)
+        return NoiseDials(self.crop, self.low_level, self.weighting, (low, high), self.strata)
 
     @property
     def kept(self) -> list[int]:
@@ -69,7 +80,7 @@ class Tuning:
 
 
 class FineTune(pl.LightningModule):
-    """The loss is the model's own: mean squared error of its prediction at a random noise level. The module's state is what is tuned, by name `tuned`."""
+    """The loss is the stage's own, as it was pretrained: its own prediction, weighed over noise levels alike. The module's state is what is tuned."""
 
     def __init__(self, data: Batches, tuning: Tuning, tuned: Mapping[str, nn.Parameter]) -> None:
         super().__init__()

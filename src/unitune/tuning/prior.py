@@ -1,6 +1,6 @@
 """DreamBooth's prior preservation (arXiv 2208.12242, section 3.3): every batch also holds pictures of the class, made by the untouched model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unitune import rng
 from unitune.diffusion.schedule import Image
-from unitune.tuning.data import UNIFORM, Noising, OneImage, TunableStage, TuningBatch
+from unitune.tuning.data import NoiseDials, NoisyRows, OneImage, TunableStage, TuningBatch
 from unitune.types import Inactive, Refused, number
 
 
@@ -26,8 +26,7 @@ class Pictures:
     example: str
     seed: int
     batch_size: int
-    crop: int = 0
-    low_level: float | str = UNIFORM
+    dials: NoiseDials = field(default_factory=NoiseDials)
 
     def __post_init__(self) -> None:
         if not len(self.pictures):
@@ -43,7 +42,7 @@ class Pictures:
         name = {"seed": self.seed, "example": self.example, "step": k}
         chosen = rng.uniform_levels(self.batch_size, len(self.pictures), stage=self.stage.name, role="prior-pick", **name)
         low = None if self.lows is None else self.stage.upsampled(self.lows[chosen])
-        return Noising(self.stage, self.text, self.crop, self.low_level, role="prior")(self.x_0[chosen], low, **name)
+        return NoisyRows(self.stage, self.text, self.dials, role="prior")(self.x_0[chosen], low, **name)
 
 
 @dataclass(frozen=True)
@@ -72,5 +71,4 @@ class WithPrior:
         """Make the batch of step k."""
         one, other = self.image.batch(k), self.prior.batch(k)
         x_t, t, target = (torch.cat(pair) for pair in ((one.x_t, other.x_t), (one.t, other.t), (one.target, other.target)))
-        shares = torch.cat([torch.full((len(one),), 1 / len(one)), torch.full((len(other),), self.weight / len(other))])
-        return TuningBatch(x_t, t, target, one.condition + other.condition, shares)
+        return TuningBatch(x_t, t, target, one.condition + other.condition, torch.cat([one.weights, self.weight * other.weights]))

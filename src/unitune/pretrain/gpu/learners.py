@@ -21,7 +21,7 @@ from unitune.pretrain import networks
 from unitune.pretrain.gpu.data import Facts, batch
 from unitune.pretrain.gpu.towers import build_towers, contrastive_loss, save_towers
 from unitune.pretrain.gpu.world import Part, World
-from unitune.pretrain.tasks import SNR_CAP, DenoiseTask, TextTask, fact_loss, pixels
+from unitune.pretrain.tasks import DenoiseTask, TextTask, fact_loss, pixels
 from unitune.pretrain.watch import held_out_error, sample
 from unitune.scenes import caption, random_scene
 
@@ -192,8 +192,7 @@ def denoise_loss(task: DenoiseTask, image: Tensor, ids: Tensor, resolution: int)
     with torch.no_grad():
         text = task.encoder(ids.long(), attention_mask=(ids > 0).long())[0]
     error = (task.output(x_t, t, text, level) - task.schedule.v(x_0, eps, t)).square().mean(dim=(1, 2, 3))
-    snr = task.schedule.snr(t).to(error)
-    return (error * snr.clamp(max=SNR_CAP) / (snr + 1)).mean()
+    return (error * networks.LOSS.weights(task.schedule, t).to(error)).mean()
 
 
 class DenoiseLearner:
