@@ -87,7 +87,7 @@ def with_tiny_metrics(cfg: DictConfig, folder: Path) -> None:
         if part is None:
             continue
         if "folder" in part:
-            part.folder = str(tiny / ("judge" if "judge" in part._target_ else "clip"))
+            part.folder = str(tiny / ("judge" if "success" in part._target_ else "clip"))
         elif "model" in part:
             part.model, part.pretrained, part.file = scoring.MODEL, "random", str(scoring.stock_clip(tiny))
         elif "net" in part:
@@ -123,7 +123,9 @@ def test_option_runs(option, small, run, tmp_path, monkeypatch):
     assert all(math.isfinite(record.cost["seconds"]) for record in edits)
     assert OmegaConf.load(tmp_path / "run/config.yaml") == cfg
     if option == "metrics=offline":
-        assert {"alignment", "direction", "image_similarity", "psnr", "ssim", "mse", "success"} <= set(done[0].scores)
+        assert {"alignment", "direction", "image_similarity", "psnr", "ssim", "mse", "appear", "stay", "both"} | {"error_inside", "base_error_inside"} <= set(
+            done[0].scores
+        )
     if option == "method=untuned":
         assert {record.steps for record in edits} == {0}
 

@@ -244,7 +244,7 @@ def test_loggers(settings, monkeypatch, tmp_path):
 
 
 def test_metrics_that_lack_their_files(settings, monkeypatch):
-    use = [{"_target_": "unitune.metrics.judge.EditSuccess", "folder": "nowhere"}]
+    use = [{"_target_": "unitune.metrics.success.EditSuccess", "folder": "nowhere"}]
     with pytest.raises(Refused, match="nowhere"):
         doctor.metrics(settings | {"metrics": {"use": use}})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

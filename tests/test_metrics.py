@@ -10,7 +10,7 @@ import torch
 
 from unitune.metrics import score
 from unitune.metrics.perceptual import STLPIPS, weights_file
-from unitune.metrics.pixel import PSNR, SSIM, MSEOutsideMask, TargetPSNR
+from unitune.metrics.pixel import PSNR, SSIM, BaseErrorInsideMask, ErrorInsideMask, MSEOutsideMask, TargetPSNR
 from unitune.types import Edit, Example, Refused, Request
 
 SEEDED = torch.Generator().manual_seed(0)
@@ -61,6 +61,37 @@ def test_mse_outside_counts_only_what_must_stay():
     assert MSEOutsideMask()([edit_of(changed, mask=mask)])[0] == pytest.approx(0.005, rel=1e-4)
 
 
+def test_errors_inside_are_those_of_edit_and_base_to_the_target_where_the_mask_lets_change():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :16] = 1
+    mask[..., 16:32] = 0.5  # at least 0.5 is inside
+    mask[..., 32:48] = 0.49
+    target, image = BASE + 0.4, BASE + 0.1
+    image[..., :16] += 0.5  # off by 0.2 and by 0.3 in equal parts, so by 0.1 and 0.15 on [0, 1]
+    image[..., 32:] = 0.9  # outside nothing counts
+    edit = edit_of(image, target=target, mask=mask)
+    assert ErrorInsideMask()([edit]) == pytest.approx([(0.1**2 + 0.15**2) / 2], rel=1e-5)
+    assert BaseErrorInsideMask()([edit]) == pytest.approx([0.2**2], rel=1e-5)
+    colour = edit_of(BASE + torch.tensor([0.2, 0.0, 0.0])[:, None, None], target=BASE, mask=mask)
+    assert ErrorInsideMask()([colour]) == pytest.approx([0.01 / 3], rel=1e-5)  # channels are averaged
+    copy, answer = edit_of(BASE, target=target, mask=mask), edit_of(target, target=target, mask=mask)
+    assert ErrorInsideMask()([copy]) == BaseErrorInsideMask()([copy]) and ErrorInsideMask()([answer]) == [0.0]
+    assert ErrorInsideMask()([answer, edit]) == [0.0, *ErrorInsideMask()([edit])] and ErrorInsideMask()([]) == []
+    assert not ErrorInsideMask.higher_is_better and (ErrorInsideMask.name, BaseErrorInsideMask.name) == ("error_inside", "base_error_inside")
+
+
+@pytest.mark.parametrize("metric", [ErrorInsideMask(), BaseErrorInsideMask()], ids=lambda metric: metric.name)
+def test_errors_inside_need_a_target_and_a_mask_of_the_edit_s_size(metric):
+    mask = torch.ones(1, 1, 64, 64)
+    absent = [edit_of(BASE, mask=mask), edit_of(BASE, target=BASE), edit_of(BASE), edit_of(BASE, target=BASE + 0.2, mask=0.4 * mask)]
+    assert all(math.isnan(value) for value in metric(absent))
+    for wrong in ({"target": BASE[..., :32], "mask": mask}, {"target": BASE, "mask": mask[..., :32]}):
+        with pytest.raises(Refused, match=r"is 32x64 px, the edit 64x64 px"):
+            metric([edit_of(BASE, **wrong)])
+    with pytest.raises(Refused, match=r"the base image is 32x64 px"):
+        metric([edit_of(BASE, base=BASE[..., :32], target=BASE, mask=mask)])
+
+
 def test_metrics_that_do_not_apply_are_nan():
     assert math.isnan(MSEOutsideMask()([edit_of(BASE)])[0])
     assert math.isnan(MSEOutsideMask()([edit_of(BASE, mask=torch.ones(1, 1, 64, 64))])[0])
@@ -89,7 +120,7 @@ def test_score_refuses_two_metrics_of_one_name():
 
 
 def test_every_card_says_what_the_number_is():
-    for metric in (PSNR(), SSIM(), MSEOutsideMask(), TargetPSNR()):
+    for metric in (PSNR(), SSIM(), MSEOutsideMask(), TargetPSNR(), ErrorInsideMask(), BaseErrorInsideMask()):
         assert metric.card["what"] and metric.card["preprocessing"]
 
 

@@ -12,7 +12,7 @@ import torch
 from unitune.metrics import batches, cards, score, weights
 from unitune.metrics.clip import Pocket, features_of, image_features
 from unitune.metrics.lpips import LPIPS, UneditedLPIPS, heads
-from unitune.metrics.pixel import MSE, PSNR, SSIM, MSEOutsideMask, TargetPSNR, UneditedMSE, UneditedPSNR, UneditedSSIM
+from unitune.metrics.pixel import MSE, PSNR, SSIM, ErrorInsideMask, MSEOutsideMask, TargetPSNR, UneditedMSE, UneditedPSNR, UneditedSSIM
 from unitune.metrics.similarity import Alignment, DirectionalSimilarity, EditedAlignment, ImageSimilarity
 from unitune.metrics.stock_clip import Stock
 from unitune.metrics.structure import StructureDistance
@@ -40,7 +40,7 @@ def every(pocket: Pocket, tmp_path_factory: pytest.TempPathFactory) -> list[Metr
     stock = Stock(scoring.MODEL, "random", str(scoring.stock_clip(folder)))
     clips = [kind(source) for source in (pocket, stock) for kind in (Alignment, EditedAlignment, DirectionalSimilarity, ImageSimilarity)]
     nets = [kind(net, str(scoring.backbone(folder, net))) for net in ("alex", "squeeze") for kind in (LPIPS, UneditedLPIPS)]
-    pixels = [PSNR(), SSIM(), MSE(), UneditedPSNR(), UneditedSSIM(), UneditedMSE(), MSEOutsideMask(), TargetPSNR()]
+    pixels = [PSNR(), SSIM(), MSE(), UneditedPSNR(), UneditedSSIM(), UneditedMSE(), MSEOutsideMask(), TargetPSNR(), ErrorInsideMask()]
     return [*clips, *nets, *pixels, StructureDistance(str(scoring.dino(folder)))]
 
 
@@ -74,11 +74,11 @@ def test_what_does_not_apply_is_no_number(every):
     bare = replace(edit, request=Request("a red dog"), example=replace(edit.example, caption=" "))
     (row,) = score(every, [bare])
     absent = {name for name, value in row.items() if math.isnan(value)}
-    assert absent == {name for name in row if name.startswith("direction") or "edited" in name or "target" in name or "outside" in name}
+    assert absent == {name for name in row if name.startswith("direction") or "edited" in name or "target" in name or "outside" in name or "inside" in name}
     full, empty = (replace(edit, request=replace(edit.request, mask=torch.full((1, 1, 64, 64), value))) for value in (1.0, 0.0))
     (of_full,), (of_empty,) = score(every, [full]), score(every, [empty])
     assert all(math.isnan(of_full[name]) for name in row if "unedited" in name or "outside" in name)
-    assert {name for name, value in of_empty.items() if math.isnan(value)} == {name for name in row if "alignment_edited" in name}
+    assert {name for name, value in of_empty.items() if math.isnan(value)} == {name for name in row if "alignment_edited" in name or name == "error_inside"}
     assert of_empty["mse_unedited"] == pytest.approx(of_empty["mse"]) and of_full["alignment_edited"] == pytest.approx(of_full["alignment"], abs=1e-5)
 
 

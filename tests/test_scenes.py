@@ -122,6 +122,7 @@ def test_the_manifest_reads_back(edits):
     assert all(len({request.prompt for request in example.requests} | {example.caption}) == len(example.requests) + 1 for example in examples)
     for request, edit in zip(requests, edits, strict=True):
         assert (request.prompt, request.kind, request.aligned, dict(request.facts)) == (edit.prompt, edit.kind, edit.aligned, edit.facts)
+        assert (dict(request.appear), dict(request.stay)) == (edit.appear, edit.stay)
         assert request.target is not None and request.mask is not None
         assert (images.to_uint8(request.target) == edit.target()).all() and (request.mask[0, 0].bool().numpy() == edit.mask()).all()
     first = Folder(SHIPPED, limit=8).examples(64)

@@ -37,7 +37,8 @@ class Request:
     """One edit that is asked for: a short description of the desired result, and what is known about the right answer.
 
     `aligned`: the result is composed as the base image is (None: nobody said). `facts` is what a judge must find in the result,
-    e.g. {"nouns": ["cat"], "place": "snow", "time": "day", "style": "plain"}.
+    e.g. {"nouns": ["cat"], "place": "snow", "time": "day", "style": "plain"}. Two parts of them may be told apart: `appear` holds the facts of the result
+    that the base image lacks, here {"place": "snow"}, and `stay` the facts of the base image that the edit keeps.
     """
 
     prompt: str
@@ -46,6 +47,8 @@ class Request:
     target: Picture | None = None
     mask: Mask | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
+    appear: Mapping[str, object] = field(default_factory=dict)
+    stay: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():

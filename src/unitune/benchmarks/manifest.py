@@ -1,7 +1,8 @@
 """The one format of benchmarks: a folder with images and `edits.jsonl`, one line per edit; lines with the same image are one Example.
 
 A line holds `image` and `edit`, and may hold caption, noun (class of the main object), kind, aligned, target, mask (paths inside the folder; white = may
-change), facts, which of them the edit must make appear and which must stay, and `outputs`: pictures that other methods made of this edit, {name: path}.
+change), facts (what a judge must find in the result), appear and stay (those of them that the base image lacks, and those that it has), and `outputs`:
+pictures that other methods made of this edit, {name: path}.
 """
 
 import json
@@ -17,6 +18,7 @@ from unitune.types import Edit, Example, Refused, Request, whole
 
 log = logging.getLogger(__name__)
 FIELDS = {"image", "edit", "caption", "noun", "kind", "aligned", "target", "mask", "facts", "appear", "stay", "outputs", "imagic"}
+FACTS = ("facts", "appear", "stay")
 TEXTS = ("image", "edit", "caption", "noun", "kind", "target", "mask", "imagic")
 Line = dict  # of edits.jsonl
 
@@ -67,8 +69,8 @@ def _mistyped(line: Line) -> str:
         return f"{wrong[0]} is {line[wrong[0]]!r}; give text"
     if not isinstance(line.get("aligned"), bool | None):
         return f"aligned is {line['aligned']!r}; give true or false, or leave it out"
-    if not isinstance(line.get("facts", {}), dict):
-        return f'facts is {line["facts"]!r}; give an object, e.g. {{"nouns": ["cat"], "place": "snow"}}'
+    if wrong := [name for name in FACTS if not isinstance(line.get(name, {}), dict)]:
+        return f'{wrong[0]} is {line[wrong[0]]!r}; give an object, e.g. {{"nouns": ["cat"], "place": "snow"}}'
     outputs = line.get("outputs", {})
     if not isinstance(outputs, dict) or not all(isinstance(path, str) for path in outputs.values()):
         return f'outputs is {outputs!r}; give paths by method, e.g. {{"imagic": "imagic/a.png"}}'
@@ -133,6 +135,8 @@ def _example(root: Path, image: str, edits: list[Line], resolution: int, fit: st
             target=images.load(inside(root, line["target"]), size=resolution, fit=fit).image if line.get("target") else None,
             mask=_mask(root, line["mask"], resolution, fit, loaded.source) if line.get("mask") else None,
             facts=line.get("facts", {}),
+            appear=line.get("appear", {}),
+            stay=line.get("stay", {}),
         )
         for line in edits
     )

@@ -1,7 +1,8 @@
-"""The judge: a small network that reads the facts of a scene off a picture, and edit success, which asks it whether the edit's facts are there."""
+"""The judge: a small network that reads the facts of a scene off a picture. What is asked of it about edits is in success.py."""
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unitune import parameters
-from unitune.metrics.card import card
 from unitune.scenes.scene import MAX_OBJECTS
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
-from unitune.types import Edit, Refused, Request
+from unitune.types import Refused
 
 SIZE = 64  # px
 CHUNK = 64  # pictures per forward pass
-LISTS = ("nouns", "colours", "order")  # facts of several words
+SETS = ("nouns", "colours")  # facts of several words in any order
+LISTS = (*SETS, "order")
 VOCABULARY: Mapping[str, Sequence[str]] = {
     "nouns": tuple(NOUNS),
     "place": tuple(PLACES),
@@ -105,6 +106,18 @@ def load_judge(folder: str | Path) -> Judge:
     return judge.eval().requires_grad_(False)
 
 
+def shared_judge(folder: str | Path) -> Judge:
+    """Load a saved judge once per process, for all that ask for the same folder, as long as the file of its weights stays the same."""
+    folder = Path(folder).resolve()
+    file = folder / "model.safetensors"
+    return _loaded(folder, file.stat().st_mtime_ns if file.exists() else 0)
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path, changed: int) -> Judge:
+    return load_judge(folder)
+
+
 @torch.no_grad()
 def read_facts(judge: Judge, image: Float[Tensor, "B 3 H W"]) -> list[dict[str, object]]:
     """Return what the judge sees in each picture: {"nouns": set, "colours": set, "place": str, "time": str, "style": str, "count": int, "right": dict}.
@@ -116,54 +129,11 @@ def read_facts(judge: Judge, image: Float[Tensor, "B 3 H W"]) -> list[dict[str, 
     for chunk in image.split(CHUNK):
         logits = {name: value.cpu() for name, value in judge(chunk.to(device).float()).items()}
         for row in range(len(chunk)):
-            present = {
-                name: {word for word, logit in zip(judge.vocabulary[name], logits[name][row].tolist(), strict=True) if logit > 0}
-                for name in ("nouns", "colours")
-            }
+            present = {name: {word for word, logit in zip(judge.vocabulary[name], logits[name][row].tolist(), strict=True) if logit > 0} for name in SETS}
             best = {name: judge.vocabulary[name][int(logits[name][row].argmax())] for name in ("place", "time", "style")}
             right = dict(zip(judge.vocabulary["nouns"], logits["side"][row].tolist(), strict=True))
             seen.append({**present, **best, "count": int(logits["count"][row].argmax()) + 1, "right": right})
     return seen
-
-
-class EditSuccess:
-    """1 when the judge finds every fact that the request names, else 0; NaN for requests without facts. Nouns not asked for do not count against it."""
-
-    name = "success"
-    higher_is_better = True
-
-    def __init__(self, folder: str | Path) -> None:
-        self.judge = load_judge(folder)
-        self.card: Mapping[str, str] = card(
-            "1 when the judge finds all facts of the request, else 0",
-            backbone="judge of the scenes world, a residual network trained on its renders",
-            preprocessing="[-1, 1]; a noun is present above probability 0.5",
-            resize=f"area-reduced to {SIZE} px",
-            nan="a request without facts",
-            version="weights of the folder",
-            more={f"held-out {name}": value for name, value in self.judge.card.items()},
-        )
-
-    def __call__(self, edits: list[Edit]) -> list[float]:
-        """Score edits; a fact that the judge was never taught is refused."""
-        wanted = [e for e in edits if e.request.facts]
-        for edit in wanted:
-            self.check(edit.request)
-        seen = iter(read_facts(self.judge, torch.cat([reduced(e.image, SIZE) for e in wanted])) if wanted else [])
-        return [float(found(e.request.facts, next(seen))) if e.request.facts else float("nan") for e in edits]
-
-    def check(self, request: Request) -> None:
-        """Refuse facts that the judge does not read."""
-        known: dict[str, Sequence[object]] = {**self.judge.vocabulary, "count": range(1, MAX_OBJECTS + 1)}
-        allowed = {**known, "order": known["nouns"]}
-        for name, value in request.facts.items():
-            if name not in allowed:
-                raise Refused(f"unknown fact {name!r} in a request; the judge reads: {', '.join(allowed)}")
-            if name in LISTS and (isinstance(value, str) or not isinstance(value, Sequence)):
-                raise Refused(f"fact {name}={value!r} is not a list; write e.g. {name}: [{allowed[name][0]}, {allowed[name][1]}]")
-            for word in value if name in LISTS else [value]:  # type: ignore[union-attr]
-                if word not in allowed[name]:
-                    raise Refused(f"unknown {name} {word!r} in a request's facts; the judge knows: {', '.join(map(str, allowed[name]))}")
 
 
 def found(facts: Mapping[str, object], seen: Mapping[str, Any]) -> bool:
@@ -171,4 +141,4 @@ def found(facts: Mapping[str, object], seen: Mapping[str, Any]) -> bool:
     sides = [seen["right"][noun] for noun in facts.get("order", ())]  # type: ignore[attr-defined]
     if any(a >= b for a, b in pairwise(sides)):
         return False
-    return all(set(value) <= seen[name] if name in ("nouns", "colours") else seen[name] == value for name, value in facts.items() if name != "order")  # type: ignore
+    return all(set(value) <= seen[name] if name in SETS else seen[name] == value for name, value in facts.items() if name != "order")  # type: ignore

@@ -1,4 +1,4 @@
-"""Scores that compare pixels: PSNR, SSIM and MSE against the base image, the same outside the mask, PSNR against the exact target.
+"""Scores that compare pixels: PSNR, SSIM and MSE against the base image, the same outside the mask, PSNR and error inside the mask against the exact target.
 
 Pictures are read as [0, 1] with data range 1. PSNR is the same on [-1, 1] with range 2; SSIM is not, because its luminance term needs black at 0.
 """
@@ -21,6 +21,7 @@ EQUAL = 100.0  # dB, of equal pictures: infinity would spoil every mean
 Measure = Callable[[Tensor, Tensor], Tensor]  # (B, C, H, W) on [0, 1], twice -> (B,)
 WINDOW = "11 px Gaussian window of sigma 1.5"
 NO_MASK = "no mask, or one that is 1 everywhere"
+NO_INSIDE = "no exact target, no mask, or one that lets nothing change"
 MASKED = "edit and base image, both times (1 - mask) on [0, 1] (PIE-Bench)"
 _card = partial(card, preprocessing="[0, 1], data range 1")
 OURS = "own code, the numbers of torchmetrics"
@@ -124,6 +125,45 @@ class MSEOutsideMask:
         stays = edit.request.mask.cpu() < 0.5
         change = (edit.image.float().cpu() - edit.example.image.float().cpu()) / 2
         return float(change.square().mean(dim=1, keepdim=True)[stays].mean())
+
+
+class ErrorInsideMask:
+    """Mean squared distance from the exact answer over the pixels that the mask lets change; NaN without target or mask, or where nothing may change."""
+
+    name = "error_inside"
+    higher_is_better = False
+    card: Mapping[str, str] = _card(
+        "mean squared difference of edit and exact target over the pixels where the mask is at least 0.5", nan=NO_INSIDE, version=OURS
+    )
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits."""
+        return [_inside(e, e.image) for e in edits]
+
+
+class BaseErrorInsideMask:
+    """The same distance of the base image; an edit that is nearer has made progress, which is 1 - error_inside / base_error_inside, each summed over edits."""
+
+    name = "base_error_inside"
+    higher_is_better = False
+    card: Mapping[str, str] = _card(
+        "mean squared difference of base image and exact target over the pixels where the mask is at least 0.5; what error_inside is for a copy of the base",
+        nan=NO_INSIDE, version=OURS,
+    )  # fmt: skip
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score the base images of edits."""
+        return [_inside(e, e.example.image) for e in edits]
+
+
+def _inside(edit: Edit, image: Tensor) -> float:
+    target, mask = edit.request.target, edit.request.mask
+    if target is None or mask is None:
+        return NAN
+    for other, what in ((target, "target"), (mask, "mask"), (edit.example.image, "base image")):
+        check_size(edit, other, what)
+    error = (image.float().cpu() - target.float().cpu()) / 2
+    return float(error.square().mean(dim=1, keepdim=True)[mask.cpu() >= 0.5].mean())  # of no pixels: NaN
 
 
 class UneditedPSNR:

@@ -1,0 +1,122 @@
+"""Edit success: whether the judge finds what an edit was asked to bring about (appear), what it was asked to keep (stay), and both together.
+
+An edit counts where its number can tell something. It is not feasible where the judge finds all of its facts on the base image already, so that a copy would
+succeed, or misses one of them on the exact target, so that the right answer would fail. No picture has a number for such an edit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from unitune.metrics.card import card
+from unitune.metrics.judge import LISTS, SETS, SIZE, Judge, found, read_card, read_facts, reduced, shared_judge
+from unitune.scenes.scene import MAX_OBJECTS
+from unitune.types import Edit, Example, Picture, Refused, Request
+
+Facts = Mapping[str, object]
+COLUMNS: Mapping[str, tuple[str, Callable[[Request], Facts]]] = {  # what is asked for in words, and which facts of a request that is
+    "appear": ("every fact that must appear", lambda request: request.appear),
+    "stay": ("every fact that must stay", lambda request: request.stay),
+    "both": ("all facts of the request, those that must appear and those that must stay", lambda request: request.facts),
+}
+NO_NUMBER = (
+    "a request without such facts; an edit that is not feasible, whatever picture is judged: one whose facts the judge finds all on the base image, "
+    "or does not find all on the exact target"
+)
+
+
+class EditSuccess:
+    """1 when the judge finds the facts of one column, "appear", "stay" or "both", else 0; NaN without such facts and where the edit is not feasible.
+
+    Nouns not asked for do not count against it.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, folder: str | Path, column: str = "both") -> None:
+        if column not in COLUMNS:
+            raise Refused(f"column={column!r} of the edit success; allowed: {', '.join(COLUMNS)}")
+        self.judge, self.name = shared_judge(folder), column
+        what, self.facts = COLUMNS[column]
+        self.card: Mapping[str, str] = card(
+            f"1 when the judge finds {what}, else 0",
+            backbone="judge of the scenes world, a residual network trained on its renders",
+            preprocessing="[-1, 1]; a noun is present above probability 0.5",
+            resize=f"area-reduced to {SIZE} px",
+            nan=NO_NUMBER,
+            version="weights of the folder",
+            more={f"held-out {name}": value for name, value in read_card(Path(folder)).items()},
+        )
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score edits; a fact that the judge was never taught is refused."""
+        why = obstacles(self.judge, [(e.example.image, e.request) for e in edits])
+        counted = [k for k, edit in enumerate(edits) if self.facts(edit.request) and not why[k]]
+        values = [float("nan")] * len(edits)
+        for k, seen in zip(counted, _readings(self.judge, [edits[k].image for k in counted]), strict=True):
+            values[k] = float(found(self.facts(edits[k].request), seen))
+        return values
+
+    def check(self, request: Request) -> None:
+        """Refuse facts that the judge does not read, and parts of facts that are no parts of them."""
+        check_facts(self.judge, request)
+
+
+def feasible(judge: Judge, examples: Sequence[Example]) -> list[bool]:
+    """Say for each request of each example, in their order, whether its edit success can be measured; never without facts. Pictures may have any size."""
+    return [not why for why in obstacles(judge, [(example.image, request) for example in examples for request in example.requests])]
+
+
+def obstacles(judge: Judge, asked: Sequence[tuple[Picture, Request]]) -> list[str]:
+    """Say for each base image and request why its edit success cannot be measured: "facts" (there are none), "copy" or "target"; "" where it can.
+
+    "copy": the judge finds all facts on the base image. "target": it does not find all of them on the exact target. Each picture is read once.
+    """
+    for _, request in asked:
+        check_facts(judge, request)
+    known = [(base, request) for base, request in asked if request.facts]
+    targets = [request.target for _, request in known if request.target is not None]
+    seen = iter(_readings(judge, [*(base for base, _ in known), *targets]))
+    copied = [found(request.facts, next(seen)) for _, request in known]
+    reached = [request.target is None or found(request.facts, next(seen)) for _, request in known]
+    why = iter("copy" if copy else "" if target else "target" for copy, target in zip(copied, reached, strict=True))
+    return [next(why) if request.facts else "facts" for _, request in asked]
+
+
+def _readings(judge: Judge, pictures: Sequence[Picture]) -> list[dict[str, object]]:
+    """Read pictures of any sizes; one that is given several times is read once."""
+    each = {id(picture): picture for picture in pictures}
+    if not each:
+        return []
+    small = torch.cat([reduced(picture.float().cpu(), SIZE) for picture in each.values()])
+    seen = dict(zip(each, read_facts(judge, small), strict=True))
+    return [seen[id(picture)] for picture in pictures]
+
+
+def check_facts(judge: Judge, request: Request) -> None:
+    """Refuse facts that the judge does not read, and what must appear or stay where `facts` does not hold it."""
+    known: dict[str, Sequence[object]] = {**judge.vocabulary, "count": range(1, MAX_OBJECTS + 1)}
+    allowed = {**known, "order": known["nouns"]}
+    for name, value in request.facts.items():
+        if name not in allowed:
+            raise Refused(f"unknown fact {name!r} in a request; the judge reads: {', '.join(allowed)}")
+        if name in LISTS and (isinstance(value, str) or not isinstance(value, Sequence)):
+            raise Refused(f"fact {name}={value!r} is not a list; write e.g. {name}: [{allowed[name][0]}, {allowed[name][1]}]")
+        for word in value if name in LISTS else [value]:  # type: ignore[union-attr]
+            if word not in allowed[name]:
+                raise Refused(f"unknown {name} {word!r} in a request's facts; the judge knows: {', '.join(map(str, allowed[name]))}")
+    for part, given in (("appear", request.appear), ("stay", request.stay)):
+        if lacking := {name: value for name, value in given.items() if not _holds(request.facts, name, value)}:
+            held = f"hold {dict(request.facts)}" if request.facts else "are empty"
+            raise Refused(
+                f"{request.prompt!r}: {part} asks for {lacking}, but the request's facts {held}; {part} may name only what facts names too: add it there, "
+                f"or take it out of {part}"
+            )
+
+
+def _holds(facts: Facts, name: str, value: object) -> bool:
+    """Say whether a fact is one of `facts`; of nouns and colours, whether each word is among theirs."""
+    if name in SETS and name in facts:
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(word in facts[name] for word in value)  # type: ignore[operator]
+    return name in facts and facts[name] == value
