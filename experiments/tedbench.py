@@ -2,7 +2,7 @@
 
 Command:  python experiments/tedbench.py [--path ../shared/data/tedbench]   (TEdBench as published, or a folder with edits.jsonl; no picture of it is kept)
 Claim:    the scores tell an edit from a copy: a copy keeps everything (ST-LPIPS 0, SSIM 1, image similarity 1), an edit does not.
-          The pocket CLIP and judge know the scenes world only, so alignment on photographs says little here; direction and success have no number, as
+          The pocket CLIP and judge know the scenes world only, so alignment on photographs says little here; direction, progress and edit success have no number, as
           TEdBench has neither captions nor facts.
 Writes:   experiments/records/tedbench.jsonl, and the cards of its scores in tedbench-cards.json
 Minutes:  1 on two CPU cores.
@@ -15,12 +15,13 @@ from pathlib import Path
 
 from unitune import published, records, statistics
 from unitune.benchmarks.tedbench import TEdBench
+from unitune.figures import tables
 from unitune.metrics.clip import Pocket
-from unitune.metrics.judge import EditSuccess
 from unitune.metrics.perceptual import STLPIPS
-from unitune.metrics.pixel import MSE, PSNR, SSIM, MSEOutsideMask, TargetPSNR
+from unitune.metrics.pixel import MSE, PSNR, SSIM, BaseErrorInsideMask, ErrorInsideMask, MSEOutsideMask, TargetPSNR
 from unitune.metrics.similarity import Alignment, DirectionalSimilarity, ImageSimilarity
-from unitune.types import Metric, Refused
+from unitune.metrics.success import COLUMNS, EditSuccess
+from unitune.types import Metric
 
 ROOT = Path(__file__).parent.parent
 POCKET = ROOT / "src/unitune/assets/pocket"
@@ -31,24 +32,15 @@ def offline() -> list[Metric]:
     """The metrics of conf/metrics/offline.yaml."""
     clip = Pocket(POCKET / "clip")
     similar = [Alignment(clip), DirectionalSimilarity(clip), ImageSimilarity(clip)]
-    return [*similar, STLPIPS(), PSNR(), SSIM(), MSE(), TargetPSNR(), MSEOutsideMask(), EditSuccess(POCKET / "judge")]
+    pixels = [PSNR(), SSIM(), MSE(), TargetPSNR(), MSEOutsideMask(), ErrorInsideMask(), BaseErrorInsideMask()]
+    return [*similar, STLPIPS(), *pixels, *(EditSuccess(POCKET / "judge", column) for column in COLUMNS)]
 
 
 def table(done: list[records.Record]) -> str:
-    """Means over images with their intervals; "-" where a score does not apply."""
-    rows = {"Imagic, published": [r for r in done if r.row == "edit"], "copy of the original": [r for r in done if r.method == "copy of the base"]}
-    names = [name for name in done[0].scores if any(r.scores[name] is not None and r.scores[name] == r.scores[name] for r in done)]
-    lines = [["", "pairs", "images", *names]]
-    for label, members in rows.items():
-        cells = []
-        for name in names:
-            try:
-                cells.append(str(statistics.interval(statistics.by_image(members, name))))
-            except Refused:  # no record of this row has the score
-                cells.append("-")
-        lines.append([label, str(len(members)), str(len({r.example for r in members})), *cells])
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """Means over images with their intervals; scores that apply to no picture are left out."""
+    edits, references = ([record for record in done if (record.row == "edit") is made] for made in (True, False))
+    names = statistics.measured(edits)
+    return tables.markdown(tables.named({"Imagic, published": edits}, references, scores=dict(zip(names, names, strict=True)), costs={})).rstrip()
 
 
 def main() -> None:

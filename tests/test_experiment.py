@@ -192,7 +192,7 @@ def test_a_logger_is_told_chosen_samples_apart_from_all(model, tmp_store, tmp_pa
     done = run(setting(model, tmp_store, logger=curves, selection=Last()), [example("cat", Request("a dog"))], tmp_path)
     (means,) = [line for line, step in curves.lines if step is None]
     scores = [record.scores["brightness"] or 0.0 for record in done if record.row == "edit"]
-    assert means["untuned/brightness"] == pytest.approx(sum(scores) / 2) and means["untuned (selected)/brightness"] == scores[-1] != scores[0]
+    assert means["untuned + quick/brightness"] == pytest.approx(sum(scores) / 2) and means["untuned + quick (selected)/brightness"] == scores[-1] != scores[0]
 
 
 def test_advice_is_of_the_token_that_will_be_sampled(model, tmp_store, caplog):

@@ -124,7 +124,7 @@ def test_scripts_answer_from_records(claim, tmp_path, monkeypatch, capsys):
     """In this process, as each would load the libraries again in its own."""
     claims.keep(synthetic(claim), tmp_path / "records.jsonl")
     said = asked(claim, tmp_path / "records.jsonl", monkeypatch, capsys)
-    assert said.startswith("## ") and "2 images" in said and re.search(r"\| copy of the base( of these edits)? \(reference\) \|", said)
+    assert said.startswith("## ") and "2 images" in said and re.search(r"\| copy of the base( of these edits)? \|", said)
     assert said.count("**too few for a verdict**") == said.count("\n- ") >= 1 and "not asked" not in said
 
 
@@ -271,10 +271,10 @@ def test_references_are_of_the_edits_that_they_stand_below():
     found = [record(f"x/a={k}", kind=kind) for k, kinds in ((1, ("add", "restyle")), (2, ("add",)), (3, ("add",))) for kind in kinds]
     copies = [record("x/reference=copy", kind=kind, method="", row="copy", scores={"psnr": level[kind]}) for kind in level]
     said = claims.table([*found, *copies, *copies], {"one": "a=1", "two": "a=2", "three": "a=3"}, scores={"psnr": "dB"}, costs={}).splitlines()[2:]
-    copy = "copy of the base of these edits (reference)"
+    copy = "copy of the base of these edits"
     assert said == [f"| {row} |" for row in ("one | 2 | 0.5", f"{copy} | 2 | 0.5", "two | 1 | 0.5", "three | 1 | 0.5", f"{copy} | 1 | 0.9")]
     alone = claims.table([*found[:2], *copies], {"one": "a=1"}, scores={"psnr": "dB"}, costs={})
-    assert alone.endswith("| copy of the base (reference) | 2 | 0.5 |")
+    assert alone.endswith("| copy of the base | 2 | 0.5 |")
 
 
 def test_a_table_says_how_many_edits_count():

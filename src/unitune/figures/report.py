@@ -16,6 +16,7 @@ from PIL import Image
 from unitune.figures import curves, source, style, tables
 from unitune.figures.source import Source
 from unitune.records import Record
+from unitune.statistics import ENOUGH
 from unitune.types import Refused
 
 FILE = "report.html"
@@ -72,7 +73,7 @@ def page(read: Source) -> str:
 def _summary(found: list[tables.Line]) -> str:
     made = [line for line in found if not line.is_reference]
     images = len({record.example for line in made for record in line.records})
-    few = "" if images >= 24 else " Fewer than 24 images are too few for a verdict: intervals are wide, and differences may be chance."
+    few = "" if images >= ENOUGH else f" Fewer than {ENOUGH} images are too few for a verdict: differences may be chance."
     return f"{sum(len(line.records) for line in made)} samples of {images} image{'s' if images != 1 else ''} in {len(made)} settings.{few}"
 
 

@@ -91,7 +91,7 @@ def named(groups: Mapping[str, Sequence[Record]], references: Iterable[Record], 
     for of, made in alike.items():
         more = " of these edits" if len(alike) > 1 else ""
         there = {row: members for row, every in known.items() if (members := of_edits(every, {*of}))}
-        shown = made | {f"{REFERENCES[row]}{more} (reference)": line_of(members, row=row) for row, members in there.items()}
+        shown = made | {f"{REFERENCES[row]}{more}": line_of(members, row=row) for row, members in there.items()}
         for label, line in shown.items():
             rows.append((label, str(len(line.records)), *(cell(line, name) for name in scores), *(_spent(line, name) for name in costs)))
     every = [record for made in alike.values() for line in made.values() for record in line.records]
