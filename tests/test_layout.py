@@ -21,7 +21,7 @@ LAYERS = [
     | {"parameters", "scenes", "plans", "statistics", "fronts"},
     {"tuning", "backends", "diffusion", "estimate", "pocket"},
     {"methods", "metrics", "benchmarks", "selection", "paste", "figures", "pretrain"},
-    {"outcome", "experiment", "published", "rescoring", "doctor", "loggers"},
+    {"outcome", "experiment", "reference_rows", "published", "rescoring", "doctor", "loggers"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

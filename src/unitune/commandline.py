@@ -119,7 +119,7 @@ def check_settings(settings: Any) -> None:
         raise Refused("mask_file= takes effect with image= and mask=file only; leave it out, or choose these")
     if settings["benchmark"].get("path") is None:
         raise Refused(f"benchmark={benchmark} needs a picture: image=FILE")
-    if settings["benchmark"].get("caption") == "" and "{caption}" in f"{settings['method']} {settings['sampler']}":
+    if settings["benchmark"].get("caption") == "" and _needs_caption(settings):
         raise Refused("{caption} stands in a prompt of this method or sampler, and the picture has none; describe it: caption='a cat in a city'")
     if settings.get("paste") and "prompts" not in settings["benchmark"]:
         raise Refused(f"paste=true puts edits back into one's own picture (image=FILE, benchmark=photo); benchmark={benchmark} is of finished squares")
@@ -127,6 +127,13 @@ def check_settings(settings: Any) -> None:
         raise Refused(f"selection={settings['selection']['name']} would choose by the CLIP that scores ({_named(scoring)}); set selection.clip to another")
     _check_numbers(settings)
     models.check(models.described(model), tuned=settings["stage"]["tuned"])
+
+
+def _needs_caption(settings: Any) -> bool:
+    """Whether a template asks for the caption where no rare token may take its place."""
+    method = settings["method"]
+    replaced = {name: value for name, value in method.items() if not (name in ("prompt", "token") and (method.get("uncaptioned") or method.get("identifier")))}
+    return "{caption}" in f"{replaced} {settings['sampler']}"
 
 
 def scorable(settings: Any, metrics: Any) -> Any:

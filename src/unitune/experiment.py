@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from unitune import disk, metrics, outcome, prompts, records
+from unitune import disk, metrics, outcome, prompts, records, reference_rows
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.sampler import Sampler
 from unitune.figures import tables
@@ -20,7 +20,9 @@ from unitune.progress import Bars
 from unitune.records import Record
 from unitune.selection import Selection
 from unitune.store import Store, contents
-from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused, Tuned
+from unitune.tuning import visibility
+from unitune.tuning.visibility import Texts, Visibility
+from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused
 
 if TYPE_CHECKING:
     from unitune.backends.cascade import Cascade
@@ -48,6 +50,7 @@ class Setting:
     store: Store
     plan: Plan
     seed: int = 0
+    oracle: int = 0  # samples of the oracle's reference row for each edit whose target is known
     snapshot: int | None = None  # sample the weights after so many steps of the tuning
     logger: Logger | None = None
     selection: Selection | None = None
@@ -97,8 +100,10 @@ def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[
     with _logged(setting.logger):
         for k, example in enumerate(examples):
             _advise(setting, example)
+            visible = _visible(setting, example)
             with Bars() as bars:
-                taken = [_take(setting, part, example, bars) for part in _parts(setting, example)]
+                taken = [_take(setting, part, example, bars, visible) for part in _parts(setting, example)]
+            outcome.note(folder, taken)
             done += _record(setting, example, taken, folder)
             outcome.grid(setting.plan, example, taken, folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"))
         if setting.logger is not None:
@@ -125,15 +130,29 @@ def _parts(setting: Setting, example: Example) -> list[Example]:
     return [replace(example, requests=(request,)) for request in example.requests] if setting.method.per_request else [example]
 
 
-def _take(setting: Setting, example: Example, whole: Example, bars: Bars) -> Taken:
+def _visible(setting: Setting, example: Example) -> Visibility | None:
+    """Measure before tuning whether the model sees the text that the image is to be tied to; say it where it does not."""
+    if (texts := _compared(setting, example)) is None:
+        return None
+    seen = visibility.measure_before(setting.cascade, example, texts, method=setting.method.name, seed=setting.seed)
+    for line in seen.warnings(setting.cascade.name):
+        log.warning("%s", line)
+    return seen
+
+
+def _compared(setting: Setting, example: Example) -> Texts | None:
+    apart = setting.method.apart(setting.cascade, example, seed=setting.seed)
+    return None if apart is None else visibility.compared(example, apart)
+
+
+def _take(setting: Setting, example: Example, whole: Example, bars: Bars, visible: Visibility | None) -> Taken:
     """Tune, or recall the tuning; sample; choose. `whole` has all edits of the image."""
     reset_peak()
     report = _report(bars, setting.logger, example)
     tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
     if reason := setting.method.inactive(setting.cascade, tuned):
         raise Inactive(f"{setting.method.name} did nothing for {example.id}: {reason}")
-    tuned = _told(setting, example, tuned)
-    if "{" in setting.method.prompt:
+    if tuned.about:
         log.info("the tuning prompt is %r", tuned.about)
     tuning = {
         "tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps,
@@ -153,7 +172,13 @@ def _take(setting: Setting, example: Example, whole: Example, bars: Bars) -> Tak
     with setting.cascade.using(tuned):
         edits = sample(setting.plan.draws(example, setting.seed), "edit")
         chosen = [] if setting.selection is None else setting.selection(edits, example=whole, redraw=sample)
-    return Taken(tuned, samples, chosen)
+    if visible is not None:
+        asked = [edit.prompt for edit in edits]
+        after = visibility.measure_after(setting.cascade, example, visible, asked, tuned=tuned, seed=setting.seed)
+        for line in after.warnings(setting.cascade.name)[len(visible.warnings(setting.cascade.name)) :]:
+            log.warning("%s", line)
+        visible = after
+    return Taken(tuned, samples, chosen, visible)
 
 
 def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
@@ -161,17 +186,13 @@ def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
     found: dict[str, None] = {}
     for example in examples:
         texts = setting.method.texts(setting.cascade, example, seed=setting.seed)
-        rare, draws = setting.method.rare(setting.cascade, example, seed=setting.seed), setting.plan.draws(example, setting.seed)
-        names = _told(setting, example, Tuned(rare, template=setting.method.template))
+        names, draws = setting.method.names(setting.cascade, example, seed=setting.seed), setting.plan.draws(example, setting.seed)
         setting.sampler.check(setting.cascade, example, draws, tuned=names)
         drawn = setting.sampler.texts(example, draws, tuned=names)
-        found.update(dict.fromkeys([] if texts is None else [*texts, *drawn]))  # a word that is yet to be learned cannot be embedded
+        compared = _compared(setting, example)
+        beside = [*([] if compared is None else compared.all()), *reference_rows.texts(example)]
+        found.update(dict.fromkeys(beside if texts is None else [*texts, *drawn, *beside]))  # a word that is yet to be learned cannot be embedded
     return list(found)
-
-
-def _told(setting: Setting, example: Example, tuned: Tuned) -> Tuned:
-    """Add the text that the image is tuned on."""
-    return replace(tuned, about=prompts.tuned_on(setting.method.prompt, rare=tuned.prompt, caption=example.caption, noun=example.noun))
 
 
 def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
@@ -188,7 +209,8 @@ def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
 def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: Path) -> list[Record]:
     """Save the pictures, score them beside the reference rows, append the records."""
     edits = [sample.edit for one in taken for sample in one.samples]
-    references = outcome.references(example)
+    seeds = [setting.seed * setting.oracle + k for k in range(setting.oracle)]
+    references = [*outcome.references(example), *reference_rows.made(setting.cascade, setting.sampler, example, seeds=seeds)]
     names = [f"{example.id}-{k:03}.png" for k in range(len(edits))]
     names += [outcome.picture_name(example, row, k) for k, (row, _) in enumerate(references)]
     pictures = [*edits, *(edit for _, edit in references)]
@@ -219,7 +241,7 @@ def _advise(setting: Setting, example: Example) -> None:
     """Say what will not work as hoped: unknown words, prompts that are cut, a rare token that means something."""
     edits = [request.prompt for request in example.requests]
     learned = setting.method.texts(setting.cascade, example, seed=setting.seed) is None  # a word that is no text of the tokenizer's
-    rare = "" if learned else setting.method.rare(setting.cascade, example, seed=setting.seed)
+    names = setting.method.names(setting.cascade, example, seed=setting.seed)
     told = {"tokenize": setting.cascade.tokenize, "known": setting.cascade.known, "max_tokens": setting.cascade.max_tokens}
-    for line in prompts.advice(rare=rare, edits=edits, meant="{caption}" in setting.method.prompt, **told):
+    for line in prompts.advice(rare="" if learned else names.prompt, edits=edits, meant=names.prompt == example.caption, **told):
         log.warning("%s", line)

@@ -1,5 +1,6 @@
 """What sampling leaves of one example: its samples with their costs, which of them were chosen, and the pictures in a run's folder."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from unitune.figures.grid import labelled_grid
 from unitune.paste import Paste
 from unitune.plans import Plan
 from unitune.selection import Chosen
+from unitune.tuning.visibility import Visibility
 from unitune.types import Edit, Example, Tuned
 
+TUNINGS = "tunings.jsonl"  # of a run's folder
 BLANK = np.full((8, 8, 3), 255, dtype=np.uint8)  # of a grid: nothing was chosen here
 
 
@@ -32,6 +35,7 @@ class Taken:
     tuned: Tuned
     samples: Sequence[Sample]
     chosen: Sequence[Chosen] = ()
+    visibility: Visibility | None = None  # how the tuning prompt is told from others, where weights are tuned on one
 
     @property
     def planned(self) -> list[Edit]:
@@ -62,6 +66,13 @@ def references(example: Example) -> list[tuple[str, Edit]]:
         if request.target is not None:
             rows.append(("target", replace(nothing, image=request.target)))
     return rows
+
+
+def note(folder: Path, taken: Sequence[Taken]) -> None:
+    """Add a line for each tuning to the run's tunings.jsonl: what its prompt is told apart from."""
+    lines = [json.dumps(one.visibility.plain(), ensure_ascii=False) + "\n" for one in taken if one.visibility is not None]
+    with open(folder / TUNINGS, "a", encoding="utf-8") as file:
+        file.writelines(lines)
 
 
 def picture_name(example: Example, what: str, k: int) -> str:

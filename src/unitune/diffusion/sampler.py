@@ -13,7 +13,7 @@ from unitune.diffusion.guidance import OFF, Guidance
 from unitune.diffusion.loop import Cascade, Condition, Hold, NoiseSource, Progress, Stage, denoise
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.steps import DDIM, DDPM, Step, levels
-from unitune.types import Draw, Edit, Example, Mask, Refused, Tuned, number, whole
+from unitune.types import Draw, Edit, Example, Mask, Refused, Request, Tuned, number, whole
 
 PURE_NOISE = 1.0
 REFERENCES = ("tuned", "base")
@@ -104,6 +104,16 @@ class Sampler:
             )
             for i, item in zip(rows, items, strict=True)
         ]  # fmt: skip
+
+    def refined(self, cascade: Cascade, example: Example, lows: Sequence[Image], *, texts: Sequence[str]) -> list[Image]:
+        """Bring pictures of the first stage's size, each with its text, through the later stages as they are sampled; returns (1, C, H, W) each."""
+        items = [_Item(Draw(Request(text or example.id), 0), text, self.guidance.weight, self.start) for text in texts]
+        done = []
+        for item, low in zip(items, lows, strict=True):
+            for stage in cascade.stages[1:]:
+                low = self._run(cascade, stage, [item], example=example, tuned=Tuned(), low=low, ways={}, progress=None)
+            done.append(low)
+        return done
 
     def texts(self, example: Example, draws: Sequence[Draw], *, tuned: Tuned) -> list[str]:
         """List the texts that sampling these draws will embed; of `tuned` only the names are read, so that it can be asked before anything is tuned."""

@@ -25,12 +25,14 @@ LARGEST_PICTURE = 3 * 512**2  # bytes of a class image, for estimates
 class DreamBooth:
     """`token` is the rare identifier [V] ("{random}": the paper's rule), `prompt` what the image is tuned on, `class_prompt` its class.
 
+    `identifier` takes the place of a `token` that is a description of the image ("{caption}").
     `prior` is lambda, the weight of prior preservation; 0 tunes without it. Of every batch as many rows are class images as draws of the image.
     """
 
     tune: Mapping[str, Tuning]
     stages: Sequence[str] = ("base", "sr256")
     token: str = "beikkpic"
+    identifier: str = "beikkpic"
     prompt: str = "a {rare} {noun}"
     class_prompt: str = "a {noun}"
     prior: float = 1.0
@@ -67,7 +69,10 @@ class DreamBooth:
 
     def names(self, cascade: Cascade, example: Example, *, seed: int) -> Tuned:
         """Return the identifier, and the prompt that it stands in."""
-        rare = weights.rare(self.token, cascade, example, seed=seed)
+        token = self.identifier if "{caption}" in self.token else self.token
+        if not token:
+            raise Refused("method=dreambooth puts a rare word before the noun, and a description is none; choose token=beikkpic or token=random")
+        rare = weights.rare(token, cascade, example, seed=seed)
         return Tuned(rare, template=self.template, about=self._filled(self.prompt, rare, example))
 
     def apart(self, cascade: Cascade, example: Example, *, seed: int) -> tuple[str, str] | None:

@@ -8,17 +8,20 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from unitune import rng
-from unitune.backends.cascade import Cascade
-from unitune.backends.stage import UNetStage
 from unitune.diffusion.blend import reduced
 from unitune.diffusion.loop import Condition, denoise
 from unitune.diffusion.steps import DDPM, levels
 from unitune.types import Example, Tuned
+
+if TYPE_CHECKING:  # a run that is refused loads no model
+    from unitune.backends.cascade import Cascade
+    from unitune.backends.stage import UNetStage
 
 NOUNS = ("cat", "dog")  # of the scale: what a changed noun does to a text
 OTHER_WORDS = ("qwpz", "xvnt")  # rare words that no image is tuned on; the second where an image is tuned on the first
@@ -103,15 +106,15 @@ def compared(example: Example, apart: tuple[str, str]) -> Texts:
     return Texts(apart[0], apart[1], rare, phrase, changed)
 
 
-def measure_before(cascade: Cascade, example: Example, texts: Texts, *, method: str, seed: int) -> Visibility:
-    """Measure with the untouched model how visible the tuning prompt is."""
+def measure_before(cascade: "Cascade", example: Example, texts: Texts, *, method: str, seed: int) -> Visibility:
+    """Measure with the untouched model how visible the tuning prompt is; four predictions."""
     pairs = [texts.tuned, texts.apart, texts.phrase, texts.changed]
     embedded, predicted = cascade.encode(pairs), _predictions(cascade, example, pairs, seed=seed)
     text, x_0 = (_rms(e[0] - e[1]) / max(_rms(e[2] - e[3]), 1e-12) for e in (embedded, predicted))
     return Visibility(example.id, method, texts, 0, text, x_0)
 
 
-def measure_after(cascade: Cascade, example: Example, before: Visibility, prompts: Sequence[str], *, tuned: Tuned, seed: int) -> Visibility:
+def measure_after(cascade: "Cascade", example: Example, before: Visibility, prompts: Sequence[str], *, tuned: Tuned, seed: int) -> Visibility:
     """Measure, beside what was measured before, what a tuning of the first stage left apart; `prompts` are those that will be sampled."""
     stage, texts = cascade.stages[0], before.texts
     if stage.name not in tuned.weights:
@@ -127,7 +130,7 @@ def measure_after(cascade: Cascade, example: Example, before: Visibility, prompt
     return dataclasses.replace(before, steps=tuned.steps, tuned_db=tuned_db, empty_db=empty_db, other_db=other_db, response=response)
 
 
-def _predictions(cascade: Cascade, example: Example, texts: Sequence[str], *, seed: int) -> Tensor:
+def _predictions(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> Tensor:
     """Predict x_0 of the base image noised to START, with each text; (texts, C, H, W)."""
     stage = cascade.stages[0]
     base = stage.encode(reduced(example.image, stage.resolution))
@@ -137,7 +140,7 @@ def _predictions(cascade: Cascade, example: Example, texts: Sequence[str], *, se
     return torch.cat([stage.threshold(row) for row in rows])
 
 
-def _pictures(cascade: Cascade, example: Example, texts: Sequence[str], *, seed: int) -> Tensor:
+def _pictures(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> Tensor:
     """Sample each text from the same pure noise without guidance; of a large model one prediction at the noisiest level."""
     stage = cascade.stages[0]
     shape = stage.encode(reduced(example.image, stage.resolution)).shape
@@ -154,7 +157,7 @@ def _pictures(cascade: Cascade, example: Example, texts: Sequence[str], *, seed:
     return stage.decode(x_0)
 
 
-def _noise(stage: UNetStage, example: Example, shape: Sequence[int], seed: int, role: str, step: int) -> Tensor:
+def _noise(stage: "UNetStage", example: Example, shape: Sequence[int], seed: int, role: str, step: int) -> Tensor:
     return rng.noise(tuple(shape), seed=seed, example=example.digest, stage=stage.name, role=role, step=step)
 
 
