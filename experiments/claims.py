@@ -26,6 +26,7 @@ from unitune.types import Refused
 RECORDS = Path(__file__).parent / "records"
 SWEEPS = Path("outputs/experiments")  # as conf/experiment/quick.yaml has it
 SEVERAL = {  # claims of more than one sweep
+    "first_edits": ("first_edits", "first_edits_ceiling"),
     "methods": ("methods", "methods_late_start"),
     "tradeoff": ("tradeoff_start", "tradeoff_weight", "tradeoff_mix"),
     "baselines": ("baselines", "baselines_late_start"),

@@ -10,15 +10,18 @@ import logging
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from unitune import images
+from unitune.benchmarks import manifest
 from unitune.scenes import Scene, caption, render, sprites, vocabulary
 from unitune.scenes.edits import SceneEdit
 from unitune.scenes.scene import NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out
 from unitune.scenes.suite import generate
-from unitune.types import Refused
+from unitune.types import Example, Refused
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,14 @@ under that licence too; the rest is under the Apache License 2.0.
 
 def run(*, folder: Path, seed: int, per_type: int) -> None:
     """Generate the benchmark of a seed with `per_type` edits of each kind and write it into a new folder."""
+    _check_numbers(seed=seed, per_type=per_type)
+    write(folder, generate(seed=seed, per_type=per_type), about={"seed": seed, "per_type": per_type})
+
+
+def _check_numbers(*, seed: int, per_type: int) -> None:
     for name, value, least in (("seed", seed, 0), ("per_type", per_type, 1)):
         if not isinstance(value, int) or value < least:
             raise Refused(f"{name} must be a whole number of at least {least}, got {value!r}")
-    write(folder, generate(seed=seed, per_type=per_type), about={"seed": seed, "per_type": per_type})
 
 
 def write(folder: Path, edits: Sequence[SceneEdit], *, about: Mapping[str, object]) -> None:
@@ -120,3 +127,31 @@ def world() -> str:
     for noun in NOUN_LIST:
         digest.update((sprites.BANK / f"{noun}.png").read_bytes())
     return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Edits of scenes that are drawn by a seed when they are asked for, so that dials are chosen on other images than those that are reported.
+
+    `apart_from` is the folder of a benchmark of scenes; a draw that shares an image with it is refused. `limit` takes the first images only (0 = all).
+    """
+
+    seed: int
+    apart_from: Path
+    per_type: int = 2
+    limit: int = 0
+    name: str = "development"
+
+    def examples(self, resolution: int) -> list[Example]:
+        """Draw the scenes and read them at `resolution` px."""
+        _check_numbers(seed=self.seed, per_type=self.per_type)
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "scenes"
+            write(root, generate(seed=self.seed, per_type=self.per_type), about={"seed": self.seed, "per_type": self.per_type})
+            known = set(json.loads((Path(self.apart_from) / "benchmark.json").read_text(encoding="utf-8"))["files"].values())
+            lines = manifest.read(root)
+            for line in lines:
+                for file in (line["image"], line["target"]):
+                    if hashlib.sha256((root / file).read_bytes()).hexdigest() in known:
+                        raise Refused(f"seed {self.seed} draws {file}, which is in {self.apart_from} too; dials are chosen on other images: take another seed")
+            return manifest.examples(root, lines, resolution=resolution, limit=self.limit)

@@ -1,0 +1,219 @@
+"""Dials of every method on the embedded cascade, chosen alike: at 64 px, on scenes outside the benchmark, the same number of settings for each method.
+
+Command:  python experiments/search_dials.py; any number of processes may run it side by side, and it goes on where it stopped
+          python experiments/search_dials.py --from-records prints the choice again
+Minutes:  written beside the choice, from the kept rows; two processes of one thread each are fastest on two cores (OMP_NUM_THREADS=1).
+
+Of the settings whose mean squared error outside the mask is at most BOUND (pixels on [0, 1]) the one is chosen with the highest edit success (all facts, feasible
+edits), of equal ones that with the smaller error. Every row is kept in experiments/records/dials.jsonl with the digest of the weights that it was measured with.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+ROOT = Path(__file__).parent.parent
+RECORD = Path(__file__).parent / "records" / "dials.jsonl"
+WORK = Path("outputs/search")
+BOUND = 0.01
+RATES, SNAPSHOTS, WEIGHTS = (1.25e-4, 2.5e-4, 5e-4), (32, 64, 128), (1.5, 2, 3, 4, 5, 7)
+Setting = dict[str, float]
+# Of each method the tuning's rate, and what is turned without tuning again; 54 settings each.
+GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
+    "unitune": {"lr": RATES, "steps": SNAPSHOTS, "weight": (2, 4, 7), "start": (0.9, 0.95)},
+    "untuned": {"weight": WEIGHTS, "start": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)},
+    "dreambooth": {"lr": RATES, "steps": SNAPSHOTS, "weight": WEIGHTS},
+    "textual_inversion": {"word": (1e-2, 3e-2, 1e-1), "steps": SNAPSHOTS, "weight": WEIGHTS},
+    "imagic": {"lr": RATES, "embedding_mix": (0.7, 1.0, 1.3), "weight": WEIGHTS},
+}
+LIMITS = {"steps": (0, 128), "start": (0, 1), "weight": (1, math.inf)}  # the budget's, and those of the dials themselves
+OVERRIDES = {"lr": "lr", "word": "method.embedding.lr"}
+SCORES = ("appear", "stay", "both", "outside", "inside", "base_inside")
+
+
+def settings(method: str) -> list[Setting]:
+    """List every setting of a method."""
+    return [dict(zip(GRID[method], values, strict=True)) for values in itertools.product(*GRID[method].values())]
+
+
+def cells() -> Iterator[tuple[str, Setting]]:
+    """List what is tuned and measured at once: a method at one rate."""
+    for method, dials in GRID.items():
+        rate = next((name for name in dials if name in OVERRIDES), None)
+        yield from [(method, {rate: value}) for value in dials[rate]] if rate else [(method, {})]
+
+
+def measure(method_name: str, rate: Setting, *, of: Sequence[str] = ("benchmark=development",), asked: Sequence[Setting] = ()) -> list[dict]:
+    """Tune every image of a benchmark at the rate, sample each of its settings (or those that are asked), and score: one row an image and setting."""
+    from hydra import compose, initialize_config_dir
+
+    warnings.simplefilter("ignore")
+    run = _run_module()
+    overrides = [*of, f"method={method_name}", "stage=base", "model.stages=[base]", "model.resolution=64", "seeds=1", "budget=equal"]
+    overrides += ["sampler=late_start"] if method_name == "unitune" else []  # the label `aligned`, which interpolation reads, is told to no other method
+    overrides += [f"{OVERRIDES[name]}={value}" for name, value in rate.items()] + [f"snapshots={list(SNAPSHOTS)}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides)
+    from unitune import machine, models
+    from unitune.metrics.pixel import BaseErrorInsideMask, ErrorInsideMask, MSEOutsideMask
+    from unitune.metrics.success import EditSuccess
+    from unitune.store import Store
+
+    method, sampler, store = run.make(cfg.method), run.make(cfg.sampler), Store(WORK / "store")
+    device = machine.device("cpu")
+    described = models.described(run.OmegaConf.to_container(cfg.model, resolve=True))
+    model = run.cascade(described, device, machine.precision("auto", device), store)
+    metrics = [EditSuccess(cfg.metrics.judge, column=name) for name in SCORES[:3]] + [MSEOutsideMask(), ErrorInsideMask(), BaseErrorInsideMask()]
+    asked = asked or [setting for setting in settings(method_name) if rate.items() <= setting.items()]
+    rows = []
+    for example in run.make(cfg.benchmark).examples(64):
+        began = time.monotonic()
+        found = _edits(model, method, sampler, example, asked, store)
+        made = time.monotonic() - began
+        for setting, edits in found:
+            scores = dict(zip(SCORES, (metric(edits) for metric in metrics), strict=True))
+            means = {name: _mean(values) for name, values in scores.items()}
+            about = {"method": method_name, "setting": setting, "image": example.id, "edits": sum(v == v for v in scores["both"])}
+            rows.append({**about, **means, "seconds": round(made / len(found), 2), "weights": model.digest})
+    return rows
+
+
+def _edits(model: Any, method: Any, sampler: Any, example: Any, asked: Sequence[Setting], store: Any) -> list[tuple[Setting, list]]:
+    """Sample an image's edits at each setting, one seed; a method whose tuning serves one edit is given them one by one."""
+    from unitune.types import Draw, Inactive
+
+    parts = [replace(example, requests=(request,)) for request in example.requests] if method.per_request else [example]
+    found: list[tuple[Setting, list]] = [(setting, []) for setting in asked]
+    for part in parts:
+        for key, group in itertools.groupby(found, key=lambda one: (one[0].get("steps"), one[0].get("embedding_mix"))):
+            at, mix = key
+            tuned = method.prepare(model, part, store=store, seed=0, at=None if at is None else int(at), report=None)
+            if reason := method.inactive(model, tuned):
+                raise Inactive(reason)
+            mixed = sampler if mix is None else replace(sampler, embedding_mix=mix)
+            members = list(group)
+            draws = [Draw(request, 0, float(s["weight"]), float(s.get("start", sampler.start))) for s, _ in members for request in part.requests]
+            with model.using(tuned):
+                edits = mixed(model, part, tuned=tuned, draws=draws)
+            for k, (_, kept) in enumerate(members):
+                kept += edits[k * len(part.requests) : (k + 1) * len(part.requests)]
+    return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if value == value]
+    return float(f"{math.fsum(known) / len(known):.5g}") if known else None
+
+
+def _run_module() -> Any:
+    spec = importlib.util.spec_from_file_location("run", ROOT / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dict]:
+    """Measure the cells that nobody has measured or is measuring; return all rows once the last one is there, else nothing."""
+    work.mkdir(parents=True, exist_ok=True)
+    rows, missing = [], False
+    for name, cell in todo.items():
+        file = work / f"{name}.jsonl"
+        try:
+            with FileLock(work / f"{name}.lock", timeout=0):
+                if not file.exists():
+                    print(f"measuring {name}", flush=True)
+                    text = "".join(json.dumps(row) + "\n" for row in cell())
+                    file.with_suffix(".part").write_text(text, encoding="utf-8")
+                    os.replace(file.with_suffix(".part"), file)
+        except Timeout:  # another process has it
+            missing = True
+            continue
+        rows += read(file)
+    return [] if missing else rows
+
+
+def read(file: Path) -> list[dict]:
+    """Read kept rows."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def table(rows: Sequence[dict]) -> dict[str, list[tuple[Setting, dict[str, float]]]]:
+    """Average over all feasible edits, by method and setting; errors over images."""
+    found: dict[str, list[tuple[Setting, dict[str, float]]]] = {}
+    for method in GRID:
+        for setting in settings(method):
+            members = [row for row in rows if row["method"] == method and row["setting"] == setting]
+            if members:
+                found.setdefault(method, []).append((setting, averages(members)))
+    return found
+
+
+def averages(members: Sequence[dict]) -> dict[str, float]:
+    """Average the rows of one setting: shares over feasible edits, errors over images."""
+    edits = sum(row["edits"] for row in members)
+    shares = {name: sum(row[name] * row["edits"] for row in members if row["edits"]) / edits for name in SCORES[:3]}
+    outside = [row["outside"] for row in members if row["outside"] is not None]
+    progress = 1 - sum(row["inside"] for row in members) / sum(row["base_inside"] for row in members)
+    return {**shares, "outside": math.fsum(outside) / len(outside), "progress": progress, "edits": edits}
+
+
+def chosen(found: Mapping[str, list[tuple[Setting, dict[str, float]]]], *, bound: float = BOUND) -> dict[str, tuple[Setting, dict[str, float]]]:
+    """Choose of each method the setting with the highest success within the bound; where none is within it, that with the smallest error."""
+    choice = {}
+    for method, measured in found.items():
+        within = [one for one in measured if one[1]["outside"] <= bound] or [min(measured, key=lambda one: one[1]["outside"])]
+        choice[method] = max(within, key=lambda one: (round(one[1]["both"], 6), -one[1]["outside"]))
+    return choice
+
+
+def at_ends(method: str, setting: Setting) -> list[str]:
+    """Name the dials whose chosen value is an end of what was tried, and no limit of its own."""
+    ends = []
+    for name, values in GRID[method].items():
+        low, high = LIMITS.get(name, (-math.inf, math.inf))
+        if len(values) > 1 and setting[name] in (min(values), max(values)) and low < setting[name] < high:
+            ends.append(name)
+    return ends
+
+
+def report(rows: Sequence[dict]) -> Iterator[str]:
+    """Write the choice as a table."""
+    found = table(rows)
+    yield "| method | settings | chosen | edit success (both) | appear | stay | error outside the mask | progress | an end of its range |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for method, (setting, scores) in chosen(found).items():
+        dials = ", ".join(f"{name} {value:g}" for name, value in setting.items())
+        means = [f"{scores[name]:.3g}" for name in ("both", "appear", "stay", "outside", "progress")]
+        yield "| " + " | ".join([method, str(len(found[method])), dials, *means, ", ".join(at_ends(method, setting)) or "none"]) + " |"
+    edits = next(iter(found.values()))[0][1]["edits"]
+    minutes = sum(row["seconds"] for row in rows) / 60
+    yield f"\n{edits:g} feasible edits of {len({row['image'] for row in rows})} images, one sample each; {minutes:.0f} minutes of one core in all."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from-records", action="store_true", help="choose from the kept rows")
+    if parser.parse_args().from_records:
+        print(*report(read(RECORD)), sep="\n")
+        return
+    todo = {"-".join([method, *(f"{key}={value:g}" for key, value in rate.items())]): partial(measure, method, rate) for method, rate in cells()}
+    if rows := search(todo, WORK):
+        RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        print(*report(rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
