@@ -14,15 +14,19 @@ import itertools
 import json
 import math
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from unitune.backends.cascade import files_digest
+from unitune.pocket import FOLDER as POCKET
 
 ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).parent / "records" / "dials.jsonl"
@@ -141,13 +145,30 @@ def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dic
         except Timeout:  # another process has it
             missing = True
             continue
-        rows += read(file)
+        rows += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return [] if missing else rows
 
 
 def read(file: Path) -> list[dict]:
-    """Read kept rows."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    """Read kept rows; those that were measured with other weights than the shipped ones are refused."""
+    if not file.is_file():
+        raise SystemExit(refused(f"{file} is not there; make it: python experiments/search_dials.py"))
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    if odd := next((row["weights"] for row in rows if row["weights"] != digest()), None):
+        raise SystemExit(refused(f"{file} was measured with the weights {odd[:12]}, and {digest()[:12]} are shipped; measure again: python {sys.argv[0]}"))
+    return rows
+
+
+def refused(why: str) -> int:
+    """Say in one line why there is no answer; return the exit code of refused input."""
+    print(f"search_dials: {why}", file=sys.stderr)
+    return 2
+
+
+@cache
+def digest() -> str:
+    """Name the shipped weights of the 64 px stage and its text encoder."""
+    return files_digest([POCKET / "base"])
 
 
 def table(rows: Sequence[dict]) -> dict[str, list[tuple[Setting, dict[str, float]]]]:

@@ -1,0 +1,86 @@
+"""The dials in conf/ are those that the kept search chooses, measured with the weights that ship, on images outside the benchmark."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import search_dials  # noqa: E402  # a script
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return search_dials.read(search_dials.RECORD)
+
+
+@pytest.fixture(scope="module")
+def choice(rows: list[dict]) -> dict[str, dict[str, float]]:
+    return {method: setting for method, (setting, _) in search_dials.chosen(search_dials.table(rows)).items()}
+
+
+def conf(method: str):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", [f"method={method}", "budget=model"])
+
+
+@pytest.mark.parametrize("method", list(search_dials.GRID))
+def test_conf_has_the_dials_that_the_record_chooses(choice: dict[str, dict[str, float]], method: str):
+    cfg, chosen = conf(method), choice[method]
+    has = {"lr": cfg.lr, "weight": cfg.sampler.guidance.weight, "start": cfg.sampler.start, "embedding_mix": cfg.sampler.embedding_mix, "steps": cfg.steps}
+    if "word" in chosen:
+        has["word"] = cfg.method.embedding.lr
+    assert {name: has[name] for name in chosen} == chosen
+
+
+def test_every_method_has_as_many_settings(rows: list[dict]):
+    found = search_dials.table(rows)
+    assert set(found) == set(search_dials.GRID) and len({len(measured) for measured in found.values()}) == 1
+    assert all({row["image"] for row in rows if row["method"] == method} == {row["image"] for row in rows} for method in found)
+
+
+def test_the_search_was_on_other_images_than_the_benchmark(rows: list[dict]):
+    reported = {json.loads(line)["image"].removesuffix(".png") for line in (search_dials.POCKET.parent / "scenes" / "edits.jsonl").open()}
+    assert not {row["image"] for row in rows} & reported
+
+
+def test_a_record_of_other_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+    file = tmp_path / "dials.jsonl"
+    file.write_text(json.dumps({"weights": "0" * 64}) + "\n")
+    with pytest.raises(SystemExit) as end:
+        search_dials.read(file)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1 and "000000000000" in said and "measure again" in said
+
+
+def row(method: str, setting: dict, both: float, outside: float) -> dict:
+    return {
+        "method": method,
+        "setting": setting,
+        "image": "a",
+        "edits": 2,
+        "appear": 1.0,
+        "stay": 1.0,
+        "both": both,
+        "outside": outside,
+        "inside": 0.1,
+        "base_inside": 0.2,
+    }
+
+
+def test_the_choice_is_the_highest_success_within_the_bound():
+    a, b, c, d = search_dials.settings("unitune")[:4]
+    found = search_dials.table([row("unitune", a, 1.0, 0.011), row("unitune", b, 0.5, 0.009), row("unitune", c, 0.5, 0.004), row("unitune", d, 0.0, 0.001)])
+    assert search_dials.chosen(found)["unitune"][0] == c
+    beyond = search_dials.table([row("unitune", a, 1.0, 0.05), row("unitune", b, 0.5, 0.02)])
+    assert search_dials.chosen(beyond)["unitune"][0] == b, "where nothing is within the bound, the smallest error"
+
+
+def test_a_best_value_at_an_end_is_named():
+    end = {"lr": 5e-4, "steps": 128, "weight": 4, "start": 0.95}
+    assert search_dials.at_ends("unitune", end) == ["lr", "start"], "128 steps are the budget's own limit"
+    assert search_dials.at_ends("unitune", {"lr": 2.5e-4, "steps": 64, "weight": 4, "start": 0.9}) == ["start"]
