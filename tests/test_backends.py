@@ -14,6 +14,7 @@ from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.backends.floyd import FloydStage
 from unitune.diffusion.loop import Condition
+from unitune.diffusion.loss import StageLoss
 from unitune.types import Refused, Tuned
 
 STAGES = ("base", "sr256")
@@ -64,7 +65,7 @@ def untouched(cascade: Cascade) -> Iterator[None]:
 def test_stages_read_their_folders(cascade: Cascade):
     base, sr = cascade.stages
     assert (base.name, base.resolution, base.low_resolution) == ("base", 16, 0) and (sr.name, sr.resolution, sr.low_resolution) == ("sr256", 32, 16)
-    assert base.prediction == "epsilon" and base.network.config.out_channels == 6 and cascade.resolution == 32
+    assert base.loss.prediction == "epsilon" and base.network.config.out_channels == 6 and cascade.resolution == 32
     assert (base.threshold.quantile, base.threshold.cap, sr.threshold.cap) == (0.95, 1.5, 1.0)
     torch.testing.assert_close(base.schedule.alpha_bar, DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double(), rtol=1e-4, atol=0)
     assert not any(p.requires_grad for stage in cascade.stages for p in stage.network.parameters())
@@ -212,7 +213,7 @@ def test_x_0_of_both_predictions(cascade: Cascade):
     x_0, eps, t = randn(3, 3, 16, 16, seed=0), randn(3, 3, 16, 16, seed=1), torch.tensor([5, 400, 900])
     x_t = stage.schedule.add_noise(x_0, eps, t)
     for kind in ("epsilon", "v_prediction"):
-        perfect = FloydStage("fake", 16, stage.network, stage.schedule, kind, stage.threshold)
+        perfect = FloydStage("fake", 16, stage.network, stage.schedule, StageLoss(kind), stage.threshold)
         target = perfect.target(x_0, eps, t)
         perfect.output = lambda *_, target=target: target  # type: ignore[method-assign]
         torch.testing.assert_close(perfect.predict(x_t, t, Condition(cascade.encode([""] * 3))), x_0, rtol=0, atol=1e-4)

@@ -20,7 +20,7 @@ from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.steps import DDIM, DDPM
 from unitune.models import Model
-from unitune.tuning.data import OneImage
+from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning, fit, snapshot_file
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
 
@@ -101,7 +101,7 @@ def test_embeddings_are_the_stock_pipelines(name: str, folders: dict[str, Path],
 
 def test_the_border_is_the_vae_in_float32(folders: dict[str, Path], cascades: dict[str, Cascade]):
     stage = cascades["sd15"].stages[0]
-    assert (stage.resolution, stage.prediction, cascades["sd21"].stages[0].prediction) == (32, "epsilon", "v_prediction")
+    assert (stage.resolution, stage.loss.prediction, cascades["sd21"].stages[0].loss.prediction) == (32, "epsilon", "v_prediction")
     pipe = stock(StableDiffusionPipeline, folders["sd15"])
     images = torch.cat([IMAGE, -IMAGE])
     x_0 = stage.encode(images)
@@ -177,7 +177,7 @@ def test_tuning_learns_the_latent(name: str, cascades: dict[str, Cascade], tmp_p
     """The target of every row is that of the picture's latent, and the tuned weights sample something else."""
     cascade = cascades[name]
     stage = cascade.stages[0]
-    data = OneImage(stage, EXAMPLE, cascade.encode(["beikkpic"]), 0, 4, crop=8)
+    data = OneImage(stage, EXAMPLE, cascade.encode(["beikkpic"]), 0, 4, NoiseDials(crop=8))
     batch, x_0 = data.batch(0), stage.encode(IMAGE)
     assert batch.x_t.shape == (4, 4, 16, 16) and data.x_0 is data.x_0
     back = (stage.schedule.x_0_from_eps if name == "sd15" else stage.schedule.x_0_from_v)(batch.x_t, batch.target, batch.t)
