@@ -2,7 +2,7 @@
 
 Command:  python experiments/all.py --quick        2 images: shows that everything works, too few for a verdict
           python experiments/all.py --full         24 images: verdicts; may be interrupted and called again
-          python experiments/all.py --from-records > docs/claims.md      tables and verdicts of the kept records; runs nothing
+          python experiments/all.py --from-records > docs/claims.md      tables and verdicts of the kept records, and which claims have none; runs nothing
 Minutes:  quick 45 planned on two CPU cores (about 150 without AVX-512), full 12 hours planned.
 """
 
@@ -15,18 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from claims import SEVERAL, SWEEPS
+from claims import CLAIMS, SEVERAL, SWEEPS, recipe
 
 from unitune import records
 
 HERE = Path(__file__).parent
 QUICK, FULL = 2, 24  # images
 EDITS = 3  # of each image of the scenes benchmark
-# In the order of running: those that share a tuning stand together.
-CLAIMS = (
-    "ablation_steps", "guidance", "interpolation", "local_global", "addition", "aligned", "sdedit", "ablation_start", "prompt_guidance", "cost", "best_of_n",
-    "stages", "frozen", "tuning_prompt", "ablation_lr", "methods", "tradeoff",
-)  # fmt: skip
 LARGER = {"best_of_n": ["seeds=64"]}  # at full size
 Call = Callable[[Sequence[str]], int]
 
@@ -81,11 +76,15 @@ def ask(claim: str, images: int, call: Call) -> list[str]:
 
 
 def tell(claims: Sequence[str], call: Call) -> list[str]:
-    """Let the scripts of the claims that have kept records say what those hold; return the commands that failed."""
-    commands = [[str(HERE / f"{claim}.py"), "--from-records"] for claim in claims if (HERE / f"records/{claim}.jsonl").is_file()]
-    print(
-        "# Claims\n\nWritten by `python experiments/all.py --from-records > docs/claims.md`; what each claim is of stands in its script's header.\n", flush=True
-    )
+    """Let the scripts of the claims that have kept records say what those hold, and name the others; return the commands that failed."""
+    kept = [claim for claim in claims if (HERE / f"records/{claim}.jsonl").is_file()]
+    commands = [[str(HERE / f"{claim}.py"), "--from-records"] for claim in kept]
+    print("# Claims\n\nWritten by `python experiments/all.py --from-records > docs/claims.md`; what each claim is of stands in its script's header.\n")
+    if lacking := [f"- `{claim}`: `{recipe(claim)}`" for claim in claims if claim not in kept]:
+        print(
+            f"Without records, so nothing is said of them ({len(lacking)} of {len(claims)} claims), and how to make them:", "", *lacking, sep="\n", end="\n\n"
+        )
+    sys.stdout.flush()  # before the scripts write
     return [" ".join(command) for command in commands if call(command) != 0]
 
 

@@ -25,6 +25,12 @@ from unitune.types import Refused
 
 RECORDS = Path(__file__).parent / "records"
 SWEEPS = Path("outputs/experiments")  # as conf/experiment/quick.yaml has it
+# In the order of running: those that share a tuning stand together.
+CLAIMS = (
+    "ablation_steps", "guidance", "interpolation", "local_global", "addition", "aligned", "sdedit", "ablation_start", "prompt_guidance", "cost", "best_of_n",
+    "stages", "frozen", "tuning_prompt", "ablation_lr", "methods", "tradeoff",
+)  # fmt: skip
+OWN_SIZE = {"first_edits": 8, "baselines": 6, "scenes_edits": 8}  # scripts beside the claims, and how many images their sweeps have
 SEVERAL = {  # claims of more than one sweep
     "first_edits": ("first_edits", "first_edits_ceiling"),
     "methods": ("methods", "methods_late_start"),
@@ -45,6 +51,12 @@ COSTS = {  # of tuning and of what is stored by image (of all its tunings, where
     "stored MiB": "stored of an image, MiB",
 }
 Records = Callable[[list[Record]], list[Record]]
+
+
+def recipe(name: str) -> str:
+    """Write the command that makes a script's records."""
+    sweeps = " && ".join(f"python run.py -m experiment={sweep}" for sweep in SEVERAL.get(name, (name,)))
+    return f"{sweeps} && python experiments/{name}.py" + (f" --images {OWN_SIZE[name]}" if name in OWN_SIZE else "")
 
 
 def swept(name: str, images: int) -> list[Record]:

@@ -1,7 +1,7 @@
 """Draws every figure and table from experiments/records/*.jsonl alone, without a model: make figures.
 
 Every record file gets a table (Markdown, LaTeX, CSV) and a figure in outputs/figures: a curve or a trade-off where its sweep turns a dial (FIGURES), else bars.
-What the README shows goes to docs/ too. The same records give the same bytes.
+What the README shows goes to docs/ too. The same records give the same bytes. Claims without records are named in a line each.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from areas import METHODS, METRICS
 from best_of_n import chosen
-from claims import RECORDS, SCORES, traits
+from claims import CLAIMS, OWN_SIZE, RECORDS, SCORES, recipe, traits
 
 from unitune.figures import source, tables
 from unitune.figures.curves import Pairs, Points, bars, curves, tradeoff
@@ -141,6 +141,8 @@ def main() -> None:
         for shown in (path for path in written if path.name == SHOWN.get(file.stem)):
             shutil.copyfile(shown, options.docs / shown.name)
         print(*written, sep="\n")
+    for name in (name for name in (*CLAIMS, *OWN_SIZE) if not (options.records / f"{name}.jsonl").is_file()):
+        print(f"missing: {options.records.name}/{name}.jsonl; make it: {recipe(name)}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def figures(kept: Path, monkeypatch, capsys, out: str = "out") -> list[Path]:
     (kept / "docs").mkdir(exist_ok=True)
     monkeypatch.setattr(sys, "argv", ["figures.py", "--records", str(kept), "--out", str(kept / out), "--docs", str(kept / "docs")])
     runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
-    return [Path(line) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out.splitlines()
+    (kept / "missing").write_text("\n".join(line for line in printed if line.startswith("missing: ")))
+    return [Path(line) for line in printed if not line.startswith("missing: ")]
 
 
 def test_every_record_file_gets_a_table_and_a_figure_the_same_twice(kept, monkeypatch, capsys):
@@ -73,8 +75,19 @@ def test_records_that_cannot_be_used_are_named_in_one_line(kept, change, said, m
     assert not (kept / "out/cost.md").exists()
 
 
+def test_claims_without_records_are_told(kept, monkeypatch, capsys):
+    figures(kept, monkeypatch, capsys)
+    told = (kept / "missing").read_text().splitlines()
+    named = [line.partition(".jsonl")[0].rpartition("/")[2] for line in told]
+    assert "stages" in named and "first_edits" in named and not {*SWEEPS} & {*named}
+    assert f"missing: {kept.name}/stages.jsonl; make it: python run.py -m experiment=stages && python experiments/stages.py" in told
+
+
 def test_the_committed_records_are_drawn(monkeypatch, capsys, tmp_path):
+    """Whichever are there: each is of the version that is read and gets its table; the claims that have none are told."""
     for file in (HERE / "records").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     drawn = {path.stem for path in figures(tmp_path, monkeypatch, capsys)}
-    assert "tedbench" in drawn
+    told = {line.partition(".jsonl")[0].rpartition("/")[2] for line in (tmp_path / "missing").read_text().splitlines()}
+    of_claims = {path.stem for path in (HERE / "records").glob("*.jsonl")} & told
+    assert "tedbench" in drawn and not drawn & told and not of_claims
