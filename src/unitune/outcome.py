@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitune import images
+from unitune import images, records
 from unitune.figures.grid import labelled_grid
 from unitune.paste import Paste
 from unitune.plans import Plan
@@ -15,7 +15,6 @@ from unitune.selection import Chosen
 from unitune.tuning.visibility import Visibility
 from unitune.types import Edit, Example, Tuned
 
-TUNINGS = "tunings.jsonl"  # of a run's folder
 BLANK = np.full((8, 8, 3), 255, dtype=np.uint8)  # of a grid: nothing was chosen here
 
 
@@ -71,7 +70,7 @@ def references(example: Example) -> list[tuple[str, Edit]]:
 def note(folder: Path, taken: Sequence[Taken]) -> None:
     """Add a line for each tuning to the run's tunings.jsonl: what its prompt is told apart from."""
     lines = [json.dumps(one.visibility.plain(), ensure_ascii=False) + "\n" for one in taken if one.visibility is not None]
-    with open(folder / TUNINGS, "a", encoding="utf-8") as file:
+    with open(folder / records.TUNINGS, "a", encoding="utf-8") as file:
         file.writelines(lines)
 
 

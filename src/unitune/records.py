@@ -18,6 +18,7 @@ from unitune import disk
 from unitune.types import Refused
 
 FILE = "scores.jsonl"
+TUNINGS = "tunings.jsonl"  # beside it: how well each tuning's prompt is told from others
 VERSION = 2  # of a line's fields; raised when a field changes its meaning
 REFERENCES: Mapping[str, str] = {  # rows that edits are compared with, and how tables call them
     "copy": "copy of the base",

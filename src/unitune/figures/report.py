@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from unitune.figures import curves, source, style, tables
+from unitune.figures import curves, source, style, tables, tunings
 from unitune.figures.source import Source
 from unitune.records import Record
 from unitune.statistics import ENOUGH
@@ -34,7 +34,8 @@ def run(*, runs: str) -> list[str]:
 def finished(folder: Path, done: Sequence[Record]) -> list[str]:
     """Say what a run made: its table by prompt, its grids, its page."""
     grids = sorted(folder.glob("grid*.png"))
-    return [tables.plain(tables.by_prompt(done)), *(f"grid: {grid}" for grid in grids), f"report: {write(source.load(folder))}"]
+    said = [*tunings.succeeded(done), *tunings.leaks(tunings.read(folder))]
+    return [tables.plain(tables.by_prompt(done)), *said, *(f"grid: {grid}" for grid in grids), f"report: {write(source.load(folder))}"]
 
 
 def write(read: Source) -> Path:
@@ -59,11 +60,13 @@ def page(read: Source) -> str:
     side = SIDE if len(samples) <= MANY else SMALL
     bases = _bases(read, side)
     tiles = [_tile(read, line, record, side, bases) for line, record in samples[:MOST]]
+    noted = tunings.table([one for folder in dict.fromkeys(read.folders.values()) for one in tunings.read(folder)])
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(template).render(
         title=f"Edits in {read.path.name}", summary=_summary(found), style=css, script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        main=tables.Table(main.head, main.rows, (*main.notes, *read.provenance)), differences=differences, why_none=why, plot=plot, plot_says=plot_says,
+        main=tables.Table(main.head, main.rows, (*main.notes, *read.provenance)), differences=differences, why_none=why, tunings=noted,
+        plot=plot, plot_says=plot_says,
         methods=list(dict.fromkeys(tile["method"] for tile in tiles)), prompts=list(dict.fromkeys(tile["prompt"] for tile in tiles)),
         tiles=tiles, side=side, bases={name: uri for name, uri in bases.values()}, configs=read.configs, cards=read.cards,
         left_out=f"The first {MOST} of {len(samples)} pictures are shown; the others are in the runs' folders." if len(samples) > MOST else "",

@@ -1,0 +1,60 @@
+"""What a run says of its tunings and of its success: on the screen and in its page."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import finished
+import pytest
+
+from unitune import records
+from unitune.figures import report, source, tunings
+from unitune.types import Refused
+
+NOTE = {
+    "example": "cat", "method": "unitune", "texts": {"tuned": "a cat & a city"}, "steps": 128, "text": 1.3655, "x_0": 1.2, "tuned_db": 28.24, "empty_db": 12.9,
+    "other_db": None, "response": 0.7,
+}  # fmt: skip
+
+
+def noted(folder: Path, *notes: dict) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / records.TUNINGS).write_text("".join(json.dumps(note) + "\n" for note in notes))
+    return folder
+
+
+def test_a_leak_is_told_by_tuning(tmp_path: Path):
+    untuned = {**NOTE, "steps": 0, "tuned_db": None, "empty_db": None}
+    found = tunings.read(noted(tmp_path, NOTE, untuned))
+    assert tunings.leaks(found) == ["leak: 'a cat & a city' gives cat back at 28.2 dB, the empty prompt at 12.9 dB"]
+    assert tunings.read(tmp_path / "none") == [] and tunings.table([]) is None
+
+
+def test_the_table_has_a_row_for_each_tuning(tmp_path: Path):
+    table = tunings.table(tunings.read(noted(tmp_path, NOTE)))
+    assert table is not None and table.rows == (("a cat & a city", "cat", "unitune", "128", "1.37", "1.2", "28.2", "12.9", "-", "0.7"),)
+    assert len(table.head) == len(table.rows[0])
+
+
+@pytest.mark.parametrize("text", ["no json", '{"example": "cat"}', "[]"])
+def test_a_damaged_file_of_notes_is_refused_in_a_line(tmp_path: Path, text: str):
+    (tmp_path / records.TUNINGS).write_text(text)
+    with pytest.raises(Refused, match=r"tunings\.jsonl cannot be read .*run it again"):
+        tunings.read(tmp_path)
+
+
+def test_success_is_counted_by_prompt_over_edits_that_can_be_decided(tmp_path: Path):
+    finished.run(tmp_path / "run", prompts=("a dog", "a fox"))
+    edits = [record for record in records.read(tmp_path / "run") if record.row == "edit"]
+    scored = [replace(record, scores={"both": None if record.prompt == "a fox" else float(k % 2)}) for k, record in enumerate(edits)]
+    dogs = [record.scores["both"] for record in scored if record.prompt == "a dog"]
+    assert tunings.succeeded(scored) == [f"samples that succeed by the judge: {sum(dogs):.0f} of {len(dogs)} (a dog: {sum(dogs):.0f} of {len(dogs)})"]
+    assert tunings.succeeded([replace(record, scores={}) for record in scored]) == []
+
+
+def test_the_page_shows_the_tunings_and_a_run_says_them(tmp_path: Path):
+    finished.run(tmp_path / "run", prompts=("a dog",))
+    noted(tmp_path / "run", NOTE)
+    page = report.page(source.load(tmp_path / "run"))
+    assert "a cat &amp; a city" in page and "Tunings: how well their prompts are told from others" in page and "28.2" in page
+    assert any(line.startswith("leak: 'a cat & a city'") for line in report.finished(tmp_path / "run", records.read(tmp_path / "run")))
