@@ -38,7 +38,7 @@ class StageLoss:
 
     prediction: str
     weighting: str = "plain"
-    gamma: float = 5.0
+    gamma: int | float = 5.0
     density: str = "uniform"
 
     def __post_init__(self) -> None:
