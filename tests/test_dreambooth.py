@@ -22,7 +22,7 @@ from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.plans import Seeds
 from unitune.store import Store
-from unitune.tuning.data import UNIFORM, OneImage
+from unitune.tuning.data import UNIFORM, NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.prior import Pictures, WithPrior
 from unitune.types import Draw, Example, Inactive, Refused, Request
@@ -48,16 +48,16 @@ def pictures(cascade: backend.Cascade, stage: str, *, count: int = 3, crop: int 
     high, low = (torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(side)) for side in (32, 16))
     found = cascade.stage(stage)
     made, lows = (high, low) if found.low_resolution else (low, None)
-    return Pictures(found, made, lows, cascade.encode(["a cat"]), "a cat", 0, 4, crop, low_level)
+    return Pictures(found, made, lows, cascade.encode(["a cat"]), "a cat", 0, 4, NoiseDials(crop, low_level))
 
 
 def test_class_rows_are_appended_and_the_image_rows_are_unitunes(cascade):
     for stage in cascade.stages:
-        one = OneImage(stage, EXAMPLE, cascade.encode(["a beikkpic cat"]), 0, 4, 8)
+        one = OneImage(stage, EXAMPLE, cascade.encode(["a beikkpic cat"]), 0, 4, NoiseDials(8))
         both, alone = WithPrior(one, pictures(cascade, stage.name, crop=8), 0.5).batch(3), one.batch(3)
         assert len(both) == 8 and torch.equal(both.x_t[:4], alone.x_t) and torch.equal(both.target[:4], alone.target) and torch.equal(both.t[:4], alone.t)
         assert torch.equal(both.condition.text, cascade.encode(["a beikkpic cat"] * 4 + ["a cat"] * 4))
-        assert both.shares is not None and both.shares.tolist() == [1 / 4] * 4 + [0.5 / 4] * 4 and alone.shares is None
+        assert both.weights.tolist() == [1 / 4] * 4 + [0.5 / 4] * 4 and alone.weights.tolist() == [1 / 4] * 4
         assert (both.condition.low is None) == (stage.name == "base")
 
 
@@ -66,8 +66,8 @@ def test_the_loss_is_two_means(cascade):
     output = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(2))
     error = (output - batch.target).square()
     torch.testing.assert_close(batch.loss(output), error[:2].mean() + 0.3 * error[2:].mean())
-    plain = replace(batch, shares=None)
-    assert plain.loss(output) == torch.nn.functional.mse_loss(output, batch.target)
+    plain = replace(batch, weights=torch.full((6,), 1 / 6))
+    torch.testing.assert_close(plain.loss(output), torch.nn.functional.mse_loss(output, batch.target))
 
 
 def test_class_rows_are_drawn_by_name_from_all_pictures(cascade):
@@ -101,9 +101,9 @@ def test_the_low_resolution_row_belongs_to_its_picture(cascade):
 
 @pytest.mark.parametrize(("level", "expected"), [(0.0, 0), (1e-5, 0), (0.25, 250), (1.0, 999)])
 def test_a_fixed_level_is_every_rows(cascade, level, expected):
-    batch = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, 0, level).batch(1)
+    batch = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, NoiseDials(low_level=level)).batch(1)
     assert batch.condition.level is not None and batch.condition.level.tolist() == [expected] * 3
-    free = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, 0).batch(1)
+    free = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3).batch(1)
     assert batch.condition.low is not None and free.condition.low is not None
     assert torch.equal(batch.x_t, free.x_t) and not torch.equal(batch.condition.low, free.condition.low)
 
@@ -196,8 +196,9 @@ def test_the_edit_names_the_image_before_its_noun(cascade, tmp_store):
     texts = Sampler("x").texts(EXAMPLE, [Draw(EXAMPLE.requests[0], 0)], tuned=tuned)
     assert texts[0] == "a beikkpic cat in the snow"
     assert METHOD.texts(cascade, EXAMPLE, seed=0) == ["a beikkpic cat", "a cat", ""]
+    assert METHOD.names(cascade, EXAMPLE, seed=0).about == "a beikkpic cat" and Untuned().names(cascade, EXAMPLE, seed=0).about == ""
     random = replace(METHOD, token="{random}")
-    assert random.rare(cascade, EXAMPLE, seed=3) == prompts.random_rare_token(cascade.pieces, seed=3)
+    assert random.names(cascade, EXAMPLE, seed=3).prompt == prompts.random_rare_token(cascade.pieces, seed=3)
     assert replace(METHOD, prior=0).texts(cascade, EXAMPLE, seed=0) == ["a beikkpic cat"]
 
 
@@ -211,6 +212,7 @@ def test_the_text_that_is_tuned_on_is_named(cascade, tmp_store, tmp_path, caplog
 def test_guidance_and_masks_compare_with_the_text_that_was_tuned_on(cascade, tmp_store, tmp_path, monkeypatch):
     encoded: list[str] = []
     encode = backend.Cascade.encode
+    monkeypatch.setattr(experiment, "_visible", lambda *_: None)  # which encodes it, too
     monkeypatch.setattr(backend.Cascade, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
     sampler = Sampler("x", steps=1, sr=SuperResolution(steps=1), guidance=Guidance(2.0, reference="{tuned}"), mask=DiffEdit(threshold=1e-6, noises=1))
     experiment.run(experiment.Setting(cascade, replace(METHOD, prior=0), sampler, [], tmp_store, Seeds(1), snapshot=0), [EXAMPLE], folder=tmp_path)

@@ -16,7 +16,7 @@ from unitune.backends.text import Keeping, t5
 from unitune.models import Model
 from unitune.store import Store
 from unitune.tuning import embedding
-from unitune.tuning.data import OneImage
+from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning
 from unitune.types import Diverged, Example, Refused, Request, Stopped, Tuned
 
@@ -175,7 +175,7 @@ def test_what_failed_is_not_stored_and_frees_the_encoder(floyd: Cascade, tmp_sto
 
 def test_told_batches_are_the_pictures_own_from_a_step_on(floyd: Cascade):
     stage, text = floyd.stage("sr256"), floyd.encode(["a"])
-    plain = OneImage(stage, EXAMPLE, text, 0, 3, 16)
+    plain = OneImage(stage, EXAMPLE, text, 0, 3, NoiseDials(16))
     told = embedding.Told(embedding.pictures(stage, EXAMPLE, seed=0, tuning=Tuning(lr=1.0, batch_size=3, crop=16)), lambda k: text, 5)
     ours, theirs = told.batch(2), plain.batch(7)
     assert (told.batch_size, told.stage) == (3, stage)

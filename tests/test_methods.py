@@ -82,7 +82,7 @@ def test_snapshots_come_from_the_same_tuning(cascade: backend.Cascade, tmp_store
 
 def test_at_zero_is_the_untouched_model_and_tunes_nothing(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
     tuned = prepare(METHOD, cascade, tmp_store, at=0)
-    assert tuned == Tuned("beikkpic") and quick == []
+    assert tuned == Tuned("beikkpic", about="beikkpic") and quick == []
 
 
 def test_an_unknown_snapshot_is_refused_with_those_that_exist(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
@@ -184,6 +184,7 @@ def test_the_caption_can_be_the_tuning_prompt(cascade: backend.Cascade, tmp_stor
 def test_the_random_prompt_follows_the_seed(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
     method = replace(METHOD, prompt="{random}")
     prompts = [prepare(method, cascade, tmp_store, seed=seed).prompt for seed in (0, 0, 1)]
+    assert [method.names(cascade, EXAMPLE, seed=seed).about for seed in (0, 0, 1)] == prompts
     assert prompts[0] == prompts[1] != prompts[2] and prompts[0].isalpha() and len(quick) == 4
     assert prepare(method, cascade, tmp_store, seed=0, at=0).prompt == prompts[0]
 

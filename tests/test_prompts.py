@@ -1,6 +1,6 @@
 import pytest
 
-from unitune.prompts import advice, clean, fill, random_rare_token, tuned_on
+from unitune.prompts import advice, clean, fill, random_rare_token
 from unitune.types import Refused
 
 
@@ -39,8 +39,6 @@ def test_fill_with_what_was_tuned_on():
     assert fill("{tuned}, blurred", rare="xk", edit="a dog", tuned="a xk cat") == "a xk cat, blurred"
     with pytest.raises(Refused, match="the one text that the image was tuned on, and this method has none"):
         fill("{tuned}", rare="", edit="a dog")
-    assert tuned_on("a {rare} {noun}", rare="xk", caption="", noun="cat") == "a xk cat"
-    assert tuned_on("{random}", rare="drawn", caption="", noun="") == "drawn" and tuned_on("", rare="", caption="", noun="") == ""
 
 
 @pytest.mark.parametrize("template", ["{rare} {prompt}", "{} x", "{rare", "rare}", "{rare!r}", "{{rare}}"])

@@ -17,7 +17,7 @@ from unitune.backends import tiny
 from unitune.backends.cascade import weights_digest
 from unitune.backends.floyd import FloydStage
 from unitune.tuning import finetune
-from unitune.tuning.data import OneImage
+from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning, checkpoint_file, curve_file, fit, keep, snapshot_file
 from unitune.tuning.interrupt import StopOnSignal
 from unitune.tuning.optimizers import Adafactor, AdamW
@@ -41,7 +41,7 @@ def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> FloydStag
 
 
 def data(cascade: backend.Cascade, stage: FloydStage, *, seed: int = 0, batch_size: int = 4, crop: int = 0, image: torch.Tensor = IMAGE) -> OneImage:
-    return OneImage(stage, Example("one", image, EXAMPLE.requests), cascade.encode(["beikkpic"]), seed, batch_size, crop)
+    return OneImage(stage, Example("one", image, EXAMPLE.requests), cascade.encode(["beikkpic"]), seed, batch_size, NoiseDials(crop))
 
 
 def tune(cascade: backend.Cascade, stage: FloydStage, tuning: Tuning, folder: Path, *, seed: int = 0, crop: int = 0) -> Tensors:

@@ -8,7 +8,7 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.floyd import FloydStage
 from unitune.diffusion.sampler import reduced
-from unitune.tuning.data import OneImage
+from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.select import Selection
 from unitune.types import Example, Refused, Request
 
@@ -28,7 +28,7 @@ def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> FloydStag
 
 
 def data(cascade: backend.Cascade, stage: FloydStage, *, seed: int = 0, batch_size: int = 4, crop: int = 0, image: torch.Tensor = IMAGE) -> OneImage:
-    return OneImage(stage, Example("one", image, EXAMPLE.requests), cascade.encode(["beikkpic"]), seed, batch_size, crop)
+    return OneImage(stage, Example("one", image, EXAMPLE.requests), cascade.encode(["beikkpic"]), seed, batch_size, NoiseDials(crop))
 
 
 def test_patterns(cascade: backend.Cascade):
