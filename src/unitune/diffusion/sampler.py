@@ -105,7 +105,7 @@ class Sampler:
             for i, item in zip(rows, items, strict=True)
         ]  # fmt: skip
 
-    def refined(self, cascade: Cascade, example: Example, lows: Sequence[Image], *, texts: Sequence[str]) -> list[Image]:
+    def refined(self, cascade: Cascade, example: Example, lows: Sequence[Other], *, texts: Sequence[str]) -> list[torch.Tensor]:
         """Bring pictures of the first stage's size, each with its text, through the later stages as they are sampled; returns (1, C, H, W) each."""
         items = [_Item(Draw(Request(text or example.id), 0), text, self.guidance.weight, self.start) for text in texts]
         done = []
