@@ -1,4 +1,5 @@
-"""The paper's ablation: tuning keeps content when much changes, a late start holds the layout, and both are needed; 0 steps is SDEdit but for the rare token in its prompt.
+"""The paper's ablation: tuning keeps content when much changes, a late start holds the layout, and both are needed; 0 steps is SDEdit
+(after token=beikkpic, but for that token in its prompt).
 
 Command:  python run.py -m experiment=ablation_start && python experiments/ablation_start.py
 Claim:    grid of tuning steps x start on Imagen: identity comes from tuning, layout from starts below 1.

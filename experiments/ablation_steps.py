@@ -1,7 +1,7 @@
-"""Paper Fig. 3: sampling from the rare token alone approaches the base image as tuning goes on; about 64 steps are enough.
+"""Paper Fig. 3: sampling from the tuning prompt alone approaches the base image as tuning goes on; about 64 steps are enough.
 
 Command:  python run.py -m experiment=ablation_steps && python experiments/ablation_steps.py
-Claim:    on Imagen about 64 tuning steps reproduce the base image from the rare token without guidance.
+Claim:    on Imagen about 64 tuning steps reproduce the base image from the rare token without guidance. Here from the description (token=beikkpic for the token).
 Expected: PSNR to the base image rises with the steps; the first 64 bring more than the next 64.
 Minutes:  3 on two CPU cores, 2.5 of them the tuning of both images; the curve comes from its snapshots.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from claims import SCORES, Claim, Contrast, answer
 
 CLAIMS = (
-    Claim("64 steps bring the rare token's pictures nearer to the base image, dB", Contrast("psnr", {"snapshot=64": 1, "snapshot=0": -1}), "neither"),
+    Claim("64 steps bring the tuning prompt's pictures nearer to the base image, dB", Contrast("psnr", {"snapshot=64": 1, "snapshot=0": -1}), "neither"),
     Claim("the first 64 steps bring more than the next 64, dB", Contrast("psnr", {"snapshot=64": 2, "snapshot=0": -1, "snapshot=128": -1}), "neither"),
 )
 

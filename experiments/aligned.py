@@ -1,9 +1,9 @@
-"""The paper's split: UniTune's lead over the untuned model is larger where the edit is not composed as the base image is.
+"""After the paper's split: UniTune's lead over the untuned model is larger where the edit is not composed as the base image is.
 
 Command:  python run.py -m experiment=aligned && python experiments/aligned.py
 Claim:    people preferred UniTune in 72 % of all pairs, 83 % of the unaligned and 60 % of the aligned ones. No people here: progress to the exact target.
-Expected: more progress to the exact target inside the mask than the untuned model at the same start 0.95 in both halves; the leads are of one size on the pocket model. SDEdit's own
-          start is 0.8, where the lead is smaller: see methods.py.
+          The paper calls local changes aligned; here an edit is aligned where its objects stay in place, which many changes of background, time and style do.
+Expected: more progress to the exact target inside the mask than the untuned model at the same start in both halves. SDEdit's own start is another one: see methods.py.
 Minutes:  1 on two CPU cores once both images are tuned.
 """
 

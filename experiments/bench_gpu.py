@@ -87,7 +87,7 @@ def matrix_rate(device: torch.device, *, side: int, repeat: int = 20) -> float:
 def tuning(cascade: Random, which: FloydStage, example: Example, *, steps: int, batch_size: int, crop: int) -> dict[str, float]:
     """Tune one stage as the main job does: steps a second after the first, peak MiB, FLOP of a step."""
     device, settings = which.device, Tuning(lr=1e-6, steps=steps, batch_size=batch_size, crop=crop, snapshots=())
-    data = OneImage(which, example, cascade.encode(["beikkpic"]), 0, batch_size, crop)
+    data = OneImage(which, example, cascade.encode(["beikkpic"]), 0, batch_size, settings.dials)
     counted = flop(which, data)
     began: list[float] = []
 
@@ -108,7 +108,7 @@ def flop(which: FloydStage, data: OneImage) -> float:
     which.network.requires_grad_(True)
     try:
         with FlopCounterMode(display=False) as counter:
-            torch.nn.functional.mse_loss(which.output(batch.x_t, batch.t, batch.condition), batch.target).backward()
+            batch.loss(which.output(batch.x_t, batch.t, batch.condition)).backward()
     finally:
         which.network.requires_grad_(False)
         which.network.zero_grad(set_to_none=True)

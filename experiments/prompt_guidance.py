@@ -1,7 +1,8 @@
-"""Paper v1: prompt guidance (away from the rare token instead of the empty prompt) is rarely needed; plain guidance is usually enough.
+"""Paper v1: prompt guidance (away from the tuning prompt instead of the empty one) is rarely needed; plain guidance is usually enough.
 
 Command:  python run.py -m experiment=prompt_guidance && python experiments/prompt_guidance.py
 Claim:    prompt guidance helps to balance fidelity and expressiveness, but plain guidance does nearly as well.
+          There the tuning prompt is a rare token, here the description; a test only where the two references differ (empty_db in tunings.jsonl).
 Expected: at equal weights prompt guidance strays farther from the base image; alignment hardly differs.
 Minutes:  1 on two CPU cores once both images are tuned.
 """

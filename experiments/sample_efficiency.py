@@ -1,13 +1,13 @@
 """What makes samples count on a CPU: ideas for pretraining, each given the same minutes of one core (its own processor time) from fresh weights, beside the recipe.
 
-Command: python experiments/sample_efficiency.py minutes (5)    About 65 minutes on one core.
+Command: python experiments/sample_efficiency.py [MINUTES] [IDEA ...]    About 65 minutes on one core.
 Expected: v-prediction beats eps; so early, more steps (a smaller batch, a cheaper optimiser) and fewer norm groups count more than anything else.
 Writes experiments/records/sample_efficiency.jsonl: mean squared error of x_0 on held-out scenes (all pixels; pixels of objects) at five noise levels.
 """
 
+import argparse
 import dataclasses
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,4 +206,8 @@ def main(minutes: float, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 5.0, sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("minutes", type=float, nargs="?", default=5.0, help="of each idea")
+    parser.add_argument("names", nargs="*", metavar="IDEA", help=f"these alone, of: {', '.join(idea.name for idea in IDEAS)}".replace("%", "%%"))
+    options = parser.parse_args()
+    main(options.minutes, options.names)

@@ -1,7 +1,6 @@
 """Tuned against untuned on edits whose right answer is known: what tuning on the image buys at the same sampler, prompts and seeds.
 
 Command:  python run.py -m experiment=scenes_edits && python experiments/scenes_edits.py --images 8
-          (the kept records have sampler.guidance.weight=6, the default of their time)
 Claim:    none of the paper's; ours: tuned edits keep what must stay and lose little edit success and alignment.
 Expected: lower error outside the mask, more progress to the exact target, nearer to the base image.
 Minutes:  about 12 on two CPU cores with AMX: eight tunings of both stages, then 24 edits with one seed for both methods.

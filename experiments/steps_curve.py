@@ -1,4 +1,4 @@
-"""Paper Fig. 3: sampling from the rare token alone approaches the base image as tuning goes on (about 64 iterations there).
+"""Paper Fig. 3: sampling from the tuning prompt alone approaches the base image as tuning goes on (about 64 iterations there).
 
 Command:  python experiments/steps_curve.py
 Expected: PSNR to the base image rises from step 0 to 128; the super-resolved picture, reduced to 64 px, stays with its input.
@@ -39,9 +39,9 @@ def main() -> None:
     options = parser.parse_args()
     cascade = pocket.cascade()
     demo = Folder(HERE.parent / "src/unitune/assets/demo").examples(cascade.resolution)[0]
-    example = Example(demo.id, demo.image, (Request("the rare token alone"),))
-    method = UniTune(tune={"base": Tuning(lr=options.lr), "sr256": Tuning(lr=options.lr, crop=64)})
-    alone = Sampler("alone", template="{rare}", guidance=Guidance(weight=1.0), sr=pocket.SR)
+    example = Example(demo.id, demo.image, (Request("the tuning prompt alone"),), caption=demo.caption)
+    method = UniTune(tune={"base": Tuning(lr=options.lr), "sr256": Tuning(lr=options.lr, crop=64)}, prompt="{caption}")
+    alone = Sampler("alone", template="{rare}", steps=pocket.STEPS, guidance=Guidance(weight=1.0), sr=pocket.SR)
     small = reduced(example.image, cascade.stages[0].resolution)
     lines, rows = [], []
     for at in STEPS:
