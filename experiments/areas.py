@@ -1,7 +1,7 @@
 """Areas under the fronts of methods while their dials are turned: what tradeoff.py asks about and figures.py draws."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +14,16 @@ from unitune.types import Refused
 
 METHODS = {"UniTune": "unitune", "SDEdit": "untuned", "DreamBooth": "dreambooth", "Textual Inversion": "textual_inversion", "Imagic": "imagic"}
 METRICS = {"alignment": SCORES["alignment"], "direction": "direction of change (pocket CLIP)"}
-STARTS, WEIGHTS, MIXES = ("start", (0.7, 0.8, 0.9, 1)), ("weight", (1, 2, 4, 8)), ("sampler.embedding_mix", (0.25, 0.5, 0.75, 1.0))
-LIMITS = {"start": (0.0, 1.0)}  # of a dial itself: 1 is pure noise
+GUIDED = {"snapshot": (32, 64, 128), "weight": (1, 2, 4, 8)}  # tuning steps cost nothing: they are snapshots of one tuning
+DIALS: Mapping[str, Mapping[str, Sequence[float]]] = {  # 12 settings of each method
+    "unitune": GUIDED,
+    "untuned": {"start": (0.56, 0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1)},
+    "dreambooth": GUIDED,
+    "textual_inversion": GUIDED,
+    "imagic": {"sampler.embedding_mix": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)},
+}
+LIMITS = {"start": (0.0, 1.0), "snapshot": (0.0, 128.0), "weight": (1.0, math.inf)}  # of a dial itself: start 1 is pure noise, 128 steps are the budget
 CORNER = (0.0, -1.0)
-DIALS = {"unitune": WEIGHTS, "untuned": STARTS, "dreambooth": WEIGHTS, "textual_inversion": WEIGHTS, "imagic": MIXES}
 
 
 def front(found: Sequence[Record], method: str, metric: str) -> Sweep:
@@ -31,12 +37,12 @@ def front(found: Sequence[Record], method: str, metric: str) -> Sweep:
     return replace(swept, x=swept.x - np.array([copies[image] for image in swept.images]))
 
 
-def setting(record: Record, method: str) -> float:
-    """The value at which the method's dial stood."""
-    dial = DIALS[method][0]
-    if not (value := traits(record).get(dial, "")):
-        raise Refused(f"{record.run} does not say its {dial}; run the sweep of experiments/tradeoff.py")
-    return float(value)
+def setting(record: Record, method: str) -> tuple[float, ...]:
+    """The values at which the method's dials stood."""
+    known = traits(record)
+    if lacking := next((dial for dial in DIALS[method] if not known.get(dial)), None):
+        raise Refused(f"{record.run} does not say its {lacking}; run the sweep of experiments/tradeoff.py")
+    return tuple(float(known[dial]) for dial in DIALS[method])
 
 
 def lead(method: str, metric: str) -> Callable[[Sequence[Record]], tuple[Interval, int]]:
@@ -50,13 +56,15 @@ def lead(method: str, metric: str) -> Callable[[Sequence[Record]], tuple[Interva
 
 
 def covered(found: Sequence[Record]) -> str:
-    """Write the areas as a table, and which dial should be turned farther; no claim is asked of an area alone, as none is below 0."""
+    """Write the areas as a table, and which dials should be turned farther; no claim is asked of an area alone, as none is below 0."""
     ends, lines = [], ["|area under the front|" + "|".join(METRICS) + "|", "|---" * (1 + len(METRICS)) + "|"]
     for label, method in METHODS.items():
         if matching(found, f"method={method}"):
-            fronts, dial = {metric: front(found, method, metric) for metric in METRICS}, DIALS[method][0]
+            fronts = {metric: front(found, method, metric) for metric in METRICS}
             lines.append("|".join(["", label, *(str(area(swept, corner=CORNER)) for swept in fronts.values()), ""]))
             for metric, swept in fronts.items():
-                if told := at_an_end(swept, corner=CORNER, dial=dial.rpartition(".")[2], limits=LIMITS.get(dial, (-math.inf, math.inf))):
-                    ends.append(f"\n{label}, {metric}: {told}.")
+                for k, dial in enumerate(DIALS[method]):
+                    one = replace(swept, settings=tuple(values[k] for values in swept.settings))  # the best setting's own value of this dial
+                    if told := at_an_end(one, corner=CORNER, dial=dial.rpartition(".")[2], limits=LIMITS.get(dial, (-math.inf, math.inf))):
+                        ends.append(f"\n{label}, {metric}: {told}.")
     return "\n".join([*lines, *ends])

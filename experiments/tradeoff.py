@@ -1,14 +1,15 @@
-"""Trade-off of alignment against fidelity while each method's dial is turned, and the area under each front.
+"""Trade-off of alignment against fidelity while each method's dials are turned, and the area under each front.
 
 Command:  python run.py -m experiment=tradeoff_start (also tradeoff_weight, tradeoff_mix) && python experiments/tradeoff.py
 Claim:    none of the paper's, which asks people; ours: UniTune's front covers more than SDEdit's and those of the other methods.
 Expected: SDEdit reaches the alignment, UniTune the fidelity; DreamBooth and Textual Inversion keep little of the layout.
-Minutes:  5 on two CPU cores after `methods`, whose tunings it shares: 20 cells.
+Minutes:  15 planned on two CPU cores after `methods`, whose tunings it shares: 60 cells.
 
-Dials: guidance weight (UniTune, DreamBooth, Textual Inversion), start (SDEdit), mix of embeddings (Imagic), four settings each. An area lies between a method's
-front and a corner: an ST-LPIPS of 1, and what a copy of the same base image has for nothing, its alignment, or a direction of 0 (a copy has none).
+Dials: guidance weight and tuning steps (UniTune, DreamBooth, Textual Inversion), start (SDEdit), mix of embeddings (Imagic), 12 settings of each method. A dial whose
+best setting is an end of its range is named below the table, to be widened. An area lies between a method's front and a corner: an ST-LPIPS of 1, and what a copy of the same base image has for nothing, its alignment, or a direction of 0 (a copy has none).
 """
 
+import itertools
 from pathlib import Path
 
 from areas import DIALS, METHODS, METRICS, covered, lead
@@ -20,9 +21,10 @@ CLAIMS = [Claim(f"{metric}: UniTune's front covers more than {label}'s", lead(me
 
 if __name__ == "__main__":
     rows = {
-        f"{label}, {dial.rpartition('.')[2]} {value}": f"method={method},{dial}={value}"
+        ", ".join([label, *(f"{dial.rpartition('.')[2]} {value}" for dial, value in zip(DIALS[method], values, strict=True))]): ",".join(
+            [f"method={method}", *(f"{dial}={value}" for dial, value in zip(DIALS[method], values, strict=True))]
+        )
         for label, method in METHODS.items()
-        for dial, values in [DIALS[method]]
-        for value in values
+        for values in itertools.product(*DIALS[method].values())
     }
     answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS, scores=SCORES | METRICS, more=covered)

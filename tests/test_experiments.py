@@ -143,6 +143,16 @@ def asked(claim: str, file: Path, monkeypatch, capsys) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("tunings", "said"), [(3, "too few for a verdict"), (24, "held")])
+def test_prior_preservation_decides_nothing_from_a_few_tunings(tunings, said):
+    preservation = script("prior_preservation")
+    own = {"pres": 0.5, "div": 0.3}
+    lines = [{"pres": pres, "div": 0.3 - gap, **dict.fromkeys(preservation.APART, gap)} for pres, gap in [(0.9, 0.2), (0.6, 0.1)] * tunings]
+    told = list(preservation.told(lines, own))
+    assert len(told) == 5 and all(line.endswith(f"in {tunings} of {tunings} tunings: {said}") for line in told)
+    assert told[0].startswith("pres: 0.9000 without, 0.6000 with, 0.5000 of the untouched model; nearer with the prior by 0.3")
+
+
 def test_the_comparison_of_six_images_needs_no_names_of_cells(tmp_path, monkeypatch, capsys):
     """Its rows are named by method and sampler, so that a plain sweep, whose cells are called 0-unitune-unitune and so on, is read as well."""
     others = [(name, name) for name in ("untuned", "dreambooth", "textual_inversion", "imagic")]
@@ -300,12 +310,12 @@ def test_the_best_of_n_costs_what_all_of_them_did():
 def test_an_area_is_above_what_the_copy_of_the_same_image_has():
     """Else an interval over images would be one of how their base images align."""
     areas, copy = script("areas"), {f"image-{k}": (0.9, 0.1)[k % 2] for k in range(8)}
-    found = [record("tradeoff/x", image, scores={"alignment": level + 0.05, "stlpips": 0.5}) for image, level in copy.items()]
+    found = [record("tradeoff/snapshot=64", image, scores={"alignment": level + 0.05, "stlpips": 0.5}) for image, level in copy.items()]
     found += [record("tradeoff/reference=copy", image, method="", row="copy", scores={"alignment": level}) for image, level in copy.items()]
     swept = areas.front(found, "unitune", "alignment")
-    assert swept.settings == (6.0,) and swept.x == pytest.approx(0.05) and areas.area(swept, corner=areas.CORNER) == pytest.approx((0.025,) * 3)
+    assert swept.settings == ((64.0, 6.0),) and swept.x == pytest.approx(0.05) and areas.area(swept, corner=areas.CORNER) == pytest.approx((0.025,) * 3)
     assert "|UniTune|0.025 [0.025, 0.025]|" in areas.covered([replace(r, scores=r.scores | {"direction": 0.1}) for r in found])
-    with pytest.raises(Refused, match=r"tradeoff/x does not say its sampler\.embedding_mix"):
+    with pytest.raises(Refused, match=r"tradeoff/snapshot=64 does not say its sampler\.embedding_mix"):
         areas.front([replace(r, method="imagic") for r in found], "imagic", "direction")
 
 
@@ -317,6 +327,29 @@ def test_a_dial_whose_best_setting_is_an_end_is_told_below_the_areas():
     assert areas.covered(found).endswith("\n\nSDEdit, direction: the best setting, start 0.7, is an end of the range: widen it.")
     turned = [replace(one, start={0.7: 1.0, 1.0: 0.7}.get(one.start, one.start)) for one in found]
     assert "widen it" not in areas.covered(turned), "start 1 is pure noise: there is nothing beyond"
+
+
+def test_of_several_dials_each_is_told_by_its_own_range():
+    areas = script("areas")
+    best = {(64, 8): 0.9}  # the middle of the steps, the end of the weights
+    found = [
+        record(f"t/snapshot={steps}", weight=weight, scores={"direction": (x := best.get((steps, weight), 0.1)), "alignment": x, "stlpips": 0.5})
+        for steps, weight in itertools.product((32, 64, 128), (1.0, 2.0, 4.0, 8.0))
+    ]
+    found += [record("t/reference=copy", method="", row="copy", scores={"alignment": 0.0})]
+    said = areas.covered(found)
+    assert said.endswith("\n\nUniTune, direction: the best setting, weight 8, is an end of the range: widen it.") and "snapshot" not in said
+
+
+def test_every_method_has_as_many_settings_in_the_trade_off_as_its_sweep():
+    areas = script("areas")
+    counts = {method: len([*itertools.product(*dials.values())]) for method, dials in areas.DIALS.items()}
+    swept = [cell for sweep in claims.SEVERAL["tradeoff"] for cell in every.cells(sweep)]
+    assert set(counts.values()) == {12} and counts == {method: sum(cell["method"] == method for cell in swept) for method in areas.DIALS}
+    for cell in swept:
+        for dial, values in areas.DIALS[cell["method"]].items():
+            (asked,) = [value for key, value in cell.items() if key.endswith(dial)]
+            assert float(asked) in values
 
 
 def write(folder: Path, made: list[Record]) -> None:
@@ -421,4 +454,4 @@ def test_a_sweep_that_failed_leaves_the_others_to_ask(tmp_path, monkeypatch, cap
     runpy.run_path(str(HERE / "tradeoff.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert "UniTune's front covers more than DreamBooth's: **too few" in said and "more than Imagic's: **not asked** (no record has method=imagic" in said
-    assert len(records.read(tmp_path / "records/tradeoff.jsonl")) == 12 * 6 + 2 * 6
+    assert len(records.read(tmp_path / "records/tradeoff.jsonl")) == 36 * 6 + 2 * 6
