@@ -177,16 +177,16 @@ def test_names_that_scripts_rely_on():
 
 
 def test_the_rate_follows_model_and_optimizer_and_the_command_line_wins():
-    model = yaml.safe_load((CONF / "model/pocket.yaml").read_text())
+    pocket = composed().model  # its numbers are measured ones, which tests of the search hold
     for optimizer in ("adamw", "adafactor"):
-        assert composed(f"optimizer={optimizer}").method.tune.base.lr == float(model["lr"][optimizer])
+        assert composed(f"optimizer={optimizer}").method.tune.base.lr == pocket.dials.unitune.lr[optimizer]
     for method in ("unitune", "dreambooth", "imagic"):
         tune = composed("model=if_xl", f"method={method}").method.tune
         assert (tune.base.lr, tune.sr256.lr) == (3e-6, 1e-8)  # IF-II's own
         tune = composed(f"method={method}", "lr=1e-5", "optimizer=adafactor").method.tune
-        assert (tune.base.lr, tune.sr256.lr) == (1e-5, float(model["sr"]["lr"]["adafactor"]))
+        assert (tune.base.lr, tune.sr256.lr) == (1e-5, pocket.sr.lr.adafactor)
         tune = composed(f"method={method}", "sr_lr=2e-5").method.tune
-        assert (tune.base.lr, tune.sr256.lr) == (float(model["lr"]["adamw"]), 2e-5)
+        assert (tune.base.lr, tune.sr256.lr) == (pocket.dials[method].lr.adamw, 2e-5)
 
 
 def test_a_method_may_have_its_own_dials_on_a_model():
@@ -196,9 +196,9 @@ def test_a_method_may_have_its_own_dials_on_a_model():
     assert (cfg.lr, cfg.steps, cfg.method.embedding.lr, cfg.sampler.guidance.weight, cfg.sampler.embedding_mix) == (1e-3, 9, 0.3, 5, 0.9)
     assert composed("method=imagic", "optimizer=adafactor", *own).lr == 1e-2 and composed("method=imagic", "lr=7", *own).method.tune.base.lr == 7
     other = composed("budget=model", "sampler=imagic", *own)
-    assert (other.lr, other.steps, other.sampler.guidance.weight) == (composed().lr, 128, 5)
+    assert (other.lr, other.steps, other.sampler.guidance.weight) == (composed().lr, composed().model.dials.unitune.steps, 5)
     word = composed("method=textual_inversion", "model.dials.textual_inversion.word=0.5", "model.dials.textual_inversion.weight=6")
-    assert (word.method.embedding.lr, word.sampler.guidance.weight, word.lr) == (0.5, 6, composed().lr)
+    assert (word.method.embedding.lr, word.sampler.guidance.weight, word.lr) == (0.5, 6, word.model.lr.adamw)
     for method, dials in {"unitune": "unitune", "untuned": "sdedit"}.items():
         cfg = composed(f"method={method}", f"model.dials.{dials}.start=0.6", f"model.dials.{dials}.weight=9")
         assert (cfg.sampler.start, cfg.sampler.guidance.weight) == (0.6, 9)
@@ -218,13 +218,14 @@ def test_no_model_inherits_the_dials_that_were_found_on_another(name):
     assert len(found) > 25 and not {path for path in found if not any(path == own or path.startswith(f"{own}.") for own in covered)}
 
 
+POCKET = yaml.safe_load((CONF / "model/pocket.yaml").read_text())
 STEPS = {"ancestral": "DDPM()", "deterministic": "DDIM(eta=0.0)"}
 
 
 @pytest.mark.parametrize(
     ("model", "steps", "step", "sr_steps", "sr_step"),
     [
-        ("pocket", 32, "ancestral", 4, "deterministic"),
+        ("pocket", POCKET["steps"], "ancestral", POCKET["sr"]["steps"], "deterministic"),
         *((name, 100, "ancestral", 50, "ancestral") for name in ("if_xl", "if_l", "if_m")),
         *((name, 50, "deterministic", 1, "deterministic") for name in ("sd15", "sd21")),
     ],
@@ -250,8 +251,8 @@ def test_a_step_rule_from_the_command_line(run):
 
 def test_weights_are_the_models_own():
     """IF's for its first stage and the pipeline's of Stable Diffusion stand where none was measured with a tuned model."""
-    for model, weight in {"pocket": 2.0, "if_xl": 7.0, "sd15": 7.5}.items():
-        for sampler in ("unitune", "sdedit", "dreambooth", "textual_inversion", "imagic", "cfg", "masked", "prompt_guidance"):
+    for sampler in ("unitune", "sdedit", "dreambooth", "textual_inversion", "imagic", "cfg", "masked", "prompt_guidance"):
+        for model, weight in {"if_xl": 7.0, "sd15": 7.5, "pocket": POCKET["dials"].get(sampler, {"weight": POCKET["guidance"]})["weight"]}.items():
             assert composed(f"model={model}", f"sampler={sampler}").sampler.guidance.weight == weight
 
 
@@ -261,8 +262,14 @@ def test_dreambooth_samples_super_resolution_at_the_level_it_is_tuned_at():
         assert cfg.method.tune.sr256.low_level == 1e-5 and cfg.sampler.sr.as_tuned
 
 
-def test_a_description_is_tuned_on_and_the_edited_one_sampled_alone():
-    assert composed("token=description").method.template == "{edit}" and composed().method.template == "{rare} {edit}"
+def test_the_tuning_prompt_is_the_tokens_or_the_models():
+    told = {token: composed(f"token={token}").method for token in ("description", "beikkpic", "model")}
+    assert [(m.prompt, m.uncaptioned, m.template) for m in told.values()] == [
+        ("{caption}", "", ""),
+        ("beikkpic", "beikkpic", ""),
+        ("{caption}", "beikkpic", ""),
+    ]
+    assert {composed(f"model={model}").method.prompt for model in ("if_m", "sd15")} == {"beikkpic"}
 
 
 @pytest.mark.parametrize("method", ["unitune", "dreambooth", "imagic"])
