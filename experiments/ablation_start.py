@@ -1,8 +1,7 @@
-"""The paper's ablation: tuning keeps content when much changes, a late start holds the layout, and both are needed; 0 steps is SDEdit
-(after token=beikkpic, but for that token in its prompt).
+"""The paper's ablation: tuning keeps content when much changes, a late start holds the layout, and both are needed; 0 steps is SDEdit.
 
 Command:  python run.py -m experiment=ablation_start && python experiments/ablation_start.py
-Claim:    grid of tuning steps x start on Imagen: identity comes from tuning, layout from starts below 1.
+Claim:    grid of tuning steps x start on Imagen: identity comes from tuning, layout from starts below 1. With token=beikkpic 0 steps is SDEdit but for that token.
 Expected: distance to the base image falls with the steps and with an earlier picture (lower start); alignment falls with both.
 Minutes:  2 on two CPU cores once both images are tuned: from the snapshots of one tuning, the first edit of each image, one seed.
 """
