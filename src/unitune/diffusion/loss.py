@@ -102,13 +102,14 @@ def losses(data: Mapping[str, object], *, prediction: str, where: str) -> Losses
     return Losses(pretraining, tuning)
 
 
-def check_dials(weighting: str, levels: tuple[float, float], strata: int) -> None:
+def check_dials(weighting: object, levels: object, strata: object) -> None:
     """Refuse dials of a tuning's loss: an unknown weighting, a range of levels outside [0, 1] in cosine time, a number of strata below 1."""
     if weighting not in (allowed := (OF_THE_MODEL, *WEIGHTINGS)):
         raise Refused(f"weighting must be one of {', '.join(allowed)}, got {weighting!r}")
-    if not (len(levels) == 2 and all(map(number, levels)) and 0 <= levels[0] < levels[1] <= 1):
-        raise Refused(f"levels must be two rising numbers in [0, 1] (cosine time; 1 = pure noise) between which noise levels are drawn, got {[*levels]}")
-    if not (whole(strata) and strata >= 1):
+    pair = [*levels] if isinstance(levels, list | tuple) else []
+    if not (len(pair) == 2 and all(map(number, pair)) and 0 <= pair[0] < pair[1] <= 1):
+        raise Refused(f"levels must be two rising numbers in [0, 1] (cosine time; 1 = pure noise) between which noise levels are drawn, got {pair or levels!r}")
+    if not (whole(strata) and strata >= 1):  # type: ignore[operator]
         raise Refused(f"strata must be a whole number of at least 1 (parts of the range that the rows of a batch take in turn), got {strata!r}")
 
 

@@ -58,7 +58,7 @@ class Tuning:
         if not (whole(self.crop) and self.crop >= 0):
             raise Refused(f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}")
         check_level(self.low_level)
-        check_dials(self.weighting, tuple(self.levels), self.strata)  # type: ignore[arg-type]
+        check_dials(self.weighting, self.levels, self.strata)
         if bad := [step for step in self.snapshots if not whole(step)]:
             raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
 
