@@ -71,7 +71,7 @@ def main() -> None:
         print(*said(read(KEPT)), sep="\n")
         return
     todo = {method: partial(measure, method, rate, of=OF, asked=members) for method, (rate, members) in asked().items()}
-    if rows := search(todo, WORK):
+    if len(rows := search(todo, WORK)) and {row["method"] for row in rows} == set(todo):
         KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(*said(rows), sep="\n")
 

@@ -130,9 +130,9 @@ def _run_module() -> Any:
 
 
 def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dict]:
-    """Measure the cells that nobody has measured or is measuring; return all rows once the last one is there, else nothing."""
+    """Measure the cells that nobody has measured or is measuring; return the rows of all that are there."""
     work.mkdir(parents=True, exist_ok=True)
-    rows, missing = [], False
+    rows = []
     for name, cell in todo.items():
         file = work / f"{name}.jsonl"
         try:
@@ -143,10 +143,9 @@ def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dic
                     file.with_suffix(".part").write_text(text, encoding="utf-8")
                     os.replace(file.with_suffix(".part"), file)
         except Timeout:  # another process has it
-            missing = True
             continue
         rows += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [] if missing else rows
+    return rows
 
 
 def read(file: Path) -> list[dict]:
@@ -231,7 +230,8 @@ def main() -> None:
         print(*report(read(RECORD)), sep="\n")
         return
     todo = {"-".join([method, *(f"{key}={value:g}" for key, value in rate.items())]): partial(measure, method, rate) for method, rate in cells()}
-    if rows := search(todo, WORK):
+    found = search(todo, WORK)
+    if rows := [row for row in found if len(table(found)[row["method"]]) == len(settings(row["method"]))]:  # of the methods that are through
         RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(*report(rows), sep="\n")
 
