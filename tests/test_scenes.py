@@ -341,3 +341,28 @@ def test_pretraining_never_sees_a_held_out_composition():
 def test_held_out_scenes_are_held_out():
     rng = np.random.default_rng(1)
     assert all(is_held_out(random_scene(rng, held_out=True)) for _ in range(200))
+
+
+def drawn(**more: object) -> benchmark.Drawn:
+    return benchmark.Drawn(**{"seed": 1006, "apart_from": SHIPPED, "per_type": 1, "limit": 2, **more})  # type: ignore[arg-type]
+
+
+def test_drawn_scenes_are_the_same_for_a_seed_and_others_for_another():
+    first, again, other = drawn().examples(64), drawn().examples(64), drawn(seed=1007).examples(64)
+    assert len(first) == 2 and [example.digest for example in first] == [example.digest for example in again]
+    assert [e.requests[0].prompt for e in first] == [e.requests[0].prompt for e in again]
+    assert all(r.target is not None and r.mask is not None and r.appear for e in first for r in e.requests)
+    assert not {example.digest for example in first} & {example.digest for example in other}
+
+
+def test_a_draw_that_shares_an_image_with_the_benchmark_is_refused(tmp_path: Path):
+    """Also one of which `limit` would have left the shared image out: the seed decides."""
+    benchmark.run(folder=tmp_path / "apart", seed=1006, per_type=1)
+    with pytest.raises(Refused, match=r"seed 1006 draws .*\.png, which is in .*apart too; dials are chosen on other images: take another seed"):
+        drawn(apart_from=tmp_path / "apart", limit=1).examples(64)
+    with pytest.raises(Refused, match="seed must be a whole number of at least 0"):
+        drawn(seed=-1).examples(64)
+    with pytest.raises(Refused, match=r"benchmark.apart_from=.*nowhere holds no benchmark of scenes"):
+        drawn(apart_from=tmp_path / "nowhere").examples(64)
+    with pytest.raises(Refused, match=f"seed {ABOUT['seed']} draws .*, which is in"):
+        drawn(seed=ABOUT["seed"], per_type=ABOUT["per_type"]).examples(64)

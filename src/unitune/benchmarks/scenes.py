@@ -145,13 +145,20 @@ class Drawn:
     def examples(self, resolution: int) -> list[Example]:
         """Draw the scenes and read them at `resolution` px."""
         _check_numbers(seed=self.seed, per_type=self.per_type)
+        known = self._known()
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "scenes"
             write(root, generate(seed=self.seed, per_type=self.per_type), about={"seed": self.seed, "per_type": self.per_type})
-            known = set(json.loads((Path(self.apart_from) / "benchmark.json").read_text(encoding="utf-8"))["files"].values())
             lines = manifest.read(root)
             for line in lines:
                 for file in (line["image"], line["target"]):
                     if hashlib.sha256((root / file).read_bytes()).hexdigest() in known:
                         raise Refused(f"seed {self.seed} draws {file}, which is in {self.apart_from} too; dials are chosen on other images: take another seed")
             return manifest.examples(root, lines, resolution=resolution, limit=self.limit)
+
+    def _known(self) -> set[str]:
+        """Return the sha256 of every file of the benchmark that the draw is apart from."""
+        try:
+            return set(json.loads((Path(self.apart_from) / "benchmark.json").read_text(encoding="utf-8"))["files"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise Refused(f"benchmark.apart_from={self.apart_from} holds no benchmark of scenes (its benchmark.json); give the folder of one") from None
