@@ -102,3 +102,9 @@ def test_advice_rare_token_that_a_large_vocabulary_holds():
 
     assert sum("one piece of the vocabulary" in line for line in advice(rare="sks", edits=["a dog"], tokenize=pieces)) == 1
     assert not [line for line in advice(rare="beikkpic", edits=["a dog"], tokenize=pieces) if "vocabulary" in line]
+
+
+def test_a_description_is_called_no_rare_token():
+    told = {"rare": "a cat in a city", "edits": ["a dog"], "tokenize": str.split}
+    assert any("the rare token 'a cat in a city' is 5 pieces" in line for line in advice(**told))
+    assert not advice(**told, meant=True)

@@ -93,7 +93,8 @@ def advice(
     lines = []
     if rare.strip():
         pieces = tokenize(clean(rare))
-        lines.append(f"the rare token {rare!r} is {len(pieces)} piece{'s' * (len(pieces) != 1)}: {' '.join(pieces)}")
+        if not meant:
+            lines.append(f"the rare token {rare!r} is {len(pieces)} piece{'s' * (len(pieces) != 1)}: {' '.join(pieces)}")
         if not meant and known is not None and rare_words and all(word in known for word in rare_words):
             lines.append(f"the rare token {rare!r} is a common word of the model, whose meaning tuning would overwrite; use a token without meaning")
         elif not meant and known is None and len(pieces) == 1 and len(rare) > 2:
