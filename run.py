@@ -57,8 +57,8 @@ def edit(cfg: Any, folder: Path) -> None:
     dtype = machine.precision(cfg.machine.precision, device := machine.device(cfg.machine.device))
     machine.use_threads(cfg.machine.threads)
     examples = benchmark.examples(cfg.model.resolution)
-    sizes = parameters.sizes(described := models.described(settings["model"]))
-    experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib)
+    sizes, room = parameters.sizes(described := models.described(settings["model"])), {"store": Path(cfg.store.path), "budget_gib": cfg.store.budget_gib}
+    experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, oracle=cfg.oracle, **room)
     experiment.check_parts(method, sampler, plan, selection, examples)
     metrics.check(chosen := [make(metric) for metric in cfg.metrics.use], examples)
     pasting, store, logger = (paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None), make(cfg.store), make(cfg.logger, save_dir=str(folder))

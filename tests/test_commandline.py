@@ -204,7 +204,7 @@ def test_the_working_directory_is_never_removed(tmp_path, monkeypatch):
 def settings(tmp_path: Path, **more: object) -> dict:
     tuning = {"lr": 3e-4, "steps": 128, "snapshots": [16, 32]}
     return {
-        "image": None, "edit": None, "seed": 0, "seeds": 4, "steps": 128, "batch_size": 4, "snapshot": None, "optimizer": {"name": "adamw"},
+        "image": None, "edit": None, "seed": 0, "seeds": 4, "oracle": 1, "steps": 128, "batch_size": 4, "snapshot": None, "optimizer": {"name": "adamw"},
         "selection": None, "paste": False,
         "store": {"path": "store", "budget_gib": 20},
         "model": {"name": "pocket", "path": str(tmp_path), "stages": ["base"], "lr": {"adamw": 3e-4}, "sr": {"lr": {"adamw": 1e-8}}, "note": "only scenes"},
@@ -217,6 +217,8 @@ def settings(tmp_path: Path, **more: object) -> dict:
     ("more", "said"),
     [
         ({"seed": 1.5}, "seed must be a whole number"),
+        ({"oracle": 0.5}, "oracle must be a whole number"),
+        ({"oracle": -1}, r"oracle must be 0 \(no reference samples\) or more of them, got -1"),
         ({"steps": "many"}, "steps must be a whole number"),
         ({"edit": "a dog"}, "no effect with benchmark=demo"),
         ({"noun": "cat"}, "noun= describes one's own picture .* benchmark=demo brings its own"),

@@ -33,6 +33,7 @@ NEEDS = {  # what an option cannot do without
     "sampler=masked": ["benchmark=demo"],
     "mask=file": ["benchmark=demo"],
     "benchmark=scenes": ["benchmark.limit=1"],
+    "benchmark=development": ["benchmark.limit=1"],
     "method=dreambooth": ["noun=cat"],
     "method=textual_inversion": ["method.initializer=a"],  # the tiny tokenizer knows letters
     "sampler=prompt_to_prompt": ["token=description"],  # else the image is inverted, in which a network of random weights loses it

@@ -1,4 +1,5 @@
 import csv
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune import experiment, images, records, rescoring
+from unitune import experiment, images, outcome, records, rescoring
 from unitune.backends import cascade, tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, SuperResolution
 from unitune.experiment import Setting
+from unitune.methods.class_images import ClassImages
 from unitune.methods.dreambooth import DreamBooth
+from unitune.methods.imagic import Imagic
 from unitune.methods.textual_inversion import TextualInversion
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
@@ -118,7 +121,8 @@ def test_a_run_writes_pictures_scores_and_a_grid(model, tmp_store, tmp_path):
     for record in done:
         saved = images.load(tmp_path / record.image, size=SIZE).image
         assert record.scores["brightness"] == pytest.approx(float(saved.mean()), abs=2 / 255)
-    assert [(r.row, r.prompt, r.scores["brightness"]) for r in references] == [
+    assert [(r.row, r.prompt) for r in references[3:]] == [(f"{row} through super-resolution", "a cat in the snow") for row in ("copy", "target")]
+    assert [(r.row, r.prompt, r.scores["brightness"]) for r in references[:3]] == [
         ("copy", "a dog", 0.5), ("copy", "a cat in the snow", 0.5), ("target", "a cat in the snow", -0.5)
     ]  # fmt: skip
     assert len({r.image for r in done}) == len(done) and (tmp_path / "grid.png").is_file()
@@ -149,7 +153,7 @@ def test_the_same_run_gives_the_same_bytes(model, tmp_store, tmp_path):
     for name in ("a", "b"):
         run(setting(model, tmp_store), [example()], tmp_path / name)
     pictures = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
-    assert len(pictures) == 8 and all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in pictures)
+    assert len(pictures) == 4 + 3 + 2 + 1 and all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in pictures)
 
 
 def test_several_examples_get_a_grid_each(model, tmp_store, tmp_path):
@@ -210,7 +214,7 @@ def test_advice_is_of_the_token_that_will_be_sampled(model, tmp_store, caplog):
         experiment._advise(replace(whole, method=method), words)
         told[name] = caplog.text
     assert "the rare token 'dog' is a common word of the model" in told["token"]
-    assert "the rare token 'a cat' is" in told["caption"] and "common word" not in told["caption"] and "stands in" not in told["caption"]
+    assert told["caption"] == "", "a description is no rare token, and keeps its meaning"
     assert told["learned"] == ""
 
 
@@ -235,8 +239,10 @@ def test_reference_rows_are_scored_again_as_the_run_scored_them(model, tmp_store
     fine = replace(example(), image=picture(0.1234567))  # no level of 8 bits
     done = run(setting(model, tmp_store, metrics=[PSNR(), TargetPSNR()]), [fine], tmp_path)
     again = rescoring.score(tmp_path, [fine], chosen=[PSNR(), TargetPSNR()])
-    first, second = ([r.scores for r in found if r.row in records.REFERENCES] for found in (done, again))
+    first, second = ([r.scores for r in found if r.row in outcome.MODEL_FREE] for found in (done, again))
     assert first == second and first[0]["psnr"] == 100
+    made, read = ([r.scores for r in found if r.row in {*records.REFERENCES} - {*outcome.MODEL_FREE}] for found in (done, again))
+    assert len(made) == 2 and all(ours == pytest.approx(theirs, abs=0.01) for ours, theirs in zip(made, read, strict=True)), "read from pictures of 8 bits"
     without = replace(fine, requests=tuple(replace(request, target=None) for request in fine.requests))
     with pytest.raises(Refused, match="has the exact target of 'a cat in the snow', which cat of this benchmark lacks"):
         rescoring.score(tmp_path, [without], chosen=[PSNR()])
@@ -294,3 +300,63 @@ def test_draws_are_what_the_sampler_gets(model, tmp_store, tmp_path):
 
     (record, *_) = run(setting(model, tmp_store, plan=One()), [example()], tmp_path)
     assert (record.prompt, record.seed, record.weight, record.start) == ("a cat in the snow", 5, 3.0, 0.9)
+
+
+TEXTS = {
+    "unitune": tuned(),
+    "described": replace(tuned(), prompt="{caption}"),
+    "dreambooth": DreamBooth(tuned().tune, stages=("base",), class_images=ClassImages(count=2, steps=1)),
+    "imagic": Imagic(Tuning(lr=1e-2, steps=1, batch_size=1), tuned().tune, stages=("base",)),
+    "untuned": Untuned(),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_all_texts_of_a_run_are_embedded_in_one_call(name, model, tmp_store, tmp_path):
+    """Also those that measure how the tuning prompt is seen, and the references': an encoder that is not kept is read once, before any network trains."""
+    read, freed = [], []
+    counted = replace(model, encoder=lambda texts: read.append((len(freed), *texts)) or model.encoder(texts), release=lambda: freed.append(1), embeddings={})
+    images_ = [replace(example("cat"), noun="cat"), replace(example("fox", Request("a fox at night", target=picture(0.1))), caption="a fox", noun="fox")]
+    run(setting(counted, tmp_store, method=TEXTS[name], plan=Seeds(1), oracle=1), images_, tmp_path)
+    assert freed == [1] or name == "imagic"  # which frees what it holds after each lesson as well
+    assert {before for before, *_ in read} == {0} and len({text for _, text in read}) == len(read)
+
+
+def test_each_tuning_on_a_text_is_noted_and_others_measure_nothing(model, tmp_store, tmp_path):
+    run(setting(model, tmp_store, method=tuned(), plan=Seeds(1)), [example("one"), example("two")], tmp_path / "a")
+    noted = [json.loads(line) for line in (tmp_path / "a" / records.TUNINGS).read_text().splitlines()]
+    assert [(line["example"], line["method"], line["steps"], line["texts"]["tuned"]) for line in noted] == [
+        (name, "unitune", 4, "beikkpic") for name in ("one", "two")
+    ]
+    assert all(line[value] is not None for line in noted for value in ("text", "x_0", "tuned_db", "empty_db", "other_db", "response"))
+    learned = TextualInversion(Tuning(lr=1e-2, steps=1, batch_size=1), initializer="a")
+    for name, method in {"untuned": Untuned(), "learned": learned, "imagic": TEXTS["imagic"]}.items():
+        run(setting(model, tmp_store, method=method, plan=Seeds(1)), [example()], tmp_path / name)
+        assert not (tmp_path / name / records.TUNINGS).exists()
+    run(setting(model, tmp_store, method=tuned(), plan=Seeds(1), snapshot=0), [example()], tmp_path / "none")
+    (line,) = [json.loads(line) for line in (tmp_path / "none" / records.TUNINGS).read_text().splitlines()]
+    assert line["steps"] == 0 and line["tuned_db"] is None and line["text"] > 0, "nothing was tuned: only what was before is known"
+
+
+def test_the_oracle_has_untouched_weights_and_seeds_of_its_own_run(model, tmp_store, tmp_path):
+    base = setting(model, tmp_store, plan=Seeds(1), oracle=2)
+    plain, tuning = run(base, [example()], tmp_path / "a"), run(replace(base, method=tuned()), [example()], tmp_path / "b")
+    for row in ("oracle", "copy through super-resolution", "target through super-resolution"):
+        ours, theirs = ([(tmp_path / folder / r.image).read_bytes() for r in done if r.row == row] for folder, done in (("a", plain), ("b", tuning)))
+        assert ours == theirs and len(ours) == (2 if row == "oracle" else 1)
+    edits = [[(tmp_path / folder / r.image).read_bytes() for r in done if r.row == "edit"] for folder, done in (("a", plain), ("b", tuning))]
+    assert edits[0] != edits[1]
+    assert [r.seed for r in plain if r.row == "oracle"] == [0, 1]
+    other = run(replace(base, seed=1), [example()], tmp_path / "c")
+    assert [r.seed for r in other if r.row == "oracle"] == [2, 3]
+    none = run(replace(base, oracle=0), [example()], tmp_path / "d")
+    assert not [r for r in none if r.row == "oracle"] and [r for r in none if r.row == "target through super-resolution"]
+
+
+def test_the_room_for_pictures_counts_every_reference(model, tmp_store, tmp_path, monkeypatch):
+    needs: list[dict] = []
+    monkeypatch.setattr("unitune.disk.check_space", needs.append)
+    one = example("cat", Request("a cat in the snow", target=picture(-0.5)))
+    experiment.check(Untuned(), Seeds(1), [one], at=None, sizes={}, folder=tmp_path, store=tmp_path / "s", budget_gib=1, oracle=3)
+    made = {record.image for record in run(setting(model, tmp_store, plan=Seeds(1), oracle=3), [one], tmp_path / "run")}
+    assert len(made) == 1 + 2 + 2 + 3 and needs[0][tmp_path][1] >= 2 * len(made) * one.image.numel(), "the grid is as large as all pictures"

@@ -12,7 +12,7 @@ from unitune.errors import Refused, number
 
 FREE_TEXT = ("image", "mask_file", "edit", "caption", "noun", "from", "runs")  # values that are prose or file names, not Hydra expressions
 TARGETS = ("unitune.", "pytorch_lightning.loggers.")  # what a config's _target_ may name
-WHOLE = ("seed", "seeds", "steps", "batch_size")
+WHOLE = ("seed", "seeds", "oracle", "steps", "batch_size")
 NEEDED = ("image", "edit", "benchmark", "model", "method", "sampler", "stage", "optimizer", "store", "snapshot", "selection", "paste", *WHOLE)
 FAR_BELOW = 10  # times
 BESIDE_FROM = ("store.", "hydra.", "hydra/")  # what may be set beside from=: where things are kept
@@ -117,7 +117,7 @@ def check_settings(settings: Any) -> None:
         raise Refused(f"{given[0]}= describes one's own picture (image=FILE); benchmark={benchmark} brings its own: leave it out, or change its edits.jsonl")
     if settings.get("mask_file") is not None and (benchmark != "image" or (settings["sampler"].get("mask") or {}).get("name") != "file"):
         raise Refused("mask_file= takes effect with image= and mask=file only; leave it out, or choose these")
-    if settings["benchmark"].get("path") is None:
+    if "path" in settings["benchmark"] and settings["benchmark"]["path"] is None:
         raise Refused(f"benchmark={benchmark} needs a picture: image=FILE")
     if settings["benchmark"].get("caption") == "" and _needs_caption(settings):
         raise Refused("{caption} stands in a prompt of this method or sampler, and the picture has none; describe it: caption='a cat in a city'")
@@ -164,6 +164,8 @@ def _check_numbers(settings: Any) -> None:
     for name in WHOLE:
         if type(settings[name]) is not int:  # nor a yes or no, which Python counts as one
             raise Refused(f"{name} must be a whole number, got {settings[name]!r}")
+    if settings["oracle"] < 0:
+        raise Refused(f"oracle must be 0 (no reference samples) or more of them, got {settings['oracle']}")
     if not (number(budget := settings["store"]["budget_gib"]) and budget > 0):
         raise Refused(f"store.budget_gib must be a number above 0, got {budget!r}")
 

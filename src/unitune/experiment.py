@@ -70,7 +70,9 @@ def check_parts(method: "Method", sampler: Sampler, plan: Plan, selection: Selec
             selection.check(plan.draws(example, 0))
 
 
-def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float) -> None:
+def check(
+    method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float, oracle: int = 0
+) -> None:
     """Refuse before a model of these sizes is loaded what could not be tuned, and a disk that could not be written or has too little room.
 
     The estimate of room is an upper one: pictures uncompressed, the grid as large as all of them; every kept tuning, unless the store has some of that image
@@ -82,7 +84,7 @@ def check(method: "Method", plan: Plan, examples: Sequence[Example], *, at: int 
         )
     kept, working = method.room(sizes, at=at)
     disk.check_writable(folder, "hydra.run.dir")
-    shown = sum((len(plan.draws(example, 0)) + 2 * len(example.requests)) * example.image.numel() for example in examples)
+    shown = sum((len(plan.draws(example, 0)) + (4 + oracle) * len(example.requests)) * example.image.numel() for example in examples)
     stored, used = contents(store)
     new = sum(len(example.requests) if method.per_request else 1 for example in examples if not {*method.makes} <= stored.get(example.digest, set()))
     tuned = min(new * kept, max(0, int(budget_gib * 2**30) - used)) + working if new else 0

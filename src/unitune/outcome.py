@@ -70,8 +70,9 @@ def references(example: Example) -> list[tuple[str, Edit]]:
 def note(folder: Path, taken: Sequence[Taken]) -> None:
     """Add a line for each tuning to the run's tunings.jsonl: what its prompt is told apart from."""
     lines = [json.dumps(one.visibility.plain(), ensure_ascii=False) + "\n" for one in taken if one.visibility is not None]
-    with open(folder / records.TUNINGS, "a", encoding="utf-8") as file:
-        file.writelines(lines)
+    if lines:
+        with open(folder / records.TUNINGS, "a", encoding="utf-8") as file:
+            file.writelines(lines)
 
 
 def picture_name(example: Example, what: str, k: int) -> str:
