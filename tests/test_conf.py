@@ -34,6 +34,7 @@ NEEDS = {  # what an option cannot do without
     "mask=file": ["benchmark=demo"],
     "benchmark=scenes": ["benchmark.limit=1"],
     "benchmark=development": ["benchmark.limit=1"],
+    "experiment=first_edits": ["model.resolution=16"],  # of its first stage alone
     "method=dreambooth": ["noun=cat"],
     "method=textual_inversion": ["method.initializer=a"],  # the tiny tokenizer knows letters
     "sampler=prompt_to_prompt": ["token=description"],  # else the image is inverted, in which a network of random weights loses it

@@ -103,7 +103,7 @@ def test_t5_is_read_once_for_a_run_and_never_for_known_texts(
     first = typed(*command)
     assert first.code == 0 and len(reads) == 1, first.err
     kept = sorted((here / "store").glob("embedding-*/embedding.safetensors"))
-    assert len(kept) == 4  # the rare token, both prompts, the empty text
+    assert len(kept) == 7  # the rare token, both prompts with it, the empty text; beside it another rare word and the prompts alone, to compare
     second = typed(*command, "seed=1")
     assert second.code == 0 and len(reads) == 1 and second.count("reading the text encoder") == 0
     assert typed(*command, "edit=a bird").code == 0 and len(reads) == 2

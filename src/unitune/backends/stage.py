@@ -184,7 +184,7 @@ def read_losses(folder: Path, settings: Mapping[str, Any]) -> Losses:
     file = folder / LOSS
     if file.is_file():
         return losses(models.json_object(file), prediction=prediction, where=str(file))
-    log.info("%s has no %s: the stage is tuned on the plain error of its own prediction (%s) at uniform noise levels", folder, LOSS, prediction)
+    log.info("%s has no %s: tuning takes the plain error of the stage's own prediction (%s) at uniform noise levels", folder, LOSS, prediction)
     plain = StageLoss(prediction)
     return Losses(plain, plain)
 
