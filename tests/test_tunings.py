@@ -45,10 +45,13 @@ def test_a_damaged_file_of_notes_is_refused_in_a_line(tmp_path: Path, text: str)
 
 def test_success_is_counted_by_prompt_over_edits_that_can_be_decided(tmp_path: Path):
     finished.run(tmp_path / "run", prompts=("a dog", "a fox"))
-    edits = [record for record in records.read(tmp_path / "run") if record.row == "edit"]
+    every = records.read(tmp_path / "run")
+    edits, references = ([record for record in every if (record.row == "edit") == own] for own in (True, False))
     scored = [replace(record, scores={"both": None if record.prompt == "a fox" else float(k % 2)}) for k, record in enumerate(edits)]
     dogs = [record.scores["both"] for record in scored if record.prompt == "a dog"]
-    assert tunings.succeeded(scored) == [f"samples that succeed by the judge: {sum(dogs):.0f} of {len(dogs)} (a dog: {sum(dogs):.0f} of {len(dogs)})"]
+    assert references and tunings.succeeded([*scored, *(replace(record, scores={"both": 1.0}) for record in references)]) == [
+        f"samples that succeed by the judge: {sum(dogs):.0f} of {len(dogs)} (a dog: {sum(dogs):.0f} of {len(dogs)})"
+    ]
     assert tunings.succeeded([replace(record, scores={}) for record in scored]) == []
 
 
