@@ -4,6 +4,7 @@ Command:  python experiments/search_dials.py; any number of processes may run it
           python experiments/search_dials.py --from-records prints the choice again
 Minutes:  written beside the choice, from the kept rows; two processes of one thread each are fastest on two cores (OMP_NUM_THREADS=1).
 
+What the record holds for the shipped weights is not measured again: a grid that is moved costs its new settings only.
 Of the settings whose mean squared error outside the mask is at most BOUND (pixels on [0, 1]) the one is chosen with the highest edit success (all facts, feasible
 edits), of equal ones that with the smaller error. Every row is kept in experiments/records/dials.jsonl with the digest of the weights that it was measured with.
 """
@@ -36,8 +37,8 @@ RATES, SNAPSHOTS, WEIGHTS = (1.25e-4, 2.5e-4, 5e-4), (32, 64, 128), (1.5, 2, 3, 
 Setting = dict[str, float]
 # Of each method the tuning's rate, and what is turned without tuning again; 54 settings each.
 GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "unitune": {"lr": RATES, "steps": SNAPSHOTS, "weight": (2, 4, 7), "start": (0.9, 0.95)},
-    "untuned": {"weight": WEIGHTS, "start": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)},
+    "unitune": {"lr": RATES, "steps": (64, 128), "weight": (2, 4, 7), "start": (0.8, 0.85, 0.9)},
+    "untuned": {"weight": WEIGHTS, "start": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)},
     "dreambooth": {"lr": RATES, "steps": SNAPSHOTS, "weight": WEIGHTS},
     "textual_inversion": {"word": (1e-2, 3e-2, 1e-1), "steps": SNAPSHOTS, "weight": WEIGHTS},
     "imagic": {"lr": RATES, "embedding_mix": (0.7, 1.0, 1.3), "weight": WEIGHTS},
@@ -144,15 +145,26 @@ def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dic
                     os.replace(file.with_suffix(".part"), file)
         except Timeout:  # another process has it
             continue
-        rows += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows += lines(file)
     return rows
+
+
+def missing(known: Sequence[dict], method: str, rate: Setting) -> list[Setting]:
+    """List a cell's settings that no kept row is about; a method's settings at one rate share their tunings."""
+    there = [row["setting"] for row in known if row["method"] == method]
+    return [setting for setting in settings(method) if rate.items() <= setting.items() and setting not in there]
+
+
+def lines(file: Path) -> list[dict]:
+    """Read the rows of a record; none where it is missing."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def read(file: Path) -> list[dict]:
     """Read kept rows; those that were measured with other weights than the shipped ones are refused."""
     if not file.is_file():
         raise SystemExit(refused(f"{file} is not there; make it: python experiments/search_dials.py"))
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = lines(file)
     if odd := next((row["weights"] for row in rows if row["weights"] != digest()), None):
         raise SystemExit(refused(f"{file} was measured with the weights {odd[:12]}, and {digest()[:12]} are shipped; measure again: python {sys.argv[0]}"))
     return rows
@@ -229,8 +241,13 @@ def main() -> None:
     if parser.parse_args().from_records:
         print(*report(read(RECORD)), sep="\n")
         return
-    todo = {"-".join([method, *(f"{key}={value:g}" for key, value in rate.items())]): partial(measure, method, rate) for method, rate in cells()}
-    found = search(todo, WORK)
+    known = [row for row in lines(RECORD) if row["weights"] == digest()]
+    todo = {}
+    for method, rate in cells():
+        if asked := missing(known, method, rate):
+            name = "-".join([method, *(f"{key}={value:g}" for key, value in rate.items())])
+            todo[name] = partial(measure, method, rate, asked=asked)
+    found = known + search(todo, WORK)
     if rows := [row for row in found if len(table(found)[row["method"]]) == len(settings(row["method"]))]:  # of the methods that are through
         RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(*report(rows), sep="\n")
