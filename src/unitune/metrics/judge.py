@@ -62,15 +62,16 @@ class Judge(nn.Module):
     `card` holds what is known of its accuracy.
     """
 
-    def __init__(self, vocabulary: Mapping[str, Sequence[str]] = VOCABULARY) -> None:
+    def __init__(self, vocabulary: Mapping[str, Sequence[str]] = VOCABULARY, *, max_objects: int = MAX_OBJECTS) -> None:
         super().__init__()
+        self.max_objects = max_objects
         self.vocabulary = {name: tuple(words) for name, words in vocabulary.items()}
         self.card: Mapping[str, str] = {}
         self.trunk = nn.Sequential(
             _conv(3, 24, 3, 2), nn.ReLU(), _conv(24, 32, 3), nn.ReLU(),
             Residual(32, 64, stride=2), Residual(64, 64, stride=1), Residual(64, 128, stride=2), Residual(128, 128, stride=1),
         )  # fmt: skip
-        widths = {**{name: len(words) for name, words in self.vocabulary.items()}, "side": len(self.vocabulary["nouns"]), "count": MAX_OBJECTS}
+        widths = {**{name: len(words) for name, words in self.vocabulary.items()}, "side": len(self.vocabulary["nouns"]), "count": max_objects}
         self.heads = nn.ModuleDict({name: nn.Linear(3 * 128, width) for name, width in widths.items()})
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
@@ -85,7 +86,7 @@ def save_judge(judge: Judge, folder: Path) -> None:
     """Write `model.safetensors` (float16) and `config.json` (the vocabulary)."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"size": SIZE, "vocabulary": judge.vocabulary}, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps({"size": SIZE, "vocabulary": judge.vocabulary, "max_objects": judge.max_objects}, indent=2) + "\n")
 
 
 def read_card(folder: Path) -> dict[str, str]:
@@ -100,7 +101,8 @@ def load_judge(folder: str | Path) -> Judge:
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise Refused(f"no judge in {folder}: config.json is missing; name the folder that holds model.safetensors and config.json")
-    judge = Judge(json.loads((folder / "config.json").read_text())["vocabulary"])
+    config = json.loads((folder / "config.json").read_text())
+    judge = Judge(config["vocabulary"], max_objects=config.get("max_objects", MAX_OBJECTS))
     judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in parameters.load(folder / "model.safetensors").items()})
     judge.card = read_card(folder)
     return judge.eval().requires_grad_(False)

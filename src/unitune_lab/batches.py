@@ -1,0 +1,158 @@
+"""Endless streams of (picture, caption, facts, objects), drawn by worker processes; batch k depends
+on (seed, k) alone, so a training resumes where it stopped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from unitune.scenes.render import SIDE, reduced, render
+
+from unitune_lab.world.caption import caption, rare_word
+from unitune_lab.world.names import named_scene
+from unitune_lab.world.scene import COUNT_SHARES, Object, Scene, random_scene
+from unitune_lab.world.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
+
+NOUN = {word: k for k, word in enumerate(NOUNS)}
+PLACE = {word: k for k, word in enumerate(PLACES)}
+TIME = {word: k for k, word in enumerate(TIMES)}
+STYLE = {word: k for k, word in enumerate(STYLES)}
+COLOUR = {word: k for k, word in enumerate(COLOURS)}
+MIDDLE = 0.08  # share of the width from the middle within which an object stands on neither side
+MAP = 64  # px of the map of objects
+EMPTY, NAMED, MEANINGLESS = 0.10, 0.10, 0.03  # shares of the captions that a diffusion stage learns
+RARE_ALONE, RARE_BEFORE = 0.07, 0.18  # shares of the captions that the text encoder learns
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B scenes as a part learns them.
+
+    `image` is (B, 3, S, S) uint8 and `objects` (B, 64, 64) uint8, the noun's number plus one at each
+    position and 0 where there is none; both are None where a part reads text alone.
+    """
+
+    image: Tensor | None
+    objects: Tensor | None
+    captions: tuple[str, ...]
+    nouns: Tensor  # (B, nouns) float, 1 where present
+    place: Tensor  # (B,) int
+    time: Tensor
+    style: Tensor
+    count: Tensor  # (B,) int, objects less one
+    colours: Tensor  # (B, nouns, colours) float, 1 where an object is painted
+    side: Tensor  # (B, nouns) float: 0 left of the middle, 1 right of it, else -1
+
+
+def facts(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """Turn scenes into the tensors of a Batch."""
+    nouns = torch.zeros(len(scenes), len(NOUN))
+    colours = torch.zeros(len(scenes), len(NOUN), len(COLOUR))
+    side = torch.full((len(scenes), len(NOUN)), -1.0)
+    for row, scene in enumerate(scenes):
+        for thing in scene.objects:
+            nouns[row, NOUN[thing.noun]] = 1
+            if thing.colour:
+                colours[row, NOUN[thing.noun], COLOUR[thing.colour]] = 1
+            if sided(thing, scene):
+                side[row, NOUN[thing.noun]] = float(thing.x > 0.5)
+    words = {"place": PLACE, "time": TIME, "style": STYLE}
+    labels = {
+        name: torch.tensor([index[getattr(scene, name)] for scene in scenes])
+        for name, index in words.items()
+    }
+    count = torch.tensor([len(scene.objects) - 1 for scene in scenes])
+    return {"nouns": nouns, **labels, "count": count, "colours": colours, "side": side}
+
+
+def sided(thing: Object, scene: Scene) -> bool:
+    """Say whether the object is the only one of its kind and clearly left or right."""
+    alone = sum(other.noun == thing.noun for other in scene.objects) == 1
+    return alone and abs(thing.x - 0.5) > MIDDLE
+
+
+def object_map(scene: Scene, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the map of objects of a scene, (64, 64) uint8, from its masks of 256 px."""
+    found = np.zeros((MAP, MAP), np.uint8)
+    for thing, mask in zip(scene.objects, masks, strict=True):
+        covered = reduced((mask * np.uint8(255))[..., None].repeat(3, 2), MAP)[..., 0] > 127
+        found[covered] = NOUN[thing.noun] + 1
+    return found
+
+
+def sampled(objects: Tensor, side: int) -> Tensor:
+    """Read maps of objects, (B, S, S), at the middle of each of side x side cells."""
+    k = objects.shape[-1] // side
+    return objects[:, k // 2 :: k, k // 2 :: k] if k > 1 else objects
+
+
+class SceneBatches(IterableDataset[Batch]):
+    """Batch k of the stream `seed`, from batch `first` on.
+
+    `size` is the side of the pictures in px, None for none; `captions` says for whom they are
+    ("stage": with names and empty ones, "text": with many rare words, "plain": none of these);
+    `counts` are the chances of one, two and three objects.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        size: int | None,
+        captions: str = "stage",
+        first: int = 0,
+        held_out: bool = False,
+        counts: Sequence[float] = COUNT_SHARES,
+    ) -> None:
+        self.seed, self.batch_size, self.size, self.first = seed, batch_size, size, first
+        self.captions, self.held_out, self.counts = captions, held_out, tuple(counts)
+
+    def pair(self, rng: np.random.Generator) -> tuple[Scene, str]:
+        """Draw a scene and its caption."""
+        u = rng.random()
+        if self.captions == "stage" and not self.held_out and u < NAMED:
+            return tuple(reversed(named_scene(rng)))  # type: ignore[return-value]
+        scene = random_scene(rng, held_out=self.held_out, counts=self.counts)
+        text = caption(scene, rng)
+        if self.captions == "stage":
+            u -= NAMED
+            if u < EMPTY:
+                return scene, ""
+            return scene, f"{rare_word(rng)} {text}" if u < EMPTY + MEANINGLESS else text
+        if self.captions == "text":
+            if u < RARE_ALONE:
+                return scene, rare_word(rng)
+            return scene, f"{rare_word(rng)} {text}" if u < RARE_ALONE + RARE_BEFORE else text
+        return scene, text
+
+    def batch(self, k: int) -> Batch:
+        """Draw batch `k`."""
+        rng = np.random.default_rng([self.seed, k, int(self.held_out)])
+        pairs = [self.pair(rng) for _ in range(self.batch_size)]
+        scenes = [scene for scene, _ in pairs]
+        image = objects = None
+        if self.size is not None:
+            drawn = [render(scene, SIDE) for scene in scenes]  # type: ignore[arg-type]
+            pictures = np.stack([reduced(picture, self.size) for picture, _ in drawn])
+            image = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+            maps = [object_map(s, masks) for s, (_, masks) in zip(scenes, drawn, strict=True)]
+            objects = torch.from_numpy(np.stack(maps))
+        return Batch(image, objects, tuple(text for _, text in pairs), **facts(scenes))
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        k = self.first + worker
+        while True:
+            yield self.batch(k)
+            k += workers
+
+
+def loader(batches: SceneBatches, *, workers: int) -> DataLoader[Batch]:
+    """Wrap a stream so that `workers` processes draw ahead; their number changes no batch."""
+    ahead = 4 if workers else None
+    return DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=ahead)

@@ -1,0 +1,78 @@
+"""The options of a training: a file for each part, `key=value` on the command line, checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from unitune.errors import Refused
+
+CONF = Path(__file__).parent / "conf"
+PARTS = ("text", "base", "sr256", "judge", "clip", "clip2")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """So many samples at one resolution (px) and batch size."""
+
+    resolution: int
+    batch_size: int
+    samples: int
+
+
+def read(part: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Read the options of a part: its file over conf/common.yaml, then the overrides.
+
+    Raises Refused for an unknown part, an option that the part does not have, or a value that is
+    not of its kind.
+    """
+    if part not in PARTS:
+        raise Refused(f"part must be one of {', '.join(PARTS)}; got {part!r}")
+    options = _file("common") | _file(part)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise Refused(f"{override!r} is not an option; write NAME=VALUE")
+        if name not in options:
+            raise Refused(f"part {part} has no option {name!r}; it has: {', '.join(options)}")
+        options[name] = _value(name, text, options[name])
+    return options
+
+
+def phases(options: Mapping[str, Any]) -> list[Phase]:
+    """Return the phases of a training, in order."""
+    found = []
+    for phase in options["phases"]:
+        values = [phase.get(name) for name in ("resolution", "batch_size", "samples")]
+        if not all(isinstance(value, int) and value > 0 for value in values):
+            raise Refused(
+                f"a phase needs resolution, batch_size and samples, whole numbers above 0; "
+                f"got {dict(phase)}"
+            )
+        found.append(Phase(*values))
+    if not found:
+        raise Refused("phases is empty: a training needs at least one")
+    return found
+
+
+def _file(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise Refused(f"{name}={text} cannot be read; write it as YAML, e.g. [1, 2]") from None
+    if isinstance(value, str) and isinstance(default, float | int):
+        try:
+            value = float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if default is not None and not isinstance(value, type(default)):
+        kind = type(default).__name__
+        raise Refused(f"{name} must be a {kind} (its default is {default}); got {text!r}")
+    return value

@@ -1,0 +1,111 @@
+"""The judge learns the facts of lightly damaged renders."""
+
+from collections import deque
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+from unitune.metrics.judge import Judge, save_judge
+
+from unitune_lab.batches import COLOUR, NOUN, PLACE, STYLE, TIME, Batch, SceneBatches
+from unitune_lab.parts.facts import fact_loss
+from unitune_lab.parts.stage import pixels
+from unitune_lab.world.scene import MAX_OBJECTS
+from unitune_lab.world.vocabulary import COLOURFUL
+
+RECENT = 8  # batches from which the statistics of batch normalisation are taken anew
+VOCABULARY = {
+    "nouns": tuple(NOUN), "place": tuple(PLACE), "time": tuple(TIME), "style": tuple(STYLE),
+    "colours": tuple(COLOUR),
+}  # fmt: skip
+
+
+def augment(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Make clean renders look a little like samples, (B, 3, S, S): brightness and contrast for all,
+    slight blur for a quarter, noise for half.
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        u = torch.rand((len(image), 1, 1, 1), generator=generator).to(image.device)
+        return u * (high - low) + low
+
+    side = image.shape[-1]
+    span = (side * 5 // 8, side * 7 // 8)
+    smaller = int(torch.randint(*span, (), generator=generator))
+    blurred = F.interpolate(image, (smaller, smaller), mode="area")
+    blurred = F.interpolate(blurred, (side, side), mode="bilinear", align_corners=False)
+    x = torch.where(uniform(0.0, 1.0) < 0.25, blurred, image)
+    x = x * uniform(0.88, 1.12) + uniform(-0.12, 0.12)
+    noise = torch.randn(image.shape, generator=generator).to(image.device)
+    return (x + uniform(-0.12, 0.12).clamp(min=0) * noise).clamp(-1, 1)
+
+
+class JudgePart:
+    """The judge of unitune.metrics.judge with this world's words."""
+
+    size, captions = 64, "plain"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        judge = Judge(VOCABULARY, max_objects=MAX_OBJECTS)
+        self.network: nn.Module = judge.to(device, memory_format=torch.channels_last)
+        self.recent: deque[Tensor] = deque(maxlen=RECENT)
+
+    def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
+        """Return the cross entropies of all facts."""
+        assert batch.image is not None
+        generator = torch.Generator().manual_seed(seed)
+        x = augment(pixels(batch.image, self.device), generator)
+        self.recent.append(x)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits = self.network(x.contiguous(memory_format=torch.channels_last))
+        return fact_loss({name: value.float() for name, value in logits.items()}, batch)
+
+    def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
+        """Return shares of right answers on clean renders of unseen compositions."""
+        if self.recent:
+            update_bn(list(self.recent), network)
+        network.eval()
+        return accuracies(network, count=512, seed=1)
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        """Write the judge."""
+        if self.recent:
+            update_bn(list(self.recent), network)
+        save_judge(network, folder)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def accuracies(judge: nn.Module, *, count: int, seed: int) -> dict[str, float]:
+    """Measure a judge in eval mode on clean renders of compositions it never saw.
+
+    `nouns` asks for the whole set of nouns, `colours` for that of colours in coloured styles, `side`
+    whether an object that stands clearly left or right is told to, `all` for everything at once.
+    """
+    device = next(judge.parameters()).device
+    right: dict[str, list[Tensor]] = {}
+    batches = SceneBatches(seed=seed, batch_size=64, size=64, captions="plain", held_out=True)
+    colourful = torch.tensor([STYLE[style] for style in COLOURFUL])
+    for k in range(-(-count // 64)):
+        batch = batches.batch(k)
+        assert batch.image is not None
+        found = judge(pixels(batch.image, device))
+        logits = {name: value.cpu() for name, value in found.items()}
+        nouns = ((logits["nouns"] > 0) == (batch.nouns > 0)).all(dim=1)
+        painted = (logits["colours"] > 0) == (batch.colours.amax(dim=1) > 0)
+        known = batch.side >= 0
+        single = {
+            name: logits[name].argmax(dim=1) == getattr(batch, name)
+            for name in ("place", "time", "style", "count")
+        }
+        coloured = torch.isin(batch.style, colourful)
+        answers = {
+            "nouns": nouns, "colours": painted.all(dim=1)[coloured], **single,
+            "side": ((logits["side"] > 0) == (batch.side > 0))[known],
+            "all": nouns & painted.all(dim=1) & torch.stack(list(single.values())).all(dim=0),
+        }  # fmt: skip
+        for name, hits in answers.items():
+            right.setdefault(name, []).append(hits)
+    return {name: float(torch.cat(hits).float().mean()) for name, hits in right.items()}

@@ -1,0 +1,109 @@
+"""The text encoder: T5 learns the facts of a scene from its caption and to keep every token's
+letters; afterwards it is frozen, as Imagen's is.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import T5Tokenizer
+
+from unitune_lab import networks
+from unitune_lab.batches import Batch, SceneBatches
+from unitune_lab.parts.facts import FactHeads, fact_loss
+from unitune_lab.world.vocabulary import NOUNS, article
+
+PADDED = 24  # tokens to which a batch is padded; longer captions are padded to their own length
+RARE = "beikkpic"
+
+
+class TextPart:
+    """T5 with three tasks (audit of what it must keep): the facts from the mean of the states, the
+    token from each token's state, and the caption's tokens from a padded position's state, because
+    the UNet reads padded positions too.
+    """
+
+    size, captions = None, "text"
+
+    def __init__(self, tokenizer: T5Tokenizer, device: torch.device) -> None:
+        self.tokenizer, self.device = tokenizer, device
+        pieces, width = len(tokenizer), networks.TEXT_WIDTH
+        parts = {
+            "encoder": networks.text_encoder(pieces),
+            "heads": FactHeads(width),
+            "identity": nn.Linear(width, pieces),
+            "bag": nn.Linear(width, pieces),
+        }
+        self.network: nn.Module = nn.ModuleDict(parts).to(device)
+
+    def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
+        """Return the sum of the three tasks' losses."""
+        texts, net = list(batch.captions), self.network
+        found = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
+        missing = max(1, PADDED - found.input_ids.shape[1])
+        ids, mask = F.pad(found.input_ids, (0, missing)), F.pad(found.attention_mask, (0, missing))
+        states = net["encoder"](ids, attention_mask=mask)[0]  # type: ignore[index]
+        kept = mask[..., None]
+        mean = (states * kept).sum(1) / kept.sum(1)
+        loss = fact_loss(net["heads"](mean), batch)  # type: ignore[index]
+        logits = net["identity"](states[mask > 0])  # type: ignore[index]
+        loss = loss + F.cross_entropy(logits, ids[mask > 0])
+        length = mask.sum(1)
+        u = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)).to(length.device)
+        position = length + (u * (ids.shape[1] - length)).long()
+        state = states[torch.arange(len(ids)), position]
+        bag = torch.zeros(len(ids), len(self.tokenizer), device=ids.device)
+        bag.scatter_add_(1, ids, mask.float())
+        return loss + 20 * F.binary_cross_entropy_with_logits(
+            net["bag"](state),
+            (bag > 0).float(),  # type: ignore[index]
+        )
+
+    @torch.no_grad()
+    def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
+        """Return the facts' loss on unseen captions, and how far a rare word is from the empty text
+        and from another one, over what a changed noun moves.
+        """
+        batch = SceneBatches(seed=1, batch_size=256, size=None, captions="plain").batch(0)
+        encoder: Any = network["encoder"]  # type: ignore[index]
+        tokens = self.tokenizer(list(batch.captions), padding=True, return_tensors="pt")
+        tokens = tokens.to(self.device)
+        states = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+        kept = tokens.attention_mask[..., None]
+        mean = (states * kept).sum(1) / kept.sum(1)
+        facts = float(fact_loss(network["heads"](mean), batch))  # type: ignore[index]
+        nouns = embed(self.tokenizer, encoder, [f"{article(n)} {n}" for n in NOUNS])
+        words = embed(self.tokenizer, encoder, [RARE, "", "qwpz"])
+        moved = rms(nouns[1:] - nouns[:-1])
+        return {
+            "error": facts,
+            "rare_to_empty": rms(words[0] - words[1]) / moved,
+            "rare_to_rare": rms(words[0] - words[2]) / moved,
+        }
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        """Write `tokenizer` and `text_encoder` (float16 files that load as float32)."""
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        encoder: Any = network["encoder"]  # type: ignore[index]
+        copy.deepcopy(encoder).half().save_pretrained(folder / "text_encoder")
+        file = folder / "text_encoder" / "config.json"
+        config = json.loads(file.read_text()) | {"dtype": "float32"}
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def embed(tokenizer: T5Tokenizer, encoder: Any, captions: list[str]) -> Tensor:
+    """Encode captions as stock IF does: padded to 77 tokens, the mask inside T5 only."""
+    lines = [text.lower().strip() for text in captions]
+    length = {"padding": "max_length", "max_length": networks.TEXT_LENGTH, "truncation": True}
+    tokens = tokenizer(lines, return_tensors="pt", **length).to(encoder.device)
+    with torch.no_grad():
+        return encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+
+
+def rms(x: Tensor) -> float:
+    """Return the root of the mean square."""
+    return float(x.square().mean().sqrt())

@@ -1,0 +1,96 @@
+"""Going on from mean weights: they become the first weights of a training with a fresh optimizer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import T5Tokenizer
+from unitune.errors import Refused
+
+from unitune_lab.networks import tokenizer, vocabulary
+
+
+def text_folder(folder: Path) -> Path:
+    """Return where a folder of trained parts has tokenizer and text encoder: FOLDER/text (a start),
+    FOLDER/text/export (a training) or FOLDER itself.
+    """
+    for found in (folder / "text" / "export", folder / "text", folder):
+        if (found / "tokenizer").is_dir() and (found / "text_encoder").is_dir():
+            return found
+    raise Refused(
+        f"{folder} holds no text encoder: text/tokenizer and text/text_encoder are missing; "
+        f"train it first (python -m unitune_lab text) or name a folder that has them"
+    )
+
+
+def check_tokenizer(folder: Path) -> T5Tokenizer:
+    """Load a folder's tokenizer; Refused where it does not know a word of this world as one piece."""
+    known = T5Tokenizer.from_pretrained(folder / "tokenizer")
+    pieces = known.get_vocab()
+    missing = [word for word in vocabulary() if len(word) > 1 and f"▁{word}" not in pieces]
+    if missing:
+        raise Refused(
+            f"the tokenizer in {folder} belongs to another world: it lacks {', '.join(missing[:5])}"
+        )
+    return known
+
+
+@torch.no_grad()
+def start_text(network: nn.Module, folder: Path) -> None:
+    """Copy a trained encoder, its embeddings piece by piece into this world's tokenizer."""
+    found = text_folder(folder)
+    before, now = check_tokenizer(found).get_vocab(), tokenizer().get_vocab()
+    weights = load_file(found / "text_encoder" / "model.safetensors")
+    own = network["encoder"].state_dict()  # type: ignore[index]
+    rows = [(index, before[piece]) for piece, index in now.items() if piece in before]
+    mine, theirs = (list(side) for side in zip(*rows, strict=True))
+    for name, value in own.items():
+        if name == "shared.weight" or name.endswith("embed_tokens.weight"):
+            table = weights.get(name, weights["shared.weight"])
+            value[mine] = table[theirs].to(value)
+        else:
+            value.copy_(_same(weights, name, value, found))
+
+
+@torch.no_grad()
+def start_stage(network: nn.Module, part: str, folder: Path) -> None:
+    """Copy a trained UNet; a head that is thrown away after training starts fresh."""
+    places = [folder / part / "export", folder / part / "unet", folder / part, folder]
+    found = next((place for place in places if (place / "config.json").exists()), None)
+    if found is None:
+        raise Refused(f"{folder} holds no {part}: {part}/config.json is missing")
+    given: Any = UNet2DConditionModel.from_pretrained(found)
+    unet: Any = network["unet"]  # type: ignore[index]
+    shape = ("block_out_channels", "down_block_types", "cross_attention_dim", "in_channels")
+    if odd := next((key for key in shape if given.config[key] != unet.config[key]), None):
+        raise Refused(
+            f"the network in {found} is another architecture: its {odd} is {given.config[odd]}, "
+            f"this training's is {unet.config[odd]}"
+        )
+    unet.load_state_dict(given.state_dict())
+
+
+def start_scoring(network: nn.Module, part: str, folder: Path) -> None:
+    """Copy a trained judge or CLIP; Refused where it was trained for other words."""
+    file = "model.safetensors" if part == "judge" else "open_clip_model.safetensors"
+    places = [folder / part / "export" / file, folder / part / file, folder / file]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise Refused(f"{folder} holds no {part}: {part}/{file} is missing")
+    weights, own = load_file(found), network.state_dict()
+    for name, value in own.items():
+        value.copy_(_same(weights, name, value, found))
+
+
+def _same(weights: dict[str, Tensor], name: str, like: Tensor, where: Path) -> Tensor:
+    value = weights.get(name)
+    if value is None or value.shape != like.shape:
+        shape = "missing" if value is None else f"of shape {tuple(value.shape)}"
+        raise Refused(
+            f"{where} is of another architecture or world: {name} is {shape}, "
+            f"and {tuple(like.shape)} is needed"
+        )
+    return value.to(like)

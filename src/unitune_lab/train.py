@@ -1,0 +1,193 @@
+"""The one loop that trains every part: mean weights, checkpoints, looks, resumable to the step."""
+
+import json
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from unitune.errors import Refused
+
+from unitune_lab import optimizers
+from unitune_lab.batches import SceneBatches, loader
+from unitune_lab.options import Phase
+from unitune_lab.parts import Part
+from unitune_lab.world.scene import world_digest
+
+log = logging.getLogger(__name__)
+CHECKPOINT, CURVE, DONE = "checkpoint.pt", "curve.jsonl", "done.json"
+VERSION = 1
+
+
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the file, flush to the disk, rename: the file is whole or as it was."""
+    partial = file.with_name(f".{file.name}.partial")
+    write(partial)
+    with partial.open("rb+") as f:
+        os.fsync(f.fileno())
+    partial.replace(file)
+
+
+class Training:
+    """A part with its optimizer and its mean weights; `done` counts steps, samples and minutes.
+
+    A checkpoint is tensors and plain data that name no class. One of another world, another
+    architecture or another part is refused.
+    """
+
+    def __init__(self, part: Part, folder: Path, *, options: dict[str, Any], before: dict) -> None:
+        self.part, self.folder, self.options = part, folder, options
+        folder.mkdir(parents=True, exist_ok=True)
+        decay = options["weight_decay"]
+        self.optimizer = optimizers.build(options["optimizer"], part.network, weight_decay=decay)
+        average = get_ema_multi_avg_fn(options["ema"])
+        self.mean = AveragedModel(part.network, multi_avg_fn=average)
+        self.done = {"step": 0, "samples": 0, "minutes": 0.0, "before": before}
+        if (folder / CHECKPOINT).exists():
+            self._resume(folder / CHECKPOINT)
+
+    def _about(self) -> dict[str, object]:
+        shapes = sorted((name, *p.shape) for name, p in self.part.network.named_parameters())
+        return {
+            "version": VERSION, "part": self.folder.name, "world": world_digest(),
+            "optimizer": self.options["optimizer"], "shapes": repr(shapes),
+        }  # fmt: skip
+
+    def _resume(self, file: Path) -> None:
+        state = torch.load(file, weights_only=True)
+        for name, value in self._about().items():
+            if state["about"].get(name) != value:
+                shown = "" if name == "shapes" else f" ({state['about'].get(name)}, not {value})"
+                raise Refused(
+                    f"{file} is a checkpoint of another {name.replace('shapes', 'architecture')}"
+                    f"{shown}; train into another folder, or move it away"
+                )
+        self.part.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.mean.load_state_dict(state["mean"])
+        self.done = state["done"]
+        log.info("%s: resumed at step %d", self.folder.name, self.done["step"])
+
+    def save(self) -> None:
+        """Write the checkpoint and export the mean weights."""
+        state = {
+            "about": self._about(),
+            "network": self.part.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "mean": self.mean.state_dict(),
+            "done": self.done,
+        }
+        write_whole(self.folder / CHECKPOINT, lambda file: torch.save(state, file))
+        self.part.export(self.mean.module, self.folder / "export")
+        text = json.dumps(self.done)
+        write_whole(self.folder / DONE, lambda file: file.write_text(text, encoding="utf-8"))
+
+    def look(self, resolution: int) -> None:
+        """Measure the mean weights and append a line to the curve."""
+        network: nn.Module = self.mean.module
+        was_training = network.training
+        network.eval()
+        scores = self.part.look(network, resolution)
+        network.train(was_training)
+        line = {name: round(self.done[name], 2) for name in ("samples", "minutes")}
+        line |= {"resolution": resolution, **{k: round(v, 5) for k, v in scores.items()}}
+        with (self.folder / CURVE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        log.info("%s: %s", self.folder.name, json.dumps(line))
+
+    def step(self, batch: Any, resolution: int, *, begun: int, left: int) -> float:
+        """Learn from one batch; `begun` steps since this optimizer's start, `left` samples to the
+        end. Return the loss.
+        """
+        options, done = self.options, self.done
+        loss = self.part.loss(batch, resolution, seed=done["step"])
+        loss.backward()
+        schedule = {"warmup": options["warmup"], "cooldown": options["cooldown"]}
+        lr = optimizers.rate(options["lr"], step=begun, left=left, **schedule)
+        self.optimizer.step(lr)
+        self.mean.update_parameters(self.part.network)
+        return float(loss.detach())
+
+
+def train(training: Training, phases: Sequence[Phase]) -> bool:
+    """Train until the phases or the minutes of this call end, or a signal asks to stop; say whether
+    the phases are through. FloatingPointError where the loss is not finite.
+    """
+    options, done, name = training.options, training.done, training.folder.name
+    training.part.network.train()
+    earlier, began = done["minutes"], time.monotonic()
+    saved = said = looked = began
+    running, total = math.nan, sum(phase.samples for phase in phases)
+    with stop_asked() as asked:
+        for phase, batch in _batches(training, phases):
+            left = total - done["samples"]
+            value = training.step(batch, phase.resolution, begun=done["step"], left=left)
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"{name}: the loss is not finite at step {done['step']}; lower lr "
+                    f"({options['lr']:g}); the last checkpoint is kept"
+                )
+            running = value if math.isnan(running) else 0.98 * running + 0.02 * value
+            now = time.monotonic()
+            done["step"] += 1
+            done["samples"] += phase.batch_size
+            done["minutes"] = earlier + (now - began) / 60
+            over = now - began > 60 * options["minutes"] or done["samples"] >= total or bool(asked)
+            if now - said > 60 or over:
+                speed = done["samples"] / (60 * done["minutes"])
+                log.info(
+                    "%s: %d px, step %d, %d samples, %.1f/s, loss %.4f",
+                    name, phase.resolution, done["step"], done["samples"], speed, running,
+                )  # fmt: skip
+                said = now
+            if now - saved > 60 * options["minutes_save"] or over:
+                training.save()
+                saved = now
+            if now - looked > 60 * options["minutes_look"] or over:
+                training.look(phase.resolution)
+                looked = now
+            if over:
+                break
+    return done["samples"] >= total
+
+
+def _batches(training: Training, phases: Sequence[Phase]) -> Iterator[tuple[Phase, Any]]:
+    """Yield the batches that are left, each with its phase."""
+    first, options = 0, training.options
+    for phase in phases:
+        end = first + phase.samples
+        seen = training.done["samples"]
+        if seen < end:
+            part = training.part
+            stream = SceneBatches(
+                seed=options["seed"], batch_size=phase.batch_size, size=part.size,
+                captions=part.captions, first=training.done["step"],
+            )  # fmt: skip
+            for batch in loader(stream, workers=options["workers"]):
+                yield phase, batch
+                if training.done["samples"] >= end:
+                    break
+        first = end
+
+
+@contextmanager
+def stop_asked() -> Iterator[list[int]]:
+    """Give a list that SIGTERM and SIGINT add to, so that a training stops after its step."""
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda received, _: asked.append(received))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,135 @@
+"""What one sees while a diffusion stage trains: its error on unseen scenes, and what the judge finds
+in its samples.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from unitune.backends.floyd import FloydStage
+from unitune.diffusion.loop import Condition, denoise
+from unitune.diffusion.loss import StageLoss
+from unitune.diffusion.steps import DDIM, Threshold, levels
+from unitune.figures.grid import labelled_grid
+from unitune.images import to_uint8
+from unitune.metrics.judge import Judge, load_judge, read_facts, reduced
+
+from unitune_lab.batches import SceneBatches, sampled
+from unitune_lab.world import Scene, caption, random_scene
+
+if TYPE_CHECKING:
+    from unitune_lab.parts.stage import StagePart
+
+LEVELS = (300, 500, 700, 900)  # t, at which unseen scenes are denoised in one step
+UNSEEN, SINGLE, PAIRS = 64, 64, 32  # scenes whose error is measured; samples of one and two objects
+STEPS, WEIGHT = 16, 3.0
+SEED = 2
+
+
+@torch.no_grad()
+def errors(part: "StagePart", network: nn.Module, *, resolution: int) -> dict[str, float]:
+    """Return the mean squared error of x_0, estimated in one step at LEVELS, over all pixels and
+    over those of objects; the same scenes and noise each time.
+    """
+    count = 16 if part.super_resolution else UNSEEN
+    options = {"size": part.size, "held_out": True, "captions": "plain"}
+    batch = SceneBatches(seed=1, batch_size=count, **options).batch(0)  # type: ignore[arg-type]
+    found = {"all": [], "objects": []}  # type: dict[str, list[float]]
+    for t in LEVELS:
+        noise = torch.Generator(part.device).manual_seed(t)
+        rows = torch.full((count,), t, device=part.device)
+        asked = part.noised(batch, resolution, noise=noise, t=rows)
+        v, _ = part.output(network, asked["x"], asked["t"], asked["text"], asked["level"])
+        # The error of v is that of x_0 times SNR + 1.
+        square = (v - asked["v"]).square() / float(1 + part.schedule.snr(rows)[0])
+        mask = (sampled(asked["objects"], v.shape[-1]) > 0)[:, None].expand_as(square)
+        found["all"].append(float(square.mean()))
+        found["objects"].append(float(square[mask].mean()))
+    by_level = {f"objects_{t}": e for t, e in zip(LEVELS, found["objects"], strict=True)}
+    return {"error": float(np.mean(found["all"])), **by_level}
+
+
+def sample(
+    part: "StagePart", network: nn.Module, captions: Sequence[str], *, resolution: int
+) -> Tensor:
+    """Sample a first stage with guidance and deterministic steps, (B, 3, S, S)."""
+    unet: Any = network["unet"]  # type: ignore[index]
+    loss = StageLoss("v_prediction")
+    stage = FloydStage(
+        "base", resolution, unet, part.schedule, loss, Threshold(0.95, 1.5), dtype=torch.bfloat16
+    )
+    count = len(captions)
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.randn((count, 3, resolution, resolution), generator=generator)
+    steps = levels(part.schedule, part.schedule.T - 1, STEPS)[:, None].expand(-1, count)
+    text = Condition(part.embed(captions).cpu())
+    empty = Condition(part.embed([""] * count).cpu())
+    weight = torch.full((count,), WEIGHT)
+    return denoise(
+        stage, noise, levels=steps, condition=text, reference=empty, weight=weight,
+        step=DDIM(), noise=lambda *_: noise,
+    )  # fmt: skip
+
+
+def unseen(count: int, *, objects: int, seed: int) -> list[Scene]:
+    """Draw scenes of unseen compositions with so many objects, of different kinds."""
+    rng, scenes = np.random.default_rng([SEED, seed, objects]), []  # type: ignore[var-annotated]
+    counts = [float(k + 1 == objects) for k in range(3)]
+    while len(scenes) < count:
+        scene = random_scene(rng, held_out=True, counts=counts)
+        if len({o.noun for o in scene.objects}) == objects:
+            scenes.append(scene)
+    return scenes
+
+
+@torch.no_grad()
+def sampled_facts(part: "StagePart", network: nn.Module, *, resolution: int) -> dict[str, float]:
+    """Sample captions of unseen scenes and say how many facts the judge finds; draw the samples."""
+    single = unseen(SINGLE, objects=1, seed=0)
+    pairs = unseen(PAIRS, objects=2, seed=0)
+    captions = [caption(scene) for scene in (*single, *pairs)]
+    pictures = sample(part, network, captions, resolution=resolution)
+    if part.looks is not None:
+        _draw(pictures, part.looks / "samples.png")
+    judge = part.judge
+    return {} if judge is None else facts_found(judge, (*single, *pairs), pictures)
+
+
+def facts_found(judge: Judge, scenes: Sequence[Scene], pictures: Tensor) -> dict[str, float]:
+    """Return the shares of what was asked that the judge finds."""
+    seen: list[dict[str, Any]] = read_facts(judge, reduced(pictures, 64))
+    both = list(zip(scenes, seen, strict=True))
+    one = [(s, f) for s, f in both if len(s.objects) == 1]
+    two = [(s, f) for s, f in both if len(s.objects) == 2]
+    painted = [(s, f) for s, f in both if any(o.colour for o in s.objects)]
+
+    def nouns(scene: Scene) -> set[str]:
+        return {thing.noun for thing in scene.objects}
+
+    shares = {
+        "single": [nouns(s) <= f["nouns"] for s, f in one],
+        "single_alone": [nouns(s) == f["nouns"] for s, f in one],
+        "pair": [nouns(s) <= f["nouns"] for s, f in two],
+        "colours": [{o.colour for o in s.objects} - {""} <= f["colours"] for s, f in painted],
+        "place": [s.place == f["place"] for s, f in both],
+        "time": [s.time == f["time"] for s, f in both],
+        "style": [s.style == f["style"] for s, f in both],
+        "count": [len(s.objects) == f["count"] for s, f in both],
+    }
+    return {name: float(np.mean(hits)) for name, hits in shares.items() if hits}
+
+
+def judge_in(folder: Path) -> Judge | None:
+    """Load the judge of a folder, None where there is none."""
+    return load_judge(folder) if (folder / "config.json").exists() else None
+
+
+def _draw(pictures: Tensor, path: Path) -> None:
+    tiles = [to_uint8(picture[None]) for picture in pictures]
+    columns = 16
+    rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
+    names = [""] * columns
+    labelled_grid(rows, row_labels=[""] * len(rows), column_labels=names, path=path, tile=64)
