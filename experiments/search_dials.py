@@ -62,15 +62,21 @@ def cells() -> Iterator[tuple[str, Setting]]:
 
 def measure(method_name: str, rate: Setting, *, of: Sequence[str] = ("benchmark=development",), asked: Sequence[Setting] = ()) -> list[dict]:
     """Tune every image of a benchmark at the rate, sample each of its settings (or those that are asked), and score: one row an image and setting."""
+    overrides = [*of, f"method={method_name}", "stage=base", "model.stages=[base]", "model.resolution=64", f"snapshots={list(SNAPSHOTS)}"]
+    overrides += [f"{OVERRIDES[name]}={value}" for name, value in rate.items()]
+    asked = asked or [setting for setting in settings(method_name) if rate.items() <= setting.items()]
+    return measured(method_name, [*overrides, "budget=equal"], asked)
+
+
+def measured(method_name: str, overrides: Sequence[str], asked: Sequence[Setting]) -> list[dict]:
+    """Run a method as the overrides say, sample its settings, and score: one row an image and setting."""
     from hydra import compose, initialize_config_dir
 
     warnings.simplefilter("ignore")
     run = _run_module()
-    overrides = [*of, f"method={method_name}", "stage=base", "model.stages=[base]", "model.resolution=64", "seeds=1", "budget=equal"]
-    overrides += ["sampler=late_start"] if method_name == "unitune" else []  # the label `aligned`, which interpolation reads, is told to no other method
-    overrides += [f"{OVERRIDES[name]}={value}" for name, value in rate.items()] + [f"snapshots={list(SNAPSHOTS)}"]
+    label = ["sampler=late_start"] if method_name == "unitune" else []  # `aligned`, which interpolation reads, is told to no other method
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", overrides)
+        cfg = compose("config", [*overrides, "seeds=1", *label])
     from unitune import machine, models
     from unitune.metrics.pixel import BaseErrorInsideMask, ErrorInsideMask, MSEOutsideMask
     from unitune.metrics.success import EditSuccess
@@ -81,9 +87,8 @@ def measure(method_name: str, rate: Setting, *, of: Sequence[str] = ("benchmark=
     described = models.described(run.OmegaConf.to_container(cfg.model, resolve=True))
     model = run.cascade(described, device, machine.precision("auto", device), store)
     metrics = [EditSuccess(cfg.metrics.judge, column=name) for name in SCORES[:3]] + [MSEOutsideMask(), ErrorInsideMask(), BaseErrorInsideMask()]
-    asked = asked or [setting for setting in settings(method_name) if rate.items() <= setting.items()]
     rows = []
-    for example in run.make(cfg.benchmark).examples(64):
+    for example in run.make(cfg.benchmark).examples(cfg.model.resolution):
         began = time.monotonic()
         found = _edits(model, method, sampler, example, asked, store)
         made = time.monotonic() - began
@@ -102,12 +107,14 @@ def _edits(model: Any, method: Any, sampler: Any, example: Any, asked: Sequence[
     parts = [replace(example, requests=(request,)) for request in example.requests] if method.per_request else [example]
     found: list[tuple[Setting, list]] = [(setting, []) for setting in asked]
     for part in parts:
-        for key, group in itertools.groupby(found, key=lambda one: (one[0].get("steps"), one[0].get("embedding_mix"))):
-            at, mix = key
+        for key, group in itertools.groupby(found, key=lambda one: [one[0].get(name) for name in ("steps", "embedding_mix", "sr_start", "noise_level")]):
+            at, mix, sr_start, level = key
             tuned = method.prepare(model, part, store=store, seed=0, at=None if at is None else int(at), report=None)
             if reason := method.inactive(model, tuned):
                 raise Inactive(reason)
             mixed = sampler if mix is None else replace(sampler, embedding_mix=mix)
+            if sr_start is not None:
+                mixed = replace(mixed, sr=replace(mixed.sr, start=sr_start, noise_level=level))
             members = list(group)
             draws = [Draw(request, 0, float(s["weight"]), float(s.get("start", sampler.start))) for s, _ in members for request in part.requests]
             with model.using(tuned):

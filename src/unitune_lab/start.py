@@ -65,7 +65,9 @@ def start_stage(network: nn.Module, part: str, folder: Path) -> None:
     given: Any = UNet2DConditionModel.from_pretrained(found)
     unet: Any = network["unet"]  # type: ignore[index]
     shape = ("block_out_channels", "down_block_types", "cross_attention_dim", "in_channels")
-    if odd := next((key for key in shape if given.config[key] != unet.config[key]), None):
+    differs = [key for key in shape if _plain(given.config[key]) != _plain(unet.config[key])]
+    if differs:
+        odd = differs[0]
         raise Refused(
             f"the network in {found} is another architecture: its {odd} is {given.config[odd]}, "
             f"this training's is {unet.config[odd]}"
@@ -73,6 +75,11 @@ def start_stage(network: nn.Module, part: str, folder: Path) -> None:
     unet.load_state_dict(given.state_dict())
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+@torch.no_grad()
 def start_scoring(network: nn.Module, part: str, folder: Path) -> None:
     """Copy a trained judge or CLIP; Refused where it was trained for other words."""
     file = "model.safetensors" if part == "judge" else "open_clip_model.safetensors"

@@ -1,0 +1,80 @@
+"""What a tuning on one image leaves of a stage's text: the change of x_0 by an edit prompt, after over before."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unitune.images import from_uint8
+from unitune.scenes.render import render
+from unitune_lab.parts.stage import StagePart
+from unitune_lab.parts.text import rms
+from unitune_lab.watch import unseen
+from unitune_lab.world import Scene, caption
+
+IMAGES, STEPS, BATCH, LR, LEVEL = 2, 128, 4, 2.5e-4, 950  # level: the start 0.95 of the cosine time
+
+
+def edits_of(scene: Scene) -> list[Scene]:
+    """Return the scene in another place, with another object, and at night or by day."""
+    noun = "castle" if scene.objects[0].noun != "castle" else "owl"
+    things = (replace(scene.objects[0], noun=noun), *scene.objects[1:])
+    place = "beach" if scene.place != "beach" else "forest"
+    time = "night" if scene.time != "night" else "day"
+    return [replace(scene, place=place), replace(scene, objects=things), replace(scene, time=time)]
+
+
+def text_kept(part: StagePart, network: nn.Module, *, resolution: int) -> float:
+    """Tune copies of the UNet as UniTune does, each on one unseen scene and its description, with the
+    loss that the part was trained with; return the mean ratio over images and edits."""
+    ratios: list[float] = []
+    for k, scene in enumerate(unseen(IMAGES, objects=1, seed=5)):
+        image = from_uint8(render(scene, 64)[0])  # type: ignore[arg-type]
+        image = F.interpolate(image, (resolution, resolution), mode="area")
+        noise = torch.Generator().manual_seed(k)
+        eps = torch.randn(image.shape, generator=noise)
+        prompts = [caption(scene), *(caption(edit) for edit in edits_of(scene))]
+        before = _estimates(part, network, image, eps, prompts)
+        tuned = _tuned(part, network, image, prompts[0], noise)
+        after = _estimates(part, tuned, image, eps, prompts)
+        for edit in range(1, len(prompts)):
+            ratios.append(rms(after[edit] - after[0]) / rms(before[edit] - before[0]))
+    return sum(ratios) / len(ratios)
+
+
+def _tuned(
+    part: StagePart, network: nn.Module, image: Tensor, text: str, noise: torch.Generator
+) -> nn.Module:
+    network = copy.deepcopy(network).train()
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.0)
+    states = part.embed([text]).expand(BATCH, -1, -1)
+    x_0 = image.expand(BATCH, -1, -1, -1)
+    for _ in range(STEPS):
+        t = torch.randint(part.schedule.T, (BATCH,), generator=noise)
+        eps = torch.randn(x_0.shape, generator=noise)
+        x_t = part.schedule.add_noise(x_0, eps, t)
+        v, _ = part.output(network, x_t, t, states, None)
+        weight = part.loss_of_stage.weights(part.schedule, t).to(v)[:, None, None, None]
+        loss = ((v - part.schedule.v(x_0, eps, t)).square() * weight).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def _estimates(
+    part: StagePart, network: nn.Module, image: Tensor, eps: Tensor, prompts: Sequence[str]
+) -> Tensor:
+    network.eval()
+    count = len(prompts)
+    t = torch.full((count,), LEVEL)
+    x_t = part.schedule.add_noise(image, eps, t[:1]).expand(count, -1, -1, -1)
+    v, _ = part.output(network, x_t, t, part.embed(prompts), None)
+    return part.schedule.x_0_from_v(x_t, v, t)
+
+
