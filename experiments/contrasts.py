@@ -1,7 +1,7 @@
 """Claims: groups of records by what they have in common, contrasts of their scores, and what decides that something that is said of them holds.
 
-A group is named as "method=unitune,aligned=yes": settings of the sweep's cell, the edit's `method`, `sampler`, `weight` and `start`, its `kind`, `aligned` (yes,
-no) and `scope` (local, global); "reference=copy" is one kind of reference.
+A group is named as "method=unitune,local=yes": settings of the sweep's cell, the edit's `method`, `sampler`, `weight` and `start`, its `kind`, and
+`local` and `composed_alike` (yes, no); "reference=copy" is one kind of reference.
 """
 
 import math
@@ -14,7 +14,6 @@ from unitune.statistics import DERIVED, Interval, bounds, by_image, interval, ve
 from unitune.types import Refused
 
 REFERENCE = "reference"
-SCOPES = dict.fromkeys(("restyle", "background", "time"), "global") | {"two": ""}  # of an edit by its kind, the others are local; two edits may be both
 EDITING = ("both", "appear", "alignment", "direction", "progress")  # scores that say something of the edit; the others say what was kept
 ABOUT = ("edit", "fidelity", "neither")
 
@@ -122,10 +121,11 @@ class Claim:
 def traits(record: Record) -> dict[str, str]:
     """What a record can be named by: its cell's settings and its edit's nature."""
     cell = record.run.partition("/")[2]
-    aligned = {True: "yes", False: "no", None: ""}[record.aligned]
+    said = {True: "yes", False: "no", None: ""}
+    labels = {"local": said[record.local], "composed_alike": said[record.composed_alike]}
     dials = {"method": record.method, "sampler": record.sampler, "weight": f"{record.weight:g}", "start": f"{record.start:g}"}
     known = {REFERENCE: record.row} if record.row in REFERENCES else {}
-    return {"kind": record.kind, "aligned": aligned, "scope": SCOPES.get(record.kind, "local")} | dials | _pairs(cell) | known
+    return {"kind": record.kind} | labels | dials | _pairs(cell) | known
 
 
 def _pairs(text: str) -> dict[str, str]:

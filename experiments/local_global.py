@@ -10,7 +10,7 @@ from pathlib import Path
 
 from claims import Claim, Contrast, answer
 
-LOCAL, GLOBAL = ({method: f"method={method},scope={scope}" for method in ("unitune", "untuned")} for scope in ("local", "global"))
+LOCAL, GLOBAL = ({method: f"method={method},local={local}" for method in ("unitune", "untuned")} for local in ("yes", "no"))
 CLAIMS = (
     Claim("local edits: less error outside the mask than untuned", Contrast("mse_outside", {LOCAL["unitune"]: -1, LOCAL["untuned"]: 1}), "fidelity"),
     Claim("global edits: more progress than untuned", Contrast("progress", {GLOBAL["unitune"]: 1, GLOBAL["untuned"]: -1}), "edit"),

@@ -74,7 +74,7 @@ def measured(method_name: str, overrides: Sequence[str], asked: Sequence[Setting
 
     warnings.simplefilter("ignore")
     run = _run_module()
-    label = ["sampler=late_start"] if method_name == "unitune" else []  # `aligned`, which interpolation reads, is told to no other method
+    label = ["sampler=late_start"] if method_name == "unitune" else []  # `composed_alike`, which interpolation reads, is told to no other method
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("config", [*overrides, "seeds=1", *label])
     from unitune import machine, models

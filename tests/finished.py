@@ -36,7 +36,8 @@ def run(
                 level = {"copy": 40, "target": 220}.get(row, 130)
                 Image.fromarray(np.full((48, 48, 3), level + i, np.uint8)).save(folder / file)
                 record = Record(
-                    run=folder.name, method=name, sampler=by, model="tiny", example=f"i{i}", kind="replace", aligned=True, prompt=prompt, text=prompt,
+                    run=folder.name, method=name, sampler=by, model="tiny", example=f"i{i}", kind="replace", local=True,
+                    composed_alike=True, prompt=prompt, text=prompt,
                     seed=seed, weight=4.0, start=start, steps=128, image=file, scores={**scores}, cost={**cost}, environment={}, row=row,
                 )  # fmt: skip
                 records.append(folder / records.FILE, record)

@@ -51,7 +51,7 @@ def test_keep_noises_the_base_to_each_items_level():
 
 
 @pytest.mark.parametrize(
-    ("mode", "aligned", "applies"),
+    ("mode", "composed_alike", "applies"),
     [
         ("off", True, False),
         ("off", None, False),
@@ -63,8 +63,8 @@ def test_keep_noises_the_base_to_each_items_level():
         ("on", True, True),
     ],
 )
-def test_when_interpolation_applies(mode: str, aligned: bool | None, applies: bool):
-    assert Interpolation(mode).applies(aligned) is applies
+def test_when_interpolation_applies(mode: str, composed_alike: bool | None, applies: bool):
+    assert Interpolation(mode).applies(composed_alike) is applies
 
 
 def test_unknown_mode_and_thresholds_out_of_order_are_refused():

@@ -37,14 +37,16 @@ def script(name: str) -> ModuleType:
 sys.path.insert(0, str(HERE))
 claims, every = script("claims"), script("all")
 SCORED = {"error_inside": 0.1, "base_error_inside": 0.2, **dict.fromkeys((*(name for name in claims.SCORES if name != "progress"), "direction"), 0.5)}
+GLOBAL = ("restyle", "background", "time")
 KINDS = (("replace", True), ("add", False), ("restyle", True))
 
 
-def record(run: str = "cost/snapshot=64", example: str = "image-0", kind: str = "add", aligned: bool | None = False, method: str = "unitune", **more) -> Record:
+def record(run: str = "cost/snapshot=64", example: str = "image-0", kind: str = "add", alike: bool | None = False, method: str = "unitune", **more) -> Record:
     scores, start = more.pop("scores", SCORED), more.pop("start", 0.9)
     weight = more.pop("weight", 6.0)
     return Record(
-        run=run, method=method, sampler="" if "row" in more else "unitune", model="pocket", example=example, kind=kind, aligned=aligned,
+        run=run, method=method, sampler="" if "row" in more else "unitune", model="pocket", example=example, kind=kind,
+        local=kind not in GLOBAL, composed_alike=alike,
         prompt=more.pop("prompt", f"{kind} {example}"), text="", seed=more.pop("seed", 0), weight=weight, start=start, steps=64, image="a.png", scores=scores,
         cost={"seconds": 1.0}, environment={}, **more,
     )  # fmt: skip
@@ -57,7 +59,7 @@ def synthetic(claim: str) -> list[Record]:
         planned = yaml.safe_load((ROOT / f"conf/experiment/{sweep}.yaml").read_text()).get("plan", {}).get("starts", [0.9])
         for k, cell in enumerate(every.cells(sweep)):
             starts = [float(cell["sampler.start"])] if "sampler.start" in cell else planned
-            for image, (kind, aligned), seed, start in itertools.product(range(2), KINDS, range(8 if claim == "best_of_n" else 1), starts):
+            for image, (kind, alike), seed, start in itertools.product(range(2), KINDS, range(8 if claim == "best_of_n" else 1), starts):
                 scores = dict.fromkeys(SCORED, 0.1 * k + 0.01 * image + 0.001 * seed)
                 scores |= {"both": 0.5, "appear": 0.5, "stay": 1.0, "error_inside": 0.1 + scores["psnr"] / 100, "base_error_inside": 0.2}
                 scores |= {"choosing": seed / 8} if claim == "best_of_n" else {}
@@ -67,7 +69,7 @@ def synthetic(claim: str) -> list[Record]:
                         run,
                         f"image-{image}",
                         kind,
-                        aligned,
+                        alike,
                         cell.get("method", "unitune"),
                         seed=seed,
                         start=start,
@@ -75,8 +77,8 @@ def synthetic(claim: str) -> list[Record]:
                         scores=scores,
                     )
                 )
-    for row, image, (kind, aligned) in itertools.product(("copy", "target"), range(2), KINDS):
-        found.append(record(f"{claim}/reference={row}", f"image-{image}", kind, aligned, "", row=row))
+    for row, image, (kind, alike) in itertools.product(("copy", "target"), range(2), KINDS):
+        found.append(record(f"{claim}/reference={row}", f"image-{image}", kind, alike, "", row=row))
     return found
 
 
@@ -273,8 +275,8 @@ def test_a_success_that_never_comes_is_no_certainty():
 def test_images_without_a_group_are_left_out():
     found = [record("x/a=1", "one", "add"), record("x/a=2", "one", "add"), record("x/a=1", "two", "restyle"), record("x/a=2", "two", "restyle")]
     assert claims.Contrast("psnr", {"kind=add,a=1": 1, "kind=add,a=2": -1})(found) == {"one": 0.0}
-    assert claims.Contrast("psnr", {"scope=global,a=1": 1})(found) == {"two": 0.5}
-    assert [claims.traits(record(kind=kind))["scope"] for kind in ("add", "time", "two")] == ["local", "global", ""], "two edits may be one of each"
+    assert claims.Contrast("psnr", {"local=no,a=1": 1})(found) == {"two": 0.5}
+    assert [claims.traits(record(kind=kind))["local"] for kind in ("add", "time")] == ["yes", "no"]
 
 
 def test_references_are_of_the_edits_that_they_stand_below():
@@ -359,8 +361,8 @@ def write(folder: Path, made: list[Record]) -> None:
 
 
 def of_image(image: int) -> list[Record]:
-    made = [record("cell", f"image-{image}", kind, aligned) for kind, aligned in KINDS]
-    return made + [record("cell", f"image-{image}", kind, aligned, "", row="target") for kind, aligned in KINDS]
+    made = [record("cell", f"image-{image}", kind, alike) for kind, alike in KINDS]
+    return made + [record("cell", f"image-{image}", kind, alike, "", row="target") for kind, alike in KINDS]
 
 
 def test_finished_cells_are_not_run_again(tmp_path, monkeypatch):

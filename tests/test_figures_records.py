@@ -26,7 +26,8 @@ def record(run: str, method: str, image: int, **more) -> Record:
     scores = {"both": 0.5, "alignment": 0.1 * image + len(run) / 100, "psnr": 20.0 + image, "stlpips": 0.4 + image / 50}
     scores |= {"error_inside": 0.1, "base_error_inside": 0.2}
     return Record(
-        run=run, method=method, sampler="" if "row" in more else "unitune", model="pocket", example=f"i{image}", kind="add", aligned=True, prompt="a dog",
+        run=run, method=method, sampler="" if "row" in more else "unitune", model="pocket", example=f"i{image}", kind="add",
+        local=True, composed_alike=True, prompt="a dog",
         text="", seed=0, weight=6.0, start=0.9, steps=64, image="a.png", scores=scores, cost={"seconds": 1.0}, environment={}, **more,
     )  # fmt: skip
 

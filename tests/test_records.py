@@ -19,7 +19,8 @@ RECORD = Record(
     model="pocket",
     example="cat",
     kind="replace",
-    aligned=None,
+    local=None,
+    composed_alike=None,
     prompt="a dog, 'quoted' \u00e9\u732b",
     text="beikkpic a dog",
     seed=0,
@@ -39,7 +40,7 @@ def with_(**changes):
 
 def test_round_trip(tmp_path):
     path = tmp_path / "scores.jsonl"
-    written = [RECORD, with_(seed=1, aligned=True, row="copy", weight=4, scores={"clip": None})]
+    written = [RECORD, with_(seed=1, local=True, composed_alike=True, row="copy", weight=4, scores={"clip": None})]
     for record in written:
         append(path, record)
     assert read(path) == written and read(tmp_path) == written
@@ -108,7 +109,7 @@ def test_missing_field_and_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"version": 1}, r"is of version 1, and this program reads version 2; score or run it again"),
+        ({"version": 1}, r"is of version 1, and this program reads version 3; score or run it again"),
         ({"version": None}, r"is of version None"),
         ({"scores": {"psnr": math.nan}}, r"score 'psnr' of a record is 'NaN'; it must be a number, or null"),
         ({"scores": {"psnr": -math.inf}}, r"score 'psnr' of a record is '-Infinity'"),
@@ -136,7 +137,7 @@ def test_a_missing_column_is_named(tmp_path):
         data = dataclasses.asdict(RECORD)
         del data[name]
         (tmp_path / "scores.jsonl").write_text(json.dumps(data) + "\n")
-        with pytest.raises(Refused, match=rf"line 1 lacks the field '{name}', so it is no record of version 2"):
+        with pytest.raises(Refused, match=rf"line 1 lacks the field '{name}', so it is no record of version 3"):
             read(tmp_path)
 
 

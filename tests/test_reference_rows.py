@@ -14,7 +14,7 @@ from unitune.types import Example, Request
 
 TARGET = torch.full((1, 3, 32, 32), -0.5)
 IMAGE = torch.full((1, 3, 32, 32), 0.5)
-ONE = Request("a dog", aligned=True, target=TARGET, mask=torch.zeros(1, 1, 32, 32))
+ONE = Request("a dog", composed_alike=True, target=TARGET, mask=torch.zeros(1, 1, 32, 32))
 EXAMPLE = Example("one", IMAGE, (ONE, Request("a fox")), caption="a cat")
 SAMPLER = Sampler("test", template="{rare} {edit}", start=0.5, steps=3, guidance=Guidance(2.0, reference="{caption}"), sr=SuperResolution(steps=2, start=0.3))
 

@@ -19,7 +19,7 @@ from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 HALF = torch.zeros(1, 1, 32, 32)
 HALF[..., 16:] = 1
-REQUESTS = (Request("a dog", aligned=True, mask=HALF), Request("a bird in the snow", aligned=False, mask=torch.ones(1, 1, 32, 32)))
+REQUESTS = (Request("a dog", composed_alike=True, mask=HALF), Request("a bird in the snow", composed_alike=False, mask=torch.ones(1, 1, 32, 32)))
 EXAMPLE = Example("one", IMAGE, REQUESTS, caption="a cat in the city")
 MEANING = {"beikkpic a dog": 0.4, "beikkpic a bird in the snow": -0.3}
 SAMPLER = Sampler("test", steps=4, guidance=Guidance(3.0), sr=SuperResolution(steps=3, guidance=Guidance(2.0)))

@@ -121,7 +121,7 @@ def test_the_manifest_reads_back(edits):
     assert len(examples) == ABOUT["images"] == len({edit.before for edit in edits}) and len(requests) == len(edits)
     assert all(len({request.prompt for request in example.requests} | {example.caption}) == len(example.requests) + 1 for example in examples)
     for request, edit in zip(requests, edits, strict=True):
-        assert (request.prompt, request.kind, request.aligned, dict(request.facts)) == (edit.prompt, edit.kind, edit.aligned, edit.facts)
+        assert (request.prompt, request.kind, request.composed_alike, dict(request.facts)) == (edit.prompt, edit.kind, edit.composed_alike, edit.facts)
         assert (dict(request.appear), dict(request.stay)) == (edit.appear, edit.stay)
         assert request.target is not None and request.mask is not None
         assert (images.to_uint8(request.target) == edit.target()).all() and (request.mask[0, 0].bool().numpy() == edit.mask()).all()
@@ -129,18 +129,39 @@ def test_the_manifest_reads_back(edits):
     assert {request.kind for example in first for request in example.requests} == set(KINDS)
 
 
-def test_ten_kinds_of_twelve_and_half_of_them_aligned(edits):
+def test_ten_kinds_of_twelve_and_half_of_them_composed_alike(edits):
     assert Counter(edit.kind for edit in edits) == dict.fromkeys(KINDS, 12)
-    assert sum(edit.aligned for edit in edits) == 60
-    sides = {kind: {edit.aligned for edit in edits if edit.kind == kind} for kind in KINDS}
+    assert sum(edit.composed_alike for edit in edits) == 60
+    sides = {kind: {edit.composed_alike for edit in edits if edit.kind == kind} for kind in KINDS}
     assert all(sides[kind] == {True} for kind in ("recolour", "restyle", "background", "time"))
     assert all(sides[kind] == {False} for kind in ("add", "remove", "move", "count")) and sides["replace"] == sides["two"] == {True, False}
+
+
+def test_an_instruction_says_what_changes():
+    assert {kind: each(kind).instruction for kind in KINDS} == {
+        "replace": "replace the dog with a rocket",
+        "add": "add a dog",
+        "remove": "remove the dog",
+        "recolour": "make the dog green",
+        "restyle": "make it black and white",
+        "background": "put them on the moon",
+        "time": "make it night",
+        "move": "put the dog left of the cat",
+        "count": "show three cats",
+        "two": "replace the cat with a tree and put them in a room",
+    }
+    assert SceneEdit("time", ONE, ONE).instruction == "" and each("replace").local and not each("time").local
+
+
+def test_local_edits_have_a_mask_under_half_of_the_picture(edits):
+    assert all(edit.local == (edit.mask().mean() < 0.5) for edit in edits) and sum(edit.local for edit in edits) == 73
+    assert all(edit.instruction for edit in edits)
 
 
 @pytest.mark.parametrize("per_type", [1, 2, 5])
 def test_any_size_is_balanced(per_type):
     some = generate(seed=5, per_type=per_type)
-    assert Counter(edit.kind for edit in some) == dict.fromkeys(KINDS, per_type) and sum(edit.aligned for edit in some) == 5 * per_type
+    assert Counter(edit.kind for edit in some) == dict.fromkeys(KINDS, per_type) and sum(edit.composed_alike for edit in some) == 5 * per_type
 
 
 def test_bases_are_varied(edits):
@@ -210,7 +231,7 @@ def test_recolouring_is_pixel_local_and_keeps_the_outline(colour):
     shuffled = Image.fromarray(tile.reshape(-1, 4)[order].reshape(tile.shape))
     painted, again = (np.asarray(sprites.recoloured(x, colour)) for x in (Image.fromarray(tile), shuffled))
     assert np.abs(again.reshape(-1, 4).astype(int) - painted.reshape(-1, 4)[order]).max() <= 1 and (painted[..., 3] == tile[..., 3]).all()
-    assert recolour(PAIR, "cat", colour).aligned and (recolour(PAIR, "cat", colour).mask() & render(PAIR)[1][1]).sum() == 0
+    assert recolour(PAIR, "cat", colour).composed_alike and (recolour(PAIR, "cat", colour).mask() & render(PAIR)[1][1]).sum() == 0
 
 
 def test_painted_objects_stand_in_pictures_with_colours(edits):
@@ -284,9 +305,9 @@ def test_captions_agree_with_scenes():
 
 def test_edits_by_hand():
     assert each("move").prompt == "a dog left of a cat on a beach" and each("move").appear == {"order": ["dog", "cat"]}
-    assert [o.noun for o in each("move").after.objects] == ["dog", "cat"] and not each("move").aligned
+    assert [o.noun for o in each("move").after.objects] == ["dog", "cat"] and not each("move").composed_alike
     out = move_left(BEHIND, 0)
-    assert relation(*out.after.objects) == "left" and out.appear["order"] == ["cat", "dog"] and not out.aligned
+    assert relation(*out.after.objects) == "left" and out.appear["order"] == ["cat", "dog"] and not out.composed_alike
     assert change_time(replace(PAIR, time="night"), "day").prompt == "a cat and a dog on a beach by day"
     assert restyle(replace(PAIR, style="sepia"), "plain").prompt == "a photo of a cat and a dog on a beach"
     assert each("add").after == PAIR and each("add").appear == {"nouns": ["dog"], "count": 2} and "order" not in each("add").facts
@@ -294,7 +315,7 @@ def test_edits_by_hand():
     row = change_count(ONE, 4).after.objects
     assert all(b.x - a.x >= a.size for a, b in pairwise(row)) and all(o.size / 2 <= o.x <= 1 - o.size / 2 for o in row)
     assert change_count(change_count(ONE, 4).after, 1).prompt == "a cat on a beach"
-    assert replace_object(ONE, 0, "rabbit").aligned and not replace_object(ONE, 0, "rocket").aligned
+    assert replace_object(ONE, 0, "rabbit").composed_alike and not replace_object(ONE, 0, "rocket").composed_alike
     assert "yellow" in own_colours("star") and "green" in own_colours("tree") and not own_colours("robot")
 
 

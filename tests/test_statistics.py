@@ -29,7 +29,7 @@ from unitune.statistics import (
 from unitune.types import Refused
 
 RECORD = Record(
-    run="a", method="unitune", sampler="cfg", model="tiny", example="cat", kind="", aligned=None, prompt="a dog", text="a dog", seed=0,
+    run="a", method="unitune", sampler="cfg", model="tiny", example="cat", kind="", local=None, composed_alike=None, prompt="a dog", text="a dog", seed=0,
     weight=4.0, start=0.9, steps=8, image="x.png", scores={"up": 1.0}, cost={}, environment={},
 )  # fmt: skip
 

@@ -230,7 +230,7 @@ def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: 
         edit, k = sample.edit, place[id(sample.edit)]
         record = Record(
             run=folder.name, method=method, sampler=sampler, model=setting.cascade.name, example=example.id,
-            kind=edit.request.kind, aligned=edit.request.aligned, prompt=edit.request.prompt, text=edit.prompt,
+            kind=edit.request.kind, local=edit.request.local, composed_alike=edit.request.composed_alike, prompt=edit.request.prompt, text=edit.prompt,
             seed=edit.seed, weight=edit.weight, start=edit.start, steps=steps, image=names[k], scores={**scores[k]}, cost=dict(sample.cost),
             environment=environment, row=sample.row, saw_mask=saw,
         )  # fmt: skip

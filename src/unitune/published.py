@@ -39,7 +39,8 @@ def score(benchmark: Outputs, chosen: Sequence[Metric], *, name: str, resolution
         file = outcome.picture_name(edit.example, method or row, k)
         images.save_png(edit.image, folder / file)
         record = Record(
-            run=folder.name, method=method, sampler="", model="published", example=edit.example.id, kind=edit.request.kind, aligned=edit.request.aligned,
+            run=folder.name, method=method, sampler="", model="published", example=edit.example.id, kind=edit.request.kind, local=edit.request.local,
+            composed_alike=edit.request.composed_alike,
             prompt=edit.request.prompt, text=edit.prompt, seed=edit.seed, weight=edit.weight, start=edit.start, steps=0, image=file, scores={**score},
             cost={}, environment=records.environment(), row=row,
         )  # fmt: skip

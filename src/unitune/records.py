@@ -19,7 +19,7 @@ from unitune.types import Refused
 
 FILE = "scores.jsonl"
 TUNINGS = "tunings.jsonl"  # beside it: how well each tuning's prompt is told from others
-VERSION = 2  # of a line's fields; raised when a field changes its meaning
+VERSION = 3  # of a line's fields; raised when a field changes its meaning
 REFERENCES: Mapping[str, str] = {  # rows that edits are compared with, and how tables call them
     "copy": "copy of the base",
     "target": "exact target",
@@ -43,7 +43,8 @@ class Record:
     model: str
     example: str
     kind: str
-    aligned: bool | None
+    local: bool | None  # less than half of the picture may change
+    composed_alike: bool | None  # the objects of the base keep place and outline
     prompt: str
     text: str  # the whole text that was sampled
     seed: int

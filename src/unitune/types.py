@@ -36,14 +36,17 @@ Weights = Mapping[str, Tensor]  # parameter name -> tensor
 class Request:
     """One edit that is asked for: a short description of the desired result, and what is known about the right answer.
 
-    `aligned`: the result is composed as the base image is (None: nobody said). `facts` is what a judge must find in the result,
+    `instruction` says the same edit as an instruction ("make it night"). `local`: less than half of the picture may change. `composed_alike`: every object of
+    the base has its place and outline in the result, so that the two can be blended (None: nobody said). `facts` is what a judge must find in the result,
     e.g. {"nouns": ["cat"], "place": "snow", "time": "day", "style": "plain"}. Two parts of them may be told apart: `appear` holds the facts of the result
     that the base image lacks, here {"place": "snow"}, and `stay` the facts of the base image that the edit keeps.
     """
 
     prompt: str
     kind: str = ""
-    aligned: bool | None = None
+    instruction: str = ""
+    local: bool | None = None
+    composed_alike: bool | None = None
     target: Picture | None = None
     mask: Mask | None = None
     facts: Mapping[str, object] = field(default_factory=dict)

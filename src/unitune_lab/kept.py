@@ -76,5 +76,3 @@ def _estimates(
     x_t = part.schedule.add_noise(image, eps, t[:1]).expand(count, -1, -1, -1)
     v, _ = part.output(network, x_t, t, part.embed(prompts), None)
     return part.schedule.x_0_from_v(x_t, v, t)
-
-

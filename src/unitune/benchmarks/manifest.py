@@ -1,6 +1,7 @@
 """The one format of benchmarks: a folder with images and `edits.jsonl`, one line per edit; lines with the same image are one Example.
 
-A line holds `image` and `edit`, and may hold caption, noun (class of the main object), kind, aligned, target, mask (paths inside the folder; white = may
+A line holds `image` and `edit`, and may hold caption, noun (class of the main object), kind, instruction (the same edit as an instruction), local (less than
+half of the picture may change), composed_alike (the objects of the base keep place and outline), target, mask (paths inside the folder; white = may
 change), facts (what a judge must find in the result), appear and stay (those of them that the base image lacks, and those that it has), and `outputs`:
 pictures that other methods made of this edit, {name: path}.
 """
@@ -17,9 +18,26 @@ from unitune import images
 from unitune.types import Edit, Example, Refused, Request, whole
 
 log = logging.getLogger(__name__)
-FIELDS = {"image", "edit", "caption", "noun", "kind", "aligned", "target", "mask", "facts", "appear", "stay", "outputs", "imagic"}
+FIELDS = {
+    "image",
+    "edit",
+    "caption",
+    "noun",
+    "kind",
+    "instruction",
+    "local",
+    "composed_alike",
+    "target",
+    "mask",
+    "facts",
+    "appear",
+    "stay",
+    "outputs",
+    "imagic",
+}
+LABELS = ("local", "composed_alike")
 FACTS = ("facts", "appear", "stay")
-TEXTS = ("image", "edit", "caption", "noun", "kind", "target", "mask", "imagic")
+TEXTS = ("image", "edit", "caption", "noun", "kind", "instruction", "target", "mask", "imagic")
 Line = dict  # of edits.jsonl
 
 
@@ -67,8 +85,8 @@ def _mistyped(line: Line) -> str:
     """Say what is wrong with a field's type, "" where nothing is; what is left out is not wrong."""
     if wrong := [name for name in TEXTS if not isinstance(line.get(name, ""), str)]:
         return f"{wrong[0]} is {line[wrong[0]]!r}; give text"
-    if not isinstance(line.get("aligned"), bool | None):
-        return f"aligned is {line['aligned']!r}; give true or false, or leave it out"
+    if wrong := [name for name in LABELS if not isinstance(line.get(name), bool | None)]:
+        return f"{wrong[0]} is {line[wrong[0]]!r}; give true or false, or leave it out"
     if wrong := [name for name in FACTS if not isinstance(line.get(name, {}), dict)]:
         return f'{wrong[0]} is {line[wrong[0]]!r}; give an object, e.g. {{"nouns": ["cat"], "place": "snow"}}'
     outputs = line.get("outputs", {})
@@ -131,7 +149,9 @@ def _example(root: Path, image: str, edits: list[Line], resolution: int, fit: st
         Request(
             prompt=line["edit"],
             kind=line.get("kind", ""),
-            aligned=line.get("aligned"),
+            instruction=line.get("instruction", ""),
+            local=line.get("local"),
+            composed_alike=line.get("composed_alike"),
             target=images.load(inside(root, line["target"]), size=resolution, fit=fit).image if line.get("target") else None,
             mask=_mask(root, line["mask"], resolution, fit, loaded.source) if line.get("mask") else None,
             facts=line.get("facts", {}),

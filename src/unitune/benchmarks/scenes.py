@@ -28,13 +28,14 @@ log = logging.getLogger(__name__)
 README = """# Scenes: edits whose right answers are known
 
 {edits} edit prompts for {images} base images: ten kinds of edit (replace, add, remove, recolour, restyle, background, time, move, count, two of these at
-once), half of them aligned with the base image. Seed {seed}, {per_type} of each kind; made by
+once), half of them composed as the base image is. Seed {seed}, {per_type} of each kind; made by
 
     python run.py --config-name scenes seed={seed} per_type={per_type} folder=FOLDER
 
 which gives the same bytes again, and fresh ones for another seed. `edits.jsonl` has a line for each edit: base image, its caption and the noun of its
-first object, edit prompt (it describes the result), kind, aligned or not, exact target, exact mask (white may change; outside it base and target are the
-same pixels), and the facts that a judge must find: those that must appear, those that must stay, and both together. All scenes, before and after, are
+first object, edit prompt (it describes the result), the same as an instruction, kind, local or not (less than half of the picture may change), composed
+alike or not (every object of the base has its place and outline in the result), exact target, exact mask (white may change; outside it base and target are
+the same pixels), and the facts that a judge must find: those that must appear, those that must stay, and both together. All scenes, before and after, are
 compositions of noun, place and style that pretraining never sees; `held_out.txt` lists them all. `benchmark.json` holds the sha256 of every file.
 
 Licence: the objects are glyphs of Noto Color Emoji (SIL Open Font License 1.1, text in the package's `assets/sprites/OFL.txt`), and so these pictures are
@@ -91,7 +92,8 @@ def _fill(folder: Path, edits: Sequence[SceneEdit], about: Mapping[str, object])
         images.save_mask(edit.mask(), folder / mask)
         lines.append({
             "image": names[before], "edit": edit.prompt, "caption": caption(before), "noun": next((o.noun for o in before.objects), ""),
-            "kind": edit.kind, "aligned": edit.aligned, "target": target, "mask": mask, "facts": edit.facts, "appear": edit.appear, "stay": edit.stay,
+            "kind": edit.kind, "instruction": edit.instruction, "local": edit.local, "composed_alike": edit.composed_alike,
+            "target": target, "mask": mask, "facts": edit.facts, "appear": edit.appear, "stay": edit.stay,
         })  # fmt: skip
     counts = {"edits": len(edits), "images": len(names)}
     _text(folder / "edits.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

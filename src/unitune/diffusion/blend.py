@@ -1,6 +1,6 @@
 """Keeping the base image where it should stay: interpolation after sampling, and masks during it.
 
-The paper interpolates aligned edits with the base image by an estimated mask but gives no estimator in any text we could reach; ours is
+The paper interpolates local edits, which it calls aligned, with the base image by an estimated mask but gives no estimator in any text we could reach; ours is
 d = blur(|x_edit - x_base|_1), m = clip((d - low) / (high - low), 0, 1), grown by a maximum filter.
 """
 
@@ -50,7 +50,7 @@ def blur(x: Image, sigma: float) -> Image:
 class Interpolation:
     """Blend the base image back where the edit hardly changed it.
 
-    `mode`: off, on, or auto (only edits known to be aligned, i.e. composed as the base image is). Lengths are shares of the picture's side.
+    `mode`: off, on, or auto (only edits that are known to be composed as the base image is). Lengths are shares of the picture's side.
     """
 
     mode: str = "off"
@@ -65,9 +65,9 @@ class Interpolation:
         if not 0 <= self.low < self.high:
             raise Refused(f"interpolation needs 0 <= low < high, got low={self.low}, high={self.high}")
 
-    def applies(self, aligned: bool | None) -> bool:
+    def applies(self, composed_alike: bool | None) -> bool:
         """Say whether an edit is blended."""
-        return self.mode == "on" or (self.mode == "auto" and aligned is True)
+        return self.mode == "on" or (self.mode == "auto" and composed_alike is True)
 
     def mask(self, edit: Image, base: Image) -> Masks:
         """Estimate where the edit means to change the base image."""

@@ -220,7 +220,7 @@ class Sampler:
         return source(masks.Asked(example, draws, texts, tuned.about, cascade.stages[0], cascade.encode, cascade.tokenize, cascade.max_tokens, sample))
 
     def _interpolated(self, x: Image, items: list["_Item"], example: Example) -> tuple[Image, list[Mask | None]]:
-        applies = [self.interpolation.applies(item.draw.request.aligned) for item in items]
+        applies = [self.interpolation.applies(item.draw.request.composed_alike) for item in items]
         if not any(applies):
             return x, [None] * len(items)
         base = reduced(example.image, x.shape[-1]).expand_as(x)

@@ -1,7 +1,7 @@
 """Edits as operations on a scene: each knows its prompt, its exact target, the exact mask of what may change, and what a judge must find in the result.
 
-Aligned or not (the paper's split) is read off the pictures: an edit is aligned where every object of the base has a partner in the result with nearly the
-same outline, so that result and base can be blended; where objects come, go, move or change their shape, it is not.
+Two labels are read off the pictures. An edit is `local` where less than half of the picture may change (the paper's split). Base and result are
+`composed_alike` where every object of the base has a partner in the result with nearly the same outline, so that the two can be blended.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from unitune.scenes.caption import caption
+from unitune.scenes.instructions import instruction
 from unitune.scenes.render import PIXEL, SIDE, SUPPORT, render
 from unitune.scenes.scene import MAX_OBJECTS, SIZES, Object, Scene, relation
 from unitune.scenes.vocabulary import STYLES, TIMES
@@ -37,7 +38,17 @@ class SceneEdit:
             raise ValueError(f"unknown kind of edit {self.kind!r}; allowed: {', '.join(KINDS)}")
 
     @property
-    def aligned(self) -> bool:
+    def local(self) -> bool:
+        """Whether less than half of the picture may change."""
+        return float(self.mask().mean()) < 0.5
+
+    @property
+    def instruction(self) -> str:
+        """What to do with the picture, e.g. "replace the cat with a dog and make it night"."""
+        return instruction(self.before, self.after)
+
+    @property
+    def composed_alike(self) -> bool:
         """Whether before and after are composed alike; objects of one noun are partners first, then the others in their order."""
         before, after = list(self.before.objects), list(self.after.objects)
         if len(before) != len(after):

@@ -56,8 +56,8 @@ ROUND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("aside", ("add", "restyle", "two")),
 )
 COUNT_SHARES = {"one": (1.0,), "aside": (0.0, 1.0), "pair": (0.0, 1.0), "behind": (0.0, 1.0), "group": (0.0, 0.4, 0.3, 0.3)}
-HALF_ALIGNED = {"replace": 0, "two": 1}  # kinds that may be either: every second edit is aligned, from this one on
-LOOKS = ("recolour", "restyle", "background", "time")  # two of them are an aligned edit; one after one of STRUCTURE an unaligned one
+HALF_ALIKE = {"replace": 0, "two": 1}  # kinds that may be either: every second edit is composed alike, from this one on
+LOOKS = ("recolour", "restyle", "background", "time")  # two of them are composed alike; one after one of STRUCTURE is not
 STRUCTURE = {"one": ("replace", "count"), "aside": ("replace", "add", "count"), "pair": ("replace", "remove", "move")}  # by composition
 BASE_TRIES, TRIES = 4, 30  # draws of one base, of one edit
 SPREAD = 2.0  # by how many uses a draw may depart from strict balance
@@ -86,19 +86,19 @@ class Dice:
 
 
 def generate(*, seed: int, per_type: int) -> list[SceneEdit]:
-    """Draw `per_type` edits of each of KINDS; bases and results are held-out compositions, and half of all edits are aligned."""
+    """Draw `per_type` edits of each of KINDS; bases and results are held-out compositions, and half of all edits are composed alike."""
     dice, left = Dice(np.random.default_rng(seed)), Counter[str](dict.fromkeys(KINDS, per_type))
     edits: list[SceneEdit] = []
     while left.total():
         for composition, kinds in ROUND:
-            if wanted := {kind: _aligned(kind, per_type - left[kind]) for kind in kinds if left[kind]}:
+            if wanted := {kind: _alike(kind, per_type - left[kind]) for kind in kinds if left[kind]}:
                 edits += _draw(composition, wanted, dice)
                 left.subtract(list(wanted))
     return edits
 
 
-def _aligned(kind: str, number: int) -> bool | None:
-    return number % 2 == HALF_ALIGNED[kind] if kind in HALF_ALIGNED else None
+def _alike(kind: str, number: int) -> bool | None:
+    return number % 2 == HALF_ALIKE[kind] if kind in HALF_ALIKE else None
 
 
 def _draw(composition: str, wanted: Mapping[str, bool | None], dice: Dice) -> list[SceneEdit]:
@@ -136,11 +136,11 @@ def _compositions(composition: str, wanted: Collection[str], dice: Dice) -> list
 def _edits(scene: Scene, composition: str, wanted: Mapping[str, bool | None], dice: Dice) -> list[SceneEdit]:
     """Draw an edit of each kind that is wanted; none at all where one of them is not found."""
     edits: list[SceneEdit] = []
-    for kind, aligned in wanted.items():
+    for kind, alike in wanted.items():
         taken = {caption(scene), *(edit.prompt for edit in edits)}
-        structure = STRUCTURE[composition] if kind == "two" and not aligned else LOOKS
+        structure = STRUCTURE[composition] if kind == "two" and not alike else LOOKS
         draws = (_two(scene, structure, dice) if kind == "two" else [_propose(kind, scene, dice)] for _ in range(TRIES))
-        good = next((steps for steps in draws if _is_good(steps, aligned, taken)), None)
+        good = next((steps for steps in draws if _is_good(steps, alike, taken)), None)
         if good is None:
             return []
         edits.append(_joined(good))
@@ -154,10 +154,10 @@ def _joined(steps: Sequence[SceneEdit]) -> SceneEdit:
     return both(*steps) if len(steps) == 2 else steps[0]
 
 
-def _is_good(steps: Sequence[SceneEdit], aligned: bool | None, taken: Collection[str]) -> bool:
-    """Say whether an edit of one or two steps stays held out, says something new, is aligned as asked, and shows at every step."""
+def _is_good(steps: Sequence[SceneEdit], alike: bool | None, taken: Collection[str]) -> bool:
+    """Say whether an edit of one or two steps stays held out, says something new, is composed alike or not as asked, and shows at every step."""
     edit = _joined(steps)
-    if not is_held_out(edit.after) or edit.prompt in taken or aligned not in (None, edit.aligned):
+    if not is_held_out(edit.after) or edit.prompt in taken or alike not in (None, edit.composed_alike):
         return False
     return shows_well(edit.after) and all(map(changes, steps))
 

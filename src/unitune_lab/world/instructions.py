@@ -43,8 +43,9 @@ def _objects(before: Scene, after: Scene) -> list[str]:
         else:
             parts.append(f"add {_one(thing)}")
     parts += [f"remove the {noun}" for noun in gone]
-    if not parts and [o.noun for o in _row(before)] != [o.noun for o in _row(after)]:
-        first, second = _row(after)[:2]
+    stood = [(o.noun, o.x) for o in _row(before)]
+    if not parts and len(after.objects) == 2 and stood != [(o.noun, o.x) for o in _row(after)]:
+        first, second = _row(after)
         parts.append(f"put the {first.noun} left of the {second.noun}")
     for noun in was.keys() & now.keys():
         old, thing = (next(o for o in s.objects if o.noun == noun) for s in (before, after))
