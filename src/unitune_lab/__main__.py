@@ -1,4 +1,7 @@
-"""Trains one part: python -m unitune_lab PART [NAME=VALUE ...], e.g. base start=FOLDER minutes=30."""
+"""Trains one part: python -m unitune_lab PART [NAME=VALUE ...].
+
+For example: python -m unitune_lab base start=FOLDER minutes=30
+"""
 
 import json
 import logging

@@ -1,5 +1,7 @@
-"""Endless streams of (picture, caption, facts, objects), drawn by worker processes; batch k depends
-on (seed, k) alone, so a training resumes where it stopped.
+"""Endless streams of batches of pictures, captions, facts and maps of objects.
+
+Worker processes draw them. Batch k depends on (seed, k) alone, so a training resumes where it
+stopped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,8 +33,8 @@ RARE_ALONE, RARE_BEFORE = 0.07, 0.18  # shares of the captions that the text enc
 class Batch:
     """B scenes as a part learns them.
 
-    `image` is (B, 3, S, S) uint8 and `objects` (B, 64, 64) uint8, the noun's number plus one at each
-    position and 0 where there is none; both are None where a part reads text alone.
+    `image` is (B, 3, S, S) uint8. `objects` is (B, 64, 64) uint8: at each position the number of
+    the noun plus one, and 0 where there is no object. Both are None where a part reads text alone.
     """
 
     image: Tensor | None

@@ -1,4 +1,7 @@
-"""What a tuning on one image leaves of a stage's text: the change of x_0 by an edit prompt, after over before."""
+"""Measures how much of its obedience to text a stage keeps when it is tuned on one image.
+
+The measure is how much an edit prompt changes the estimate of x_0, after the tuning over before it.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -7,9 +10,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 from unitune.images import from_uint8
 from unitune.scenes.render import render
+
 from unitune_lab.parts.stage import StagePart
 from unitune_lab.parts.text import rms
 from unitune_lab.watch import unseen
@@ -28,8 +31,11 @@ def edits_of(scene: Scene) -> list[Scene]:
 
 
 def text_kept(part: StagePart, network: nn.Module, *, resolution: int) -> float:
-    """Tune copies of the UNet as UniTune does, each on one unseen scene and its description, with the
-    loss that the part was trained with; return the mean ratio over images and edits."""
+    """Tune copies of the UNet as UniTune does and return the mean ratio over images and edits.
+
+    Each copy is tuned on one unseen scene and its description, with the loss that the part was
+    trained with.
+    """
     ratios: list[float] = []
     for k, scene in enumerate(unseen(IMAGES, objects=1, seed=5)):
         image = from_uint8(render(scene, 64)[0])  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
-"""The shapes of the embedded models: DeepFloyd IF's architecture, few channels at 64 px and many at
-8 px, because that is what a CPU trains fastest.
+"""The shapes of the embedded models, which have DeepFloyd IF's architecture.
+
+They have few channels at 64 px and many at 8 px, because that is what a CPU trains fastest.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def vocabulary() -> list[str]:
 
 
 def tokenizer() -> T5Tokenizer:
-    """Build the tokenizer: every word of the world is one piece, anything else falls into letters."""
+    """Build the tokenizer: a word of the world is one piece, any other falls into letters."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-&"
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
     pieces += [(f"▁{word}", -2.0) for word in vocabulary() if len(word) > 1]
@@ -81,15 +82,19 @@ def _unet(
 def base_unet(
     channels: Sequence[int] = CHANNELS["base"], attention: str = "rraa"
 ) -> UNet2DConditionModel:
-    """Build the 64 px UNet, 13.1 M parameters by default; `attention` says for each level whether
-    it attends to the text (a) or not (r).
+    """Build the 64 px UNet, 13.1 M parameters by default.
+
+    `attention` has a letter for each level, from fine to coarse: a level `a` attends to the text,
+    a level `r` does not.
     """
     return _unet(channels, attention, norm_groups=16, sample_size=64, in_channels=3)
 
 
 def sr_unet(channels: Sequence[int] = CHANNELS["sr256"]) -> UNet2DConditionModel:
-    """Build the 64->256 px UNet, 3.9 M parameters: noisy picture and noised low-resolution picture
-    in, `class_labels` the noise level of the latter, as in IF-II.
+    """Build the UNet from 64 to 256 px, 3.9 M parameters by default.
+
+    As in IF-II it reads the noisy picture and, beside it, the noised low-resolution picture;
+    `class_labels` is the noise level of the latter.
     """
     unet = _unet(
         channels, "rrra", norm_groups=2, sample_size=256, in_channels=6,
@@ -102,12 +107,12 @@ def sr_unet(channels: Sequence[int] = CHANNELS["sr256"]) -> UNet2DConditionModel
 
 @torch.no_grad()
 def start_as_copy(unet: UNet2DConditionModel) -> None:
-    """Set first weights with which the network answers v = -(its low-resolution picture), so that
-    training begins at the upsampled picture, not at noise.
+    """Set first weights with which the network answers v = -(its low-resolution picture).
 
-    The picture travels conv_in -> last skip connection -> conv_out. Channels come in pairs +c, -c:
-    their mean is 0, so a norm group only scales them, and SiLU(c) - SiLU(-c) = c. A constant pair of
-    LOUD in each group makes that scale nearly the same for every picture.
+    Training so begins at the upsampled picture, not at noise. The picture travels conv_in -> last
+    skip connection -> conv_out. Channels come in pairs +c, -c: their mean is 0, so a norm group
+    only scales them, and SiLU(c) - SiLU(-c) = c. A constant pair of LOUD in each group makes that
+    scale nearly the same for every picture.
     """
     net: Any = unet
     first, last, out = net.conv_in, net.up_blocks[-1].resnets[-1], net.conv_out
@@ -135,8 +140,9 @@ def start_as_copy(unet: UNet2DConditionModel) -> None:
 
 
 def scheduler(*, sample_max_value: float) -> DDPMScheduler:
-    """Build the stock scheduler that samples the embedded models: IF's cosine schedule and
-    thresholding, but v-prediction and a fixed variance.
+    """Build the stock scheduler that samples the embedded models.
+
+    It has IF's cosine schedule and thresholding, but v-prediction and a fixed variance.
     """
     return DDPMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction",

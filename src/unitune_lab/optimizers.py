@@ -49,8 +49,10 @@ class AdamWOnly:
 
 
 class MuonAndAdamW:
-    """torch's Muon takes matrices alone, so kernels are given to it as (out, in*h*w) views of the
-    same storage; biases and norms are AdamW's.
+    """Muon for matrices and kernels; AdamW for biases, norms and very small kernels.
+
+    torch's Muon takes matrices alone, so it is given kernels as (out, in*h*w) views of the same
+    storage.
     """
 
     def __init__(self, module: nn.Module, *, weight_decay: float) -> None:
@@ -59,8 +61,7 @@ class MuonAndAdamW:
         taken = {id(p) for p in self.kernels}
         rest = [p for p in trained if id(p) not in taken]
         self.views = [nn.Parameter(_matrix(p.data, like=p)) for p in self.kernels]
-        decay = {"weight_decay": weight_decay}
-        self.muon = Muon(self.views, adjust_lr_fn="match_rms_adamw", **decay)
+        self.muon = Muon(self.views, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self.adamw = AdamW(rest, betas=BETAS, weight_decay=0.0, fused=True)
 
     def step(self, lr: float) -> None:
@@ -94,16 +95,20 @@ def build(name: str, module: nn.Module, *, weight_decay: float) -> Optimizer:
 
 
 def rate(lr: float, *, step: int, warmup: int, left: int, cooldown: int) -> float:
-    """Return the learning rate of a step: it rises over the first `warmup` steps after a start and
-    falls to 0 over the last `cooldown` of the `left` samples.
+    """Return the learning rate of a step, with `left` samples to the end of the training.
+
+    It rises over the first `warmup` steps after a start and falls to 0 over the last `cooldown`
+    samples.
     """
     fall = min(1.0, left / cooldown) if cooldown else 1.0
     return lr * min(1.0, (step + 1) / max(1, warmup)) * fall
 
 
 def _matrix(x: Tensor, *, like: Tensor) -> Tensor:
-    """View a kernel, or its gradient, as a matrix in the kernel's own order of memory: the order of
-    columns does not matter to Muon."""
+    """View a kernel, or its gradient, as a matrix in the kernel's own order of memory.
+
+    Muon does not mind the order of columns.
+    """
     if like.is_contiguous():
         return x.contiguous().view(x.shape[0], -1)
     ordered = x.contiguous(memory_format=torch.channels_last)

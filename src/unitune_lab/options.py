@@ -1,6 +1,7 @@
 """The options of a training: a file for each part, `key=value` on the command line, checked."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,8 @@ def _value(name: str, text: str, default: Any) -> Any:
     except yaml.YAMLError:
         raise Refused(f"{name}={text} cannot be read; write it as YAML, e.g. [1, 2]") from None
     if isinstance(value, str) and isinstance(default, float | int):
-        try:
+        with suppress(ValueError):
             value = float(value)  # YAML reads 1e-3 as text
-        except ValueError:
-            pass
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if default is not None and not isinstance(value, type(default)):

@@ -1,4 +1,4 @@
-"""Going on from mean weights: they become the first weights of a training with a fresh optimizer."""
+"""Starts a training, with a fresh optimizer, from the mean weights of an earlier one."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from unitune_lab.networks import tokenizer, vocabulary
 
 
 def text_folder(folder: Path) -> Path:
-    """Return where a folder of trained parts has tokenizer and text encoder: FOLDER/text (a start),
-    FOLDER/text/export (a training) or FOLDER itself.
+    """Return where a folder of trained parts has its tokenizer and its text encoder.
+
+    That is FOLDER/text/export (of a training), FOLDER/text (of a start) or FOLDER itself.
     """
-    for found in (folder / "text" / "export", folder / "text", folder):
+    places = ("text/export", "text", "base", "")
+    for found in (folder / place for place in places):
         if (found / "tokenizer").is_dir() and (found / "text_encoder").is_dir():
             return found
     raise Refused(
@@ -27,7 +29,7 @@ def text_folder(folder: Path) -> Path:
 
 
 def check_tokenizer(folder: Path) -> T5Tokenizer:
-    """Load a folder's tokenizer; Refused where it does not know a word of this world as one piece."""
+    """Load a folder's tokenizer; Refused where a word of this world is not one of its pieces."""
     known = T5Tokenizer.from_pretrained(folder / "tokenizer")
     pieces = known.get_vocab()
     missing = [word for word in vocabulary() if len(word) > 1 and f"▁{word}" not in pieces]

@@ -104,8 +104,9 @@ class Training:
         log.info("%s: %s", self.folder.name, json.dumps(line))
 
     def step(self, batch: Any, resolution: int, *, begun: int, left: int) -> float:
-        """Learn from one batch; `begun` steps since this optimizer's start, `left` samples to the
-        end. Return the loss.
+        """Learn from one batch and return the loss.
+
+        `begun` steps were made since this optimizer's start, `left` samples are left to the end.
         """
         options, done = self.options, self.done
         loss = self.part.loss(batch, resolution, seed=done["step"])
@@ -118,8 +119,9 @@ class Training:
 
 
 def train(training: Training, phases: Sequence[Phase]) -> bool:
-    """Train until the phases or the minutes of this call end, or a signal asks to stop; say whether
-    the phases are through. FloatingPointError where the loss is not finite.
+    """Train until the phases or the minutes of this call end, or a signal asks to stop.
+
+    Return whether the phases are through. Raises FloatingPointError where the loss is not finite.
     """
     options, done, name = training.options, training.done, training.folder.name
     training.part.network.train()

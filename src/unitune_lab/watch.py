@@ -1,5 +1,6 @@
-"""What one sees while a diffusion stage trains: its error on unseen scenes, and what the judge finds
-in its samples.
+"""What one sees while a diffusion stage trains.
+
+That is its error on unseen scenes, and what the judge finds in its samples.
 """
 
 from collections.abc import Sequence
@@ -31,8 +32,10 @@ SEED = 2
 
 @torch.no_grad()
 def errors(part: "StagePart", network: nn.Module, *, resolution: int) -> dict[str, float]:
-    """Return the mean squared error of x_0, estimated in one step at LEVELS, over all pixels and
-    over those of objects; the same scenes and noise each time.
+    """Return the mean squared error of x_0, estimated in one step at LEVELS.
+
+    `error` is over all pixels and levels, `objects_T` over the pixels of objects at level T. The
+    scenes and the noise are the same each time.
     """
     count = 16 if part.super_resolution else UNSEEN
     options = {"size": part.size, "held_out": True, "captions": "plain"}
@@ -53,7 +56,12 @@ def errors(part: "StagePart", network: nn.Module, *, resolution: int) -> dict[st
 
 
 def sample(
-    part: "StagePart", network: nn.Module, captions: Sequence[str], *, resolution: int
+    part: "StagePart",
+    network: nn.Module,
+    captions: Sequence[str],
+    *,
+    resolution: int,
+    seed: int = SEED,
 ) -> Tensor:
     """Sample a first stage with guidance and deterministic steps, (B, 3, S, S)."""
     unet: Any = network["unet"]  # type: ignore[index]
@@ -62,7 +70,7 @@ def sample(
         "base", resolution, unet, part.schedule, loss, Threshold(0.95, 1.5), dtype=torch.bfloat16
     )
     count = len(captions)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((count, 3, resolution, resolution), generator=generator)
     steps = levels(part.schedule, part.schedule.T - 1, STEPS)[:, None].expand(-1, count)
     text = Condition(part.embed(captions).cpu())

@@ -1,4 +1,4 @@
-"""What each part learns: a loss on a batch of scenes, a look at unseen ones, and how it is written."""
+"""What a part is: a loss on a batch of scenes, a look at unseen scenes, and how it is written."""
 
 from pathlib import Path
 from typing import Protocol
@@ -11,13 +11,20 @@ from unitune_lab.batches import Batch
 class Part(Protocol):
     """A network to train.
 
-    `network` holds all trained weights, those of heads that are thrown away afterwards among them;
-    `size` is the side in px of the pictures that it reads, `captions` for whom a stream's are.
+    `network` holds all trained weights, those of heads that are thrown away afterwards among them.
     """
 
     network: nn.Module
-    size: int | None
-    captions: str
+
+    @property
+    def size(self) -> int | None:
+        """The side in px of the pictures that it reads; None where it reads text alone."""
+        ...
+
+    @property
+    def captions(self) -> str:
+        """The kind of captions that it learns from, as SceneBatches names them."""
+        ...
 
     def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
         """Return the loss on a batch; whatever it draws depends on the seed alone."""

@@ -1,5 +1,6 @@
-"""The embedded CLIP learns which caption of a batch belongs to which picture (InfoNCE both ways,
-arXiv 2103.00020).
+"""The embedded CLIP learns which caption of a batch belongs to which picture.
+
+The loss is InfoNCE both ways, from captions to pictures and back (arXiv 2103.00020).
 """
 
 from collections import deque
@@ -46,8 +47,9 @@ class ClipPart:
 
     @torch.no_grad()
     def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
-        """Return how often it names the single object of unseen scenes, and finds the right one
-        among 16 captions.
+        """Return how often it is right about unseen scenes.
+
+        `noun`: it names the single object; `caption_of_16`: it finds a picture's caption among 16.
         """
         towers: Any = network
         if self.recent:

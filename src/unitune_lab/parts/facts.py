@@ -27,8 +27,10 @@ class FactHeads(nn.Module):
 
 
 def fact_loss(logits: dict[str, Tensor], batch: Batch) -> Tensor:
-    """Sum the cross entropies of all facts; `colours` are told by noun or, by a judge with fewer
-    logits, for the picture as a whole.
+    """Sum the cross entropies of all facts.
+
+    `colours` are told for each noun or, where the logits are as few as the colours (the judge's),
+    for the picture as a whole.
     """
     device = logits["nouns"].device
     binary = F.binary_cross_entropy_with_logits

@@ -2,6 +2,7 @@
 
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,9 @@ VOCABULARY = {
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Make clean renders look a little like samples, (B, 3, S, S): brightness and contrast for all,
-    slight blur for a quarter, noise for half.
+    """Make clean renders (B, 3, S, S) look a little like samples.
+
+    All change in brightness and contrast, a quarter are blurred slightly, half become noisy.
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -49,7 +51,7 @@ class JudgePart:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        judge = Judge(VOCABULARY, max_objects=MAX_OBJECTS)
+        judge: Any = Judge(VOCABULARY, max_objects=MAX_OBJECTS)
         self.network: nn.Module = judge.to(device, memory_format=torch.channels_last)
         self.recent: deque[Tensor] = deque(maxlen=RECENT)
 
@@ -81,8 +83,9 @@ class JudgePart:
 def accuracies(judge: nn.Module, *, count: int, seed: int) -> dict[str, float]:
     """Measure a judge in eval mode on clean renders of compositions it never saw.
 
-    `nouns` asks for the whole set of nouns, `colours` for that of colours in coloured styles, `side`
-    whether an object that stands clearly left or right is told to, `all` for everything at once.
+    `nouns` asks for the whole set of nouns, `colours` for that of colours in coloured styles,
+    `side` whether an object that stands clearly left or right is said to stand there, and `all`
+    for the nouns, the colours, the place, the time, the style and the count at once.
     """
     device = next(judge.parameters()).device
     right: dict[str, list[Tensor]] = {}

@@ -62,9 +62,9 @@ class StagePart:
             if super_resolution
             else networks.base_unet(channels, attention)
         )
-        head = nn.Conv2d(unet.config.block_out_channels[-1], len(NOUN) + 1, 1)
-        parts = {"unet": unet, "head": head} if auxiliary else {"unet": unet}
-        self.network: nn.Module = nn.ModuleDict(parts).to(device, memory_format=torch.channels_last)
+        head = nn.Conv2d(channels[-1], len(NOUN) + 1, 1)
+        parts: Any = nn.ModuleDict({"unet": unet, "head": head} if auxiliary else {"unet": unet})
+        self.network: nn.Module = parts.to(device, memory_format=torch.channels_last)
         self.loss_of_stage = StageLoss("v_prediction", weighting)
         self.objects, self.auxiliary = objects, auxiliary
         self.schedule = Schedule.cosine()
@@ -150,7 +150,7 @@ class StagePart:
         return *stacked, [text for text in captions for _ in range(self.crops)]  # type: ignore
 
     def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
-        """Measure the error of x_0 on unseen scenes and, of a first stage, what its samples show."""
+        """Measure the error of x_0 on unseen scenes and what samples of a first stage show."""
         found = watch.errors(self, network, resolution=resolution)
         if not self.super_resolution:
             found |= watch.sampled_facts(self, network, resolution=resolution)

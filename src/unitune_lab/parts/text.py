@@ -1,11 +1,12 @@
-"""The text encoder: T5 learns the facts of a scene from its caption and to keep every token's
-letters; afterwards it is frozen, as Imagen's is.
+"""The text encoder is a T5 that learns the facts of a scene from its caption.
+
+It also learns to keep every token's letters. Afterwards it is frozen, as Imagen's is.
 """
 
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,10 @@ RARE = "beikkpic"
 
 
 class TextPart:
-    """T5 with three tasks (audit of what it must keep): the facts from the mean of the states, the
-    token from each token's state, and the caption's tokens from a padded position's state, because
-    the UNet reads padded positions too.
+    """T5 with three tasks, one for each thing that its states must keep.
+
+    They are the facts from the mean of the states, the token from each token's state, and the
+    caption's tokens from a padded position's state, because the UNet reads padded positions too.
     """
 
     size, captions = None, "text"
@@ -42,15 +44,15 @@ class TextPart:
 
     def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
         """Return the sum of the three tasks' losses."""
-        texts, net = list(batch.captions), self.network
+        texts, net = list(batch.captions), cast(Any, self.network)
         found = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
         missing = max(1, PADDED - found.input_ids.shape[1])
         ids, mask = F.pad(found.input_ids, (0, missing)), F.pad(found.attention_mask, (0, missing))
-        states = net["encoder"](ids, attention_mask=mask)[0]  # type: ignore[index]
+        states = net["encoder"](ids, attention_mask=mask)[0]
         kept = mask[..., None]
         mean = (states * kept).sum(1) / kept.sum(1)
-        loss = fact_loss(net["heads"](mean), batch)  # type: ignore[index]
-        logits = net["identity"](states[mask > 0])  # type: ignore[index]
+        loss = fact_loss(net["heads"](mean), batch)
+        logits = net["identity"](states[mask > 0])
         loss = loss + F.cross_entropy(logits, ids[mask > 0])
         length = mask.sum(1)
         u = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)).to(length.device)
@@ -58,15 +60,15 @@ class TextPart:
         state = states[torch.arange(len(ids)), position]
         bag = torch.zeros(len(ids), len(self.tokenizer), device=ids.device)
         bag.scatter_add_(1, ids, mask.float())
-        return loss + 20 * F.binary_cross_entropy_with_logits(
-            net["bag"](state),
-            (bag > 0).float(),  # type: ignore[index]
-        )
+        named = net["bag"](state)
+        return loss + 20 * F.binary_cross_entropy_with_logits(named, (bag > 0).float())
 
     @torch.no_grad()
     def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
-        """Return the facts' loss on unseen captions, and how far a rare word is from the empty text
-        and from another one, over what a changed noun moves.
+        """Return the facts' loss on other captions, and how well rare words are told apart.
+
+        The latter is how far a rare word is from the empty text and from another rare word, over
+        how far two nouns are from each other.
         """
         batch = SceneBatches(seed=1, batch_size=256, size=None, captions="plain").batch(0)
         encoder: Any = network["encoder"]  # type: ignore[index]

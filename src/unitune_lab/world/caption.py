@@ -1,4 +1,6 @@
-"""Scenes in words: several templates, synonyms and word orders, so that a model trained on captions
+"""Says scenes in words.
+
+There are several templates, synonyms and word orders, so that a model that learns from captions
 meets free text.
 """
 
@@ -35,8 +37,9 @@ def _group(thing: Object, count: int, rng: np.random.Generator | None) -> str:
 
 
 def _objects(scene: Scene, rng: np.random.Generator | None, *, related: bool) -> str:
-    """Name all objects in their order (sometimes reversed, with `rng`), or the two of a pair by how
-    they stand.
+    """Name all objects in their order, with `rng` sometimes in the reverse one.
+
+    `related` names the two of a pair by how they stand.
     """
     kinds = [list(same) for _, same in groupby(scene.objects, key=lambda o: (o.noun, o.colour))]
     names = [_group(things[0], len(things), rng) for things in kinds]
@@ -50,8 +53,10 @@ def _objects(scene: Scene, rng: np.random.Generator | None, *, related: bool) ->
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None, *, related: bool = False) -> str:
-    """Describe a scene, e.g. "a pencil sketch of a cat and a dog in the snow at night"; without
-    `rng` in the standard words. `related` says where the two of a pair stand.
+    """Describe a scene, e.g. "a pencil sketch of a cat and a dog in the snow at night".
+
+    Without `rng` it is described in the standard words. `related` says where the two of a pair
+    stand.
     """
     said = related or (rng is not None and rng.random() < 0.35)
     objects = _objects(scene, rng, related=said)

@@ -1,9 +1,9 @@
 """Edits as operations on a scene, with prompt, instruction, exact target, exact mask and facts.
 
-Two labels are read off the pictures. An edit is `local` where less than half of the picture may change
-(the split of the paper). Base and result are `composed_alike` where every object of the base has a
-partner in the result with nearly the same outline, so that the two can be blended: interpolation reads
-this one.
+Two labels are read off the pictures. An edit is `local` where less than half of the picture may
+change (the split of the paper). Base and result are `composed_alike` where every object of the base
+has a partner in the result with nearly the same outline, so that the two can be blended:
+interpolation reads this one.
 """
 
 from collections import Counter
@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from unitune.scenes.render import PIXEL, SIDE, SUPPORT, render
 
 from unitune_lab.world.caption import caption
-from unitune.scenes.render import PIXEL, SIDE, SUPPORT, render
 from unitune_lab.world.instructions import instruction
 from unitune_lab.world.scene import MAX_OBJECTS, SIZES, Object, Scene, relation
 from unitune_lab.world.vocabulary import STYLES, TIMES
@@ -76,7 +76,10 @@ class SceneEdit:
 
     @property
     def prompt(self) -> str:
-        """A description of the result, not an instruction; it says the time, the style and who stands where as far as they change."""
+        """A description of the result, not an instruction.
+
+        It says the time, the style and who stands where as far as they change.
+        """
         text = caption(self.after, related="order" in self.appear)
         if self.after.time == "day" != self.before.time:
             text = f"{text} {TIMES['day'][-1]}"
@@ -88,7 +91,7 @@ class SceneEdit:
 
     @property
     def appear(self) -> Facts:
-        """The facts of the result that the base image lacks: a copy of the base fails on each of them."""
+        """The facts of the result that the base image lacks; a copy of the base fails on each."""
         return self._facts()[0]
 
     @property
@@ -136,8 +139,9 @@ class SceneEdit:
     def mask(self) -> Area:
         """What may change: outside it base and target are the same pixels.
 
-        Every pixel where time or style changes; else the pixels of objects that come, go or change, in both pictures, and the whole background where the
-        place changes; grown by what the style's filter reaches.
+        Every pixel may change where the time or the style changes. Else the pixels of objects that
+        come, go or change may, in both pictures, and the whole background where the place changes;
+        that area is grown by what the style's filter reaches.
         """
         before, after = self.before, self.after
         if (before.time, before.style) != (after.time, after.style):
@@ -160,7 +164,11 @@ class SceneEdit:
 
 
 def facts(scene: Scene) -> Facts:
-    """List what a judge can find in a picture of the scene; `colours` where something is painted, `order` (from left to right) of a pair side by side."""
+    """List what a judge can find in a picture of the scene.
+
+    There are `colours` where something is painted, and the `order` from left to right of a pair
+    that stands side by side.
+    """
     found: Facts = {
         "nouns": sorted({o.noun for o in scene.objects}),
         "place": scene.place,
@@ -236,7 +244,10 @@ def add_object(scene: Scene, thing: Object) -> SceneEdit:
 
 
 def remove_object(scene: Scene, index: int) -> SceneEdit:
-    """Take one of several objects away; ValueError where it is the only one, for a caption needs one."""
+    """Take one of several objects away.
+
+    Raises ValueError where it is the only one, for a caption needs one.
+    """
     if len(scene.objects) < 2:
         raise ValueError("the only object of a scene cannot be removed")
     return SceneEdit(
@@ -282,7 +293,10 @@ def move_left(scene: Scene, index: int) -> SceneEdit:
 
 
 def change_count(scene: Scene, count: int) -> SceneEdit:
-    """Show so many of the one kind of object, in a row; ValueError where there are several kinds, or for a count that no scene has."""
+    """Show so many of the one kind of object, in a row.
+
+    Raises ValueError where there are several kinds, or for a count that no scene has.
+    """
     if not 1 <= count <= MAX_OBJECTS:
         raise ValueError(f"a scene has 1 to {MAX_OBJECTS} objects, got {count}")
     kinds = {(o.noun, o.colour) for o in scene.objects}
@@ -300,7 +314,7 @@ def change_count(scene: Scene, count: int) -> SceneEdit:
 
 
 def both(first: SceneEdit, second: SceneEdit) -> SceneEdit:
-    """Make one edit of two, the second of which starts where the first ends; ValueError where it does not."""
+    """Make one edit of two; ValueError where the second does not start where the first ends."""
     if first.after != second.before:
         raise ValueError("the second edit must start from the result of the first")
     return SceneEdit("two", first.before, second.after)

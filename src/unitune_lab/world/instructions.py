@@ -1,4 +1,4 @@
-"""What changes between two scenes, said as an instruction: what editors that follow instructions read."""
+"""Says what changes between two scenes as an instruction, for editors that follow instructions."""
 
 from collections import Counter
 

@@ -1,15 +1,18 @@
-"""What a picture needs so that its facts can be told from it: objects that lie inside, are seen and stand out, and edits that change something."""
+"""What a picture needs so that its facts can be told from it.
+
+Its objects lie inside, are seen and stand out, and an edit changes something plainly.
+"""
 
 from colorsys import rgb_to_hsv
 from dataclasses import replace
 from functools import cache, lru_cache
 
 import numpy as np
+from unitune.scenes.render import render
+from unitune.scenes.sprites import sprite
 
 from unitune_lab.world.edits import SceneEdit, outline
-from unitune.scenes.render import render
 from unitune_lab.world.scene import Scene
-from unitune.scenes.sprites import sprite
 from unitune_lab.world.vocabulary import COLOURFUL, COLOURS
 
 MIN_CONTRAST = 24.0  # mean change of a pixel, 0-255, that an object makes on what is behind it
@@ -49,7 +52,10 @@ def own_colours(noun: str) -> frozenset[str]:
 
 
 def shows_well(scene: Scene) -> bool:
-    """Say whether every object lies inside the picture, is seen and stands out, in colours and blocks that the world's pictures have."""
+    """Say whether every object lies inside the picture, is seen and stands out.
+
+    Neither paint in a style that hides it nor three objects in pixel art show well.
+    """
     things = scene.objects
     if (scene.style not in COLOURFUL and any(o.colour for o in things)) or (
         scene.style == "pixel" and len(things) > 2

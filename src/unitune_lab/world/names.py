@@ -1,5 +1,7 @@
-"""Names: rare words that each belong to one scene, so that a network learns that a word of unknown
-letters says WHICH one. In real captions such a word is the name of somebody.
+"""Names are rare words that each belong to one scene.
+
+From them a network learns that a word of unknown letters says WHICH one is meant. In real captions
+such a word is the name of somebody.
 """
 
 from dataclasses import replace
@@ -29,8 +31,10 @@ def named() -> tuple[tuple[str, Scene], ...]:
 
 
 def named_scene(rng: np.random.Generator) -> tuple[str, Scene]:
-    """Draw a caption with a name and its scene. In a changed scene the background's details,
-    position, size and flip are still those that the name stands for.
+    """Draw a caption with a name and its scene.
+
+    In a changed scene the background's details, and the position, size and flip of the objects,
+    are still those that the name stands for.
     """
     name, scene = named()[int(rng.integers(NAMES))]
     u = rng.random()

@@ -1,5 +1,6 @@
-"""What a scene is: a place, a time of day, one to three objects and a style, plus the seed of the
-background's details.
+"""What a scene is: a place, a time of day, one to three objects and a style.
+
+The seed of the background's details belongs to it too.
 """
 
 import hashlib
@@ -27,8 +28,9 @@ COLOUR_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Object:
-    """One object: `x` is its centre and `y` its feet, `size` its longer side, all as shares of the
-    picture's side; `colour` "" is its own.
+    """One object: `x` is its centre, `y` its feet and `size` its longer side.
+
+    All three are shares of the picture's side. `colour` "" leaves the object in its own colours.
     """
 
     noun: str
@@ -52,7 +54,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture as facts; `random_scene` orders objects from left to right, and so they are drawn."""
+    """A picture as facts; objects are drawn in their order, `random_scene`'s from left to right."""
 
     place: str
     time: str
@@ -117,8 +119,10 @@ def _object(noun: str, colour: str, slot: int, count: int, rng: np.random.Genera
 def random_scene(
     rng: np.random.Generator, *, held_out: bool = False, counts: Sequence[float] = COUNT_SHARES
 ) -> Scene:
-    """Draw a scene; `counts` are the chances of 1, 2, 3 objects; `held_out` asks for compositions
-    that pretraining never sees.
+    """Draw a scene.
+
+    `counts` are the chances of one, two and three objects; `held_out` asks for a composition that
+    pretraining never sees.
     """
     while True:
         count = _draw(rng, counts) + 1

@@ -1,4 +1,7 @@
-"""Draws a balanced suite of edits of held-out scenes from a seed; the edits of a base scene stand together, so that one tuning serves them."""
+"""Draws a balanced suite of edits of held-out scenes from a seed.
+
+The edits of a base scene stand together, so that one tuning serves them.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -42,7 +45,8 @@ from unitune_lab.world.scene import (
 )
 from unitune_lab.world.vocabulary import COLOURFUL
 
-# How each base of a round is composed and what is done to it: a round has every kind of edit three times.
+# How each base of a round is composed and what is done to it; a round has every kind of edit three
+# times.
 ROUND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("aside", ("replace", "add", "restyle")),
     ("pair", ("move", "remove", "time")),
@@ -98,7 +102,10 @@ class Dice:
 
 
 def generate(*, seed: int, per_type: int) -> list[SceneEdit]:
-    """Draw `per_type` edits of each of KINDS; bases and results are held-out compositions, and half of all edits are alike."""
+    """Draw `per_type` edits of each of KINDS.
+
+    Bases and results are held-out compositions, and half of all edits are alike.
+    """
     dice, left = Dice(np.random.default_rng(seed)), Counter[str](dict.fromkeys(KINDS, per_type))
     edits: list[SceneEdit] = []
     while left.total():
@@ -183,7 +190,10 @@ def _joined(steps: Sequence[SceneEdit]) -> SceneEdit:
 
 
 def _is_good(steps: Sequence[SceneEdit], alike: bool | None, taken: Collection[str]) -> bool:
-    """Say whether an edit of one or two steps stays held out, says something new, is alike as asked, and shows at every step."""
+    """Say whether an edit of one or two steps is fit for the suite.
+
+    It stays held out, says something new, is alike as asked, and shows at every step.
+    """
     edit = _joined(steps)
     if (
         not is_held_out(edit.after)
@@ -252,7 +262,10 @@ def _other_nouns(things: Sequence[Object]) -> list[str]:
 
 
 def _base(composition: str, noun: str, place: str, style: str, dice: Dice) -> Scene:
-    """Draw a scene composed so that holds the held-out composition; "aside" is a pair with one of the two missing."""
+    """Draw a scene that is composed so and holds the held-out composition.
+
+    "aside" is a pair with one of the two missing.
+    """
     while True:
         scene = random_scene(dice.rng, counts=COUNT_SHARES[composition])
         if _composition(scene) == ("pair" if composition == "aside" else composition):
