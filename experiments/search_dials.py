@@ -18,6 +18,7 @@ import os
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -33,12 +34,13 @@ ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).parent / "records" / "dials.jsonl"
 WORK = Path("outputs/search")
 BOUND = 0.01
-RATES, SNAPSHOTS, WEIGHTS = (1.25e-4, 2.5e-4, 5e-4), (32, 64, 128), (1.5, 2, 3, 4, 5, 7)
+RATES, SNAPSHOTS, WEIGHTS = (1.25e-4, 2.5e-4, 5e-4), (32, 64, 128), (1, 1.5, 2, 3, 4, 5)
 Setting = dict[str, float]
-# Of each method the tuning's rate, and what is turned without tuning again; 54 settings each.
+# Of each method the tuning's rate, and what is turned without tuning again; 54 settings each. A window whose best value was its end has been moved, and the
+# rows of what lies outside it now are kept.
 GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "unitune": {"lr": RATES, "steps": (64, 128), "weight": (2, 4, 7), "start": (0.8, 0.85, 0.9)},
-    "untuned": {"weight": WEIGHTS, "start": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)},
+    "unitune": {"lr": (6.25e-5, 1.25e-4, 2.5e-4), "steps": (64, 128), "weight": (1.5, 2, 4), "start": (0.8, 0.85, 0.9)},
+    "untuned": {"weight": (2, 3, 4, 5, 7, 10), "start": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)},
     "dreambooth": {"lr": RATES, "steps": SNAPSHOTS, "weight": WEIGHTS},
     "textual_inversion": {"word": (1e-2, 3e-2, 1e-1), "steps": SNAPSHOTS, "weight": WEIGHTS},
     "imagic": {"lr": RATES, "embedding_mix": (0.7, 1.0, 1.3), "weight": WEIGHTS},
@@ -156,6 +158,13 @@ def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dic
     return rows
 
 
+def kept(work: Path) -> list[dict]:
+    """Read all rows of the shipped weights: those of the record, and those measured since; each setting of an image once."""
+    rows = lines(RECORD) + [row for file in sorted(work.glob("*.jsonl")) for row in lines(file)]
+    found = {json.dumps([row["method"], row["setting"], row["image"]]): row for row in rows if row["weights"] == digest()}
+    return [*found.values()]
+
+
 def missing(known: Sequence[dict], method: str, rate: Setting) -> list[Setting]:
     """List a cell's settings that no kept row is about; a method's settings at one rate share their tunings."""
     there = [row["setting"] for row in known if row["method"] == method]
@@ -248,13 +257,15 @@ def main() -> None:
     if parser.parse_args().from_records:
         print(*report(read(RECORD)), sep="\n")
         return
-    known = [row for row in lines(RECORD) if row["weights"] == digest()]
+    known = kept(WORK)
     todo = {}
     for method, rate in cells():
         if asked := missing(known, method, rate):
-            name = "-".join([method, *(f"{key}={value:g}" for key, value in rate.items())])
+            number = zlib.crc32(json.dumps(asked).encode())  # what is asked of the cell, so that a moved window has a file of its own
+            name = "-".join([method, *(f"{key}={value:g}" for key, value in rate.items()), f"{number:08x}"])
             todo[name] = partial(measure, method, rate, asked=asked)
-    found = known + search(todo, WORK)
+    search(todo, WORK)
+    found = kept(WORK)
     if rows := [row for row in found if len(table(found)[row["method"]]) == len(settings(row["method"]))]:  # of the methods that are through
         RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(*report(rows), sep="\n")

@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from-records", action="store_true", help="choose from the kept rows")
     if not parser.parse_args().from_records:
-        rows = search({f"sr-lr={rate:g}": partial(measure, rate) for rate in GRID["sr_lr"]}, WORK)
+        rows = search({f"sr-lr={rate:g}": partial(measure, rate) for rate in GRID["sr_lr"]}, WORK / "sr")
         if len(rows) % len(settings()) == 0 and len({row["setting"]["sr_lr"] for row in rows}) == len(GRID["sr_lr"]):
             RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(*report(rows), sep="\n")

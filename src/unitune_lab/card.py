@@ -1,4 +1,4 @@
-"""Measures trained parts on compositions that training never saw: python -m unitune_lab.card FOLDER.
+"""Measures trained parts on unseen compositions: python -m unitune_lab.card FOLDER.
 
 FOLDER holds what the trainer wrote (PART/export) or the embedded models as they ship.
 """
@@ -17,7 +17,6 @@ ensure_torchvision()
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
-
 from unitune.backends.floyd import FloydStage  # noqa: E402
 from unitune.diffusion.loop import Condition, denoise  # noqa: E402
 from unitune.diffusion.start import first_image  # noqa: E402
@@ -27,6 +26,7 @@ from unitune.metrics.perceptual import STLPIPS, distance, features  # noqa: E402
 from unitune.metrics.pixel import psnr  # noqa: E402
 from unitune.pocket import SR  # noqa: E402
 from unitune.scenes.render import render  # noqa: E402
+
 from unitune_lab import start  # noqa: E402
 from unitune_lab.__main__ import build  # noqa: E402
 from unitune_lab.card_text import Row, gain, share, write  # noqa: E402
@@ -181,7 +181,7 @@ def sr_rows(stage: StagePart, count: int) -> list[Row]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure what a folder holds and write card.json, README.md and samples.png into it."""
+    """Measure what a folder holds and write card.json and card.md into it."""
     folder, began = Path(arguments[0]), time.monotonic()
     count = int(arguments[1]) if len(arguments) > 1 else COUNT
     rows, nouns = [], {}

@@ -66,8 +66,10 @@ def share(name: str, hits: Sequence[bool]) -> Row:
 
 
 def gain(scores: Sequence[Sequence[float]]) -> list[Row]:
-    """Make the rows of super-resolution from pictures' (PSNR, PSNR of bicubic, ST-LPIPS, that of
-    bicubic): the mean gain with Student's t, and the ratio of the means."""
+    """Make the rows of super-resolution: the mean gain with Student's t, the ratio of the means.
+
+    `scores` holds for each picture its PSNR, that of bicubic, its ST-LPIPS and that of bicubic.
+    """
     sharp, plain, near, far = np.array(scores).T
     apart = sharp - plain
     spread = float(stats.t.ppf((1 + LEVEL) / 2, len(apart) - 1) * stats.sem(apart))

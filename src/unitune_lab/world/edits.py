@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -33,7 +34,7 @@ KINDS = (
     "two",
 )
 SAME_OUTLINE = 0.5  # intersection over union of two outlines that count as one
-Facts = dict[str, object]
+Facts = dict[str, Any]
 Area = Bool[np.ndarray, "256 256"]
 
 
@@ -107,7 +108,7 @@ class SceneEdit:
             name: sorted({*appear[name], *stay[name]})
             for name in ("nouns", "colours")
             if name in appear and name in stay
-        }  # type: ignore[misc]
+        }
         return {**appear, **stay, **both}
 
     def _facts(self) -> tuple[Facts, Facts]:
@@ -121,20 +122,19 @@ class SceneEdit:
         for name, value in now.items():
             if isinstance(value, list):
                 old = was.get(name, [])
-                appear[name], stay[name] = (
-                    [word for word in value if word not in old],
-                    [word for word in value if word in old],
-                )  # type: ignore[operator]
+                appear[name] = [word for word in value if word not in old]
+                stay[name] = [word for word in value if word in old]
             else:
                 (stay if was[name] == value else appear)[name] = value
-        return tuple(
+        appear, stay = (
             {name: value for name, value in found.items() if value != []}
             for found in (appear, stay)
-        )  # type: ignore[return-value]
+        )
+        return appear, stay
 
     def target(self) -> UInt8[np.ndarray, "256 256 3"]:
         """The exact answer."""
-        return render(self.after)[0]
+        return _render(self.after)[0]
 
     def mask(self) -> Area:
         """What may change: outside it base and target are the same pixels.
@@ -147,7 +147,7 @@ class SceneEdit:
         if (before.time, before.style) != (after.time, after.style):
             return np.ones((SIDE, SIDE), bool)
         (x, seen), (y, seen_after) = (
-            render(replace(scene, style="plain")) for scene in (before, after)
+            _render(replace(scene, style="plain")) for scene in (before, after)
         )
         area = (x != y).any(axis=2)
         for scene, other, masks in ((before, after, seen), (after, before, seen_after)):
@@ -161,6 +161,10 @@ class SceneEdit:
             if before.place != after.place:
                 area |= ~_union(masks)
         return _grown(area, after.style)
+
+
+def _render(scene: Any) -> tuple[UInt8[np.ndarray, "256 256 3"], list[Area]]:
+    return render(scene)  # it reads the fields of this world's scenes, which have the same names
 
 
 def facts(scene: Scene) -> Facts:
@@ -199,7 +203,7 @@ def _take(objects: list[Object], noun: str) -> Object:
 @lru_cache(maxsize=1024)
 def outline(thing: Object) -> Area:
     """Return the pixels of an object that stands alone."""
-    return render(Scene("meadow", "day", (thing,)))[1][0]
+    return _render(Scene("meadow", "day", (thing,)))[1][0]
 
 
 def _overlap(a: Object, b: Object) -> float:
