@@ -24,6 +24,7 @@ from unitune_lab.world.scene import world_digest
 
 log = logging.getLogger(__name__)
 CHECKPOINT, CURVE, DONE = "checkpoint.pt", "curve.jsonl", "done.json"
+OPTIONS = "options.json"
 VERSION = 1
 
 
@@ -89,6 +90,8 @@ class Training:
         self.part.export(self.mean.module, self.folder / "export")
         text = json.dumps(self.done)
         write_whole(self.folder / DONE, lambda file: file.write_text(text, encoding="utf-8"))
+        said = json.dumps(self.options)
+        write_whole(self.folder / OPTIONS, lambda file: file.write_text(said, encoding="utf-8"))
 
     def look(self, resolution: int) -> None:
         """Measure the mean weights and append a line to the curve."""
