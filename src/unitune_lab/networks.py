@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from unitune.errors import Refused, whole
 
 from unitune_lab.world.vocabulary import (
     COLOURS,
@@ -67,6 +68,13 @@ def _blocks(kind: str, attention: str) -> tuple[str, ...]:
 def _unet(
     channels: Sequence[int], attention: str, *, norm_groups: int, **more: Any
 ) -> UNet2DConditionModel:
+    if not all(whole(count) and count > 0 and count % 16 == 0 for count in channels):
+        raise Refused(f"channels must be multiples of 16 above 0; got {list(channels)}")
+    if len(attention) != len(channels) or not set(attention) <= set("ra"):
+        raise Refused(
+            f"attention must have a letter r or a for each of the {len(channels)} levels that "
+            f"channels lists; got {attention!r}"
+        )
     return UNet2DConditionModel(
         out_channels=6, block_out_channels=tuple(channels), layers_per_block=1,
         down_block_types=_blocks("Down", attention),

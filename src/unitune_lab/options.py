@@ -1,5 +1,6 @@
 """The options of a training: a file for each part, `key=value` on the command line, checked."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from unitune.errors import Refused
+from unitune.errors import Refused, number, whole
 
 CONF = Path(__file__).parent / "conf"
 PARTS = ("text", "base", "sr256", "judge", "clip", "clip2")
@@ -45,11 +46,12 @@ def phases(options: Mapping[str, Any]) -> list[Phase]:
     """Return the phases of a training, in order."""
     found = []
     for phase in options["phases"]:
-        values = [phase.get(name) for name in ("resolution", "batch_size", "samples")]
-        if not all(isinstance(value, int) and value > 0 for value in values):
+        names = ("resolution", "batch_size", "samples")
+        values = [phase.get(name) for name in names] if isinstance(phase, Mapping) else [None]
+        if not all(whole(value) and value > 0 for value in values):
             raise Refused(
                 f"a phase needs resolution, batch_size and samples, whole numbers above 0; "
-                f"got {dict(phase)}"
+                f"got {phase}"
             )
         found.append(Phase(*values))
     if not found:
@@ -69,9 +71,13 @@ def _value(name: str, text: str, default: Any) -> Any:
     if isinstance(value, str) and isinstance(default, float | int):
         with suppress(ValueError):
             value = float(value)  # YAML reads 1e-3 as text
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(default, float) and whole(value):
         value = float(value)
-    if default is not None and not isinstance(value, type(default)):
-        kind = type(default).__name__
+    wanted = (str, type(None)) if default is None else (type(default),)
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        kind = wanted[0].__name__
         raise Refused(f"{name} must be a {kind} (its default is {default}); got {text!r}")
+    most = 1.0 if name == "ema" else math.inf
+    if isinstance(value, int | float) and not (number(value) and 0 <= value <= most):
+        raise Refused(f"{name} must be a finite number from 0 to {most:g}; got {text!r}")
     return value

@@ -51,7 +51,9 @@ def start_text(network: nn.Module, folder: Path) -> None:
     mine, theirs = (list(side) for side in zip(*rows, strict=True))
     for name, value in own.items():
         if name == "shared.weight" or name.endswith("embed_tokens.weight"):
-            table = weights.get(name, weights["shared.weight"])
+            table = weights.get(name, weights.get("shared.weight"))
+            if table is None or table.shape[1:] != value.shape[1:]:
+                raise Refused(f"the text encoder in {found} is of another architecture: {name}")
             value[mine] = table[theirs].to(value)
         else:
             value.copy_(_same(weights, name, value, found))
@@ -74,7 +76,11 @@ def start_stage(network: nn.Module, part: str, folder: Path) -> None:
             f"the network in {found} is another architecture: its {odd} is {given.config[odd]}, "
             f"this training's is {unet.config[odd]}"
         )
-    unet.load_state_dict(given.state_dict())
+    weights, own = given.state_dict(), unet.state_dict()
+    if unknown := sorted(weights.keys() - own.keys()):
+        raise Refused(f"the network in {found} is another architecture: it has {unknown[0]}")
+    for name, value in own.items():
+        value.copy_(_same(weights, name, value, found))
 
 
 def _plain(value: Any) -> Any:

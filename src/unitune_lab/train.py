@@ -24,7 +24,6 @@ from unitune_lab.world.scene import world_digest
 
 log = logging.getLogger(__name__)
 CHECKPOINT, CURVE, DONE = "checkpoint.pt", "curve.jsonl", "done.json"
-OPTIONS = "options.json"
 VERSION = 1
 
 
@@ -46,7 +45,6 @@ class Training:
 
     def __init__(self, part: Part, folder: Path, *, options: dict[str, Any], before: dict) -> None:
         self.part, self.folder, self.options = part, folder, options
-        folder.mkdir(parents=True, exist_ok=True)
         decay = options["weight_decay"]
         self.optimizer = optimizers.build(options["optimizer"], part.network, weight_decay=decay)
         average = get_ema_multi_avg_fn(options["ema"])
@@ -54,6 +52,7 @@ class Training:
         self.done = {"step": 0, "samples": 0, "minutes": 0.0, "before": before}
         if (folder / CHECKPOINT).exists():
             self._resume(folder / CHECKPOINT)
+        folder.mkdir(parents=True, exist_ok=True)  # nothing is refused from here on
 
     def _about(self) -> dict[str, object]:
         shapes = sorted((name, *p.shape) for name, p in self.part.network.named_parameters())
@@ -64,9 +63,10 @@ class Training:
 
     def _resume(self, file: Path) -> None:
         state = torch.load(file, weights_only=True)
+        about = state.get("about", {})
         for name, value in self._about().items():
-            if state["about"].get(name) != value:
-                shown = "" if name == "shapes" else f" ({state['about'].get(name)}, not {value})"
+            if about.get(name) != value:
+                shown = "" if name == "shapes" else f" ({about.get(name)}, not {value})"
                 raise Refused(
                     f"{file} is a checkpoint of another {name.replace('shapes', 'architecture')}"
                     f"{shown}; train into another folder, or move it away"
@@ -88,10 +88,8 @@ class Training:
         }
         write_whole(self.folder / CHECKPOINT, lambda file: torch.save(state, file))
         self.part.export(self.mean.module, self.folder / "export")
-        text = json.dumps(self.done)
+        text = json.dumps({**self.done, "options": self.options})
         write_whole(self.folder / DONE, lambda file: file.write_text(text, encoding="utf-8"))
-        said = json.dumps(self.options)
-        write_whole(self.folder / OPTIONS, lambda file: file.write_text(said, encoding="utf-8"))
 
     def look(self, resolution: int) -> None:
         """Measure the mean weights and append a line to the curve."""

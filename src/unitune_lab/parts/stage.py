@@ -52,6 +52,8 @@ class StagePart:
         if weighting not in WEIGHTINGS:
             allowed = ", ".join(WEIGHTINGS)
             raise Refused(f"weighting must be one of {allowed}; got {weighting!r}")
+        if crops < 1:
+            raise Refused(f"crops must be at least 1; got {crops}")
         self.device, self.super_resolution, self.crops = device, super_resolution, crops
         self.size = 256 if super_resolution else 64
         self.tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
