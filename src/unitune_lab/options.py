@@ -12,6 +12,7 @@ from unitune.errors import Refused, number, whole
 
 CONF = Path(__file__).parent / "conf"
 PARTS = ("text", "base", "sr256", "judge", "clip", "clip2")
+KINDS = {float: "a number", int: "a whole number", str: "text", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def phases(options: Mapping[str, Any]) -> list[Phase]:
     found = []
     for phase in options["phases"]:
         names = ("resolution", "batch_size", "samples")
-        values = [phase.get(name) for name in names] if isinstance(phase, Mapping) else [None]
+        given: Mapping = phase if isinstance(phase, Mapping) else {}
+        values: list[Any] = [given.get(name) for name in names]
         if not all(whole(value) and value > 0 for value in values):
             raise Refused(
                 f"a phase needs resolution, batch_size and samples, whole numbers above 0; "
@@ -75,9 +77,9 @@ def _value(name: str, text: str, default: Any) -> Any:
         value = float(value)
     wanted = (str, type(None)) if default is None else (type(default),)
     if isinstance(value, bool) or not isinstance(value, wanted):
-        kind = wanted[0].__name__
-        raise Refused(f"{name} must be a {kind} (its default is {default}); got {text!r}")
-    most = 1.0 if name == "ema" else math.inf
+        kind = KINDS[wanted[0]]
+        raise Refused(f"{name} must be {kind} (its default is {default}); got {text!r}")
+    most, span = (1.0, "from 0 to 1") if name == "ema" else (math.inf, "of 0 or more")
     if isinstance(value, int | float) and not (number(value) and 0 <= value <= most):
-        raise Refused(f"{name} must be a finite number from 0 to {most:g}; got {text!r}")
+        raise Refused(f"{name} must be a finite number {span}; got {text!r}")
     return value

@@ -137,7 +137,7 @@ def judge_in(folder: Path) -> Judge | None:
 
 def _draw(pictures: Tensor, path: Path) -> None:
     tiles = [to_uint8(picture[None]) for picture in pictures]
-    columns = 16
+    columns = min(16, len(tiles))
     rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
     names = [""] * columns
     labelled_grid(rows, row_labels=[""] * len(rows), column_labels=names, path=path, tile=64)
