@@ -151,9 +151,7 @@ def test_a_standard_caption_says_the_whole_scene():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
-    optimizer: str, tmp_path: Path, no_look: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(optimizer: str, tmp_path: Path, no_look: None, monkeypatch: pytest.MonkeyPatch):
     plan = [Phase(16, 2, 6), Phase(32, 2, 4)]
     options = read("base", ["ema=0.9", "workers=0", "cooldown=4", f"optimizer={optimizer}"])
 

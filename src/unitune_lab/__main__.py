@@ -29,7 +29,7 @@ from unitune_lab.train import CHECKPOINT, DONE, Training, train  # noqa: E402
 from unitune_lab.watch import judge_in  # noqa: E402
 
 log = logging.getLogger(__name__)
-STAGE_OPTIONS = ("channels", "attention", "weighting", "objects", "auxiliary", "crops")
+STAGE_OPTIONS = ("channels", "attention", "weighting", "objects", "auxiliary", "crops", "low_power")
 
 
 def build(part: str, options: dict[str, Any]) -> Part:
@@ -91,6 +91,9 @@ def main(arguments: Sequence[str]) -> int:
     except Refused as refused:
         print(f"unitune_lab: {refused}", file=sys.stderr)
         return 2
+    except FloatingPointError as diverged:
+        print(f"unitune_lab: {diverged}", file=sys.stderr)
+        return 1
     return 0
 
 

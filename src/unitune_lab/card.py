@@ -138,7 +138,7 @@ def judge_rows(judge: Judge) -> list[Row]:
 
 
 def _render(scene: Scene, size: int) -> Tensor:
-    picture = torch.from_numpy(render(scene, size)[0]).permute(2, 0, 1)[None]  # type: ignore
+    picture = torch.from_numpy(render(scene, size)[0].copy()).permute(2, 0, 1)[None]  # type: ignore
     return pixels(picture, torch.device("cpu"))
 
 
