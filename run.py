@@ -65,7 +65,9 @@ def edit(cfg: Any, folder: Path) -> None:
     commandline.advise(settings, ASSETS)
     model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
-    setting = experiment.Setting(model, method, sampler, chosen, store, plan, cfg.seed, cfg.oracle, cfg.snapshot, logger, selection, pasting)
+    setting = experiment.Setting(
+        model, method, sampler, chosen, store, plan, cfg.seed, cfg.oracle, cfg.model.guidance, cfg.snapshot, logger, selection, pasting
+    )
     print(*import_module("unitune.figures.report").finished(folder, experiment.run(setting, examples, folder=folder)), sep="\n")
 
 

@@ -98,7 +98,7 @@ def measured(method_name: str, overrides: Sequence[str], asked: Sequence[Setting
             scores = dict(zip(SCORES, (metric(edits) for metric in metrics), strict=True))
             means = {name: _mean(values) for name, values in scores.items()}
             about = {"method": method_name, "setting": setting, "image": example.id, "edits": sum(v == v for v in scores["both"])}
-            rows.append({**about, **means, "seconds": round(made / len(found), 2), "weights": model.digest})
+            rows.append({**about, **means, "seconds": round(made / len(found), 2), "weights": model.digest, "judge": judged()})
     return rows
 
 
@@ -118,7 +118,11 @@ def _edits(model: Any, method: Any, sampler: Any, example: Any, asked: Sequence[
             if sr_start is not None:
                 mixed = replace(mixed, sr=replace(mixed.sr, start=sr_start, noise_level=level))
             members = list(group)
-            draws = [Draw(request, 0, float(s["weight"]), float(s.get("start", sampler.start))) for s, _ in members for request in part.requests]
+            draws = [
+                Draw(request, 0, float(s.get("weight", sampler.guidance.weight)), float(s.get("start", sampler.start)))
+                for s, _ in members
+                for request in part.requests
+            ]
             with model.using(tuned):
                 edits = mixed(model, part, tuned=tuned, draws=draws)
             for k, (_, kept) in enumerate(members):
@@ -158,11 +162,21 @@ def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dic
     return rows
 
 
+def ours(row: Mapping[str, Any]) -> bool:
+    """Say whether a row is of the shipped weights, and was read by the shipped judge."""
+    return row["weights"] == digest() and row.get("judge") == judged()
+
+
 def kept(work: Path) -> list[dict]:
-    """Read all rows of the shipped weights: those of the record, and those measured since; each setting of an image once."""
+    """Read all rows of the shipped models: those of the record, and those measured since; each setting of an image once."""
     rows = lines(RECORD) + [row for file in sorted(work.glob("*.jsonl")) for row in lines(file)]
-    found = {json.dumps([row["method"], row["setting"], row["image"]]): row for row in rows if row["weights"] == digest()}
-    return [*found.values()]
+    return [*{json.dumps([row["method"], row["setting"], row["image"]]): row for row in rows if ours(row)}.values()]
+
+
+def through(rows: Sequence[dict]) -> list[dict]:
+    """Take the rows of the methods whose every setting was measured."""
+    found = table(rows)
+    return [row for row in rows if len(found.get(row["method"], ())) == len(settings(row["method"]))]
 
 
 def missing(known: Sequence[dict], method: str, rate: Setting) -> list[Setting]:
@@ -176,13 +190,14 @@ def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
-def read(file: Path) -> list[dict]:
-    """Read kept rows; those that were measured with other weights than the shipped ones are refused."""
+def read(file: Path, *, weights: str = "") -> list[dict]:
+    """Read kept rows; those of other weights than the shipped ones (of the 64 px stage, unless `weights` names others) or another judge are refused."""
     if not file.is_file():
         raise SystemExit(refused(f"{file} is not there; make it: python experiments/search_dials.py"))
     rows = lines(file)
-    if odd := next((row["weights"] for row in rows if row["weights"] != digest()), None):
-        raise SystemExit(refused(f"{file} was measured with the weights {odd[:12]}, and {digest()[:12]} are shipped; measure again: python {sys.argv[0]}"))
+    for name, shipped in (("weights", weights or digest()), ("judge", judged())):
+        if odd := next((row.get(name) or "unknown" for row in rows if row.get(name) != shipped), None):
+            raise SystemExit(refused(f"{file} was measured with the {name} {odd[:12]}, and {shipped[:12]} is shipped; measure again: python {sys.argv[0]}"))
     return rows
 
 
@@ -196,6 +211,12 @@ def refused(why: str) -> int:
 def digest() -> str:
     """Name the shipped weights of the 64 px stage and its text encoder."""
     return files_digest([POCKET / "base"])
+
+
+@cache
+def judged() -> str:
+    """Name the shipped judge."""
+    return files_digest([POCKET / "judge"])
 
 
 def table(rows: Sequence[dict]) -> dict[str, list[tuple[Setting, dict[str, float]]]]:
@@ -239,13 +260,14 @@ def at_ends(method: str, setting: Setting) -> list[str]:
 
 def report(rows: Sequence[dict]) -> Iterator[str]:
     """Write the choice as a table."""
-    found = table(rows)
-    yield "| method | settings | chosen | edit success (both) | appear | stay | error outside the mask | progress | an end of its range |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    found = table(through(rows))
+    yield "| method | settings | ever tried | chosen | edit success (both) | appear | stay | error outside the mask | progress | an end of its range |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for method, (setting, scores) in chosen(found).items():
         dials = ", ".join(f"{name} {value:g}" for name, value in setting.items())
         means = [f"{scores[name]:.3g}" for name in ("both", "appear", "stay", "outside", "progress")]
-        yield "| " + " | ".join([method, str(len(found[method])), dials, *means, ", ".join(at_ends(method, setting)) or "none"]) + " |"
+        tried = len({json.dumps(row["setting"]) for row in rows if row["method"] == method})
+        yield "| " + " | ".join([method, str(len(found[method])), str(tried), dials, *means, ", ".join(at_ends(method, setting)) or "none"]) + " |"
     edits = next(iter(found.values()))[0][1]["edits"]
     minutes = sum(row["seconds"] for row in rows) / 60
     yield f"\n{edits:g} feasible edits of {len({row['image'] for row in rows})} images, one sample each; {minutes:.0f} minutes of one core in all."
@@ -261,14 +283,15 @@ def main() -> None:
     todo = {}
     for method, rate in cells():
         if asked := missing(known, method, rate):
-            number = zlib.crc32(json.dumps(asked).encode())  # what is asked of the cell, so that a moved window has a file of its own
+            number = zlib.crc32(json.dumps([asked, digest(), judged()]).encode())  # a moved window, and other models, have files of their own
             name = "-".join([method, *(f"{key}={value:g}" for key, value in rate.items()), f"{number:08x}"])
             todo[name] = partial(measure, method, rate, asked=asked)
     search(todo, WORK)
-    found = kept(WORK)
-    if rows := [row for row in found if len(table(found)[row["method"]]) == len(settings(row["method"]))]:  # of the methods that are through
+    with FileLock(WORK / "record.lock"):
+        rows = kept(WORK)
         RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        print(*report(rows), sep="\n")
+    if whole := through(rows):
+        print(*report(whole), sep="\n")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ of equal ones that with the smaller error. Every row is kept in experiments/reco
 import argparse
 import itertools
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from search_dials import BOUND, WORK, Setting, averages, lines, measured, search
+from search_dials import BOUND, POCKET, WORK, Setting, averages, files_digest, judged, measured, read, search
 
 RECORD = Path(__file__).parent / "records" / "dials_sr.jsonl"
 GRID = {"sr_lr": (1.25e-4, 2.5e-4, 5e-4), "sr_start": (0.6, 0.8, 1.0), "noise_level": (0.02, 0.05, 0.15)}
@@ -24,6 +25,11 @@ GRID = {"sr_lr": (1.25e-4, 2.5e-4, 5e-4), "sr_start": (0.6, 0.8, 1.0), "noise_le
 def settings() -> list[Setting]:
     """List every setting."""
     return [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
+
+
+def weights() -> str:
+    """Name the shipped weights of both stages."""
+    return files_digest([POCKET / "base", POCKET / "sr256"])
 
 
 def measure(rate: float) -> list[dict]:
@@ -49,12 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from-records", action="store_true", help="choose from the kept rows")
     if not parser.parse_args().from_records:
-        rows = search({f"sr-lr={rate:g}": partial(measure, rate) for rate in GRID["sr_lr"]}, WORK / "sr")
-        if len(rows) % len(settings()) == 0 and len({row["setting"]["sr_lr"] for row in rows}) == len(GRID["sr_lr"]):
-            RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        print(*report(rows), sep="\n")
-        return
-    print(*report(lines(RECORD)), sep="\n")
+        number = zlib.crc32(json.dumps([settings(), weights(), judged()]).encode())  # other models and settings have files of their own
+        rows = search({f"sr-lr={rate:g}-{number:08x}": partial(measure, rate) for rate in GRID["sr_lr"]}, WORK / "sr")
+        if len({row["setting"]["sr_lr"] for row in rows}) < len(GRID["sr_lr"]):  # another process is at the rest
+            return
+        RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    print(*report(read(RECORD, weights=weights())), sep="\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def rows() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def choice(rows: list[dict]) -> dict[str, dict[str, float]]:
-    return {method: setting for method, (setting, _) in search_dials.chosen(search_dials.table(rows)).items()}
+    return {method: setting for method, (setting, _) in search_dials.chosen(search_dials.table(search_dials.through(rows))).items()}
 
 
 def conf(method: str):
@@ -28,7 +28,7 @@ def conf(method: str):
         return compose("config", [f"method={method}", "budget=model"])
 
 
-@pytest.mark.parametrize("method", sorted({row["method"] for row in search_dials.read(search_dials.RECORD)}))
+@pytest.mark.parametrize("method", search_dials.GRID)
 def test_conf_has_the_dials_that_the_record_chooses(choice: dict[str, dict[str, float]], method: str):
     cfg, chosen = conf(method), choice[method]
     has = {"lr": cfg.lr, "weight": cfg.sampler.guidance.weight, "start": cfg.sampler.start, "embedding_mix": cfg.sampler.embedding_mix, "steps": cfg.steps}
@@ -39,7 +39,7 @@ def test_conf_has_the_dials_that_the_record_chooses(choice: dict[str, dict[str, 
 
 def test_every_method_has_as_many_settings(rows: list[dict]):
     found = search_dials.table(rows)
-    assert {"unitune", "untuned"} <= set(found) <= set(search_dials.GRID) and len({len(measured) for measured in found.values()}) == 1
+    assert set(found) == set(search_dials.GRID) and {len(measured) for measured in found.values()} == {54}
     assert all({row["image"] for row in rows if row["method"] == method} == {row["image"] for row in rows} for method in found)
 
 
@@ -48,9 +48,10 @@ def test_the_search_was_on_other_images_than_the_benchmark(rows: list[dict]):
     assert not {row["image"] for row in rows} & reported
 
 
-def test_a_record_of_other_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+@pytest.mark.parametrize("other", ["weights", "judge"])
+def test_a_record_of_other_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture, other: str):
     file = tmp_path / "dials.jsonl"
-    file.write_text(json.dumps({"weights": "0" * 64}) + "\n")
+    file.write_text(json.dumps({"weights": search_dials.digest(), "judge": search_dials.judged()} | {other: "0" * 64}) + "\n")
     with pytest.raises(SystemExit) as end:
         search_dials.read(file)
     said = capsys.readouterr().err
@@ -81,6 +82,28 @@ def test_the_choice_is_the_highest_success_within_the_bound():
 
 
 def test_a_best_value_at_an_end_is_named():
-    end = {"lr": 5e-4, "steps": 128, "weight": 4, "start": 0.95}
+    grid = search_dials.GRID["unitune"]
+    end = {"lr": max(grid["lr"]), "steps": 128, "weight": grid["weight"][1], "start": max(grid["start"])}
     assert search_dials.at_ends("unitune", end) == ["lr", "start"], "128 steps are the budget's own limit"
-    assert search_dials.at_ends("unitune", {"lr": 2.5e-4, "steps": 64, "weight": 4, "start": 0.9}) == ["start"]
+    assert search_dials.at_ends("unitune", {name: values[len(values) // 2] for name, values in grid.items()}) == []
+
+
+def test_rows_are_kept_when_the_window_moves_and_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    about = {"weights": search_dials.digest(), "judge": search_dials.judged()}
+    inside, outside = search_dials.settings("untuned")[0], {"weight": 99.0, "start": 0.5}
+    record, work = tmp_path / "dials.jsonl", tmp_path / "work"
+    record.write_text("".join(json.dumps(row("untuned", setting, 1.0, 0.0) | about) + "\n" for setting in (inside, outside)))
+    monkeypatch.setattr(search_dials, "RECORD", record)
+    known = search_dials.kept(work)
+    assert [one["setting"] for one in known] == [inside, outside]
+    assert inside not in search_dials.missing(known, "untuned", {}) and len(search_dials.missing(known, "untuned", {})) == 53
+    assert search_dials.through(known) == [], "a method that is not through is not reported"
+    calls: list[int] = []
+
+    def cell() -> list[dict]:
+        calls.append(1)
+        return [row("unitune", {}, 1.0, 0.0) | about]
+
+    for _ in range(2):
+        assert len(search_dials.search({"cell": cell}, work)) == 1
+    assert calls == [1]

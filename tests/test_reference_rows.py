@@ -52,6 +52,11 @@ def test_the_oracle_knows_nothing_of_the_image():
     assert all(edit.start == 1.0 and edit.prompt == "a dog" and edit.weight == 2.0 and edit.mask is None for _, edit in plain)
 
 
+def test_the_oracle_is_the_same_beside_every_method():
+    found = [reference_rows.made(fake(), replace(SAMPLER, guidance=Guidance(w)), EXAMPLE, seeds=[0], weight=3.0)[-1][1] for w in (2.0, 7.0)]  # type: ignore[arg-type]
+    assert [edit.weight for edit in found] == [3.0, 3.0] and torch.equal(found[0].image, found[1].image)
+
+
 def test_without_a_target_a_second_stage_or_seeds_there_is_less():
     assert reference_rows.made(fake(), SAMPLER, replace(EXAMPLE, requests=EXAMPLE.requests[1:]), seeds=[0]) == []  # type: ignore[arg-type]
     assert [row for row, _ in reference_rows.made(fake(stages=1), SAMPLER, EXAMPLE, seeds=[0])] == ["oracle"]  # type: ignore[arg-type]

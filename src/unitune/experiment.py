@@ -51,6 +51,7 @@ class Setting:
     plan: Plan
     seed: int = 0
     oracle: int = 0  # samples of the oracle's reference row for each edit whose target is known
+    plain_weight: float | None = None  # of the oracle's guidance: the model's own; None: the sampler's
     snapshot: int | None = None  # sample the weights after so many steps of the tuning
     logger: Logger | None = None
     selection: Selection | None = None
@@ -212,7 +213,7 @@ def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: 
     """Save the pictures, score them beside the reference rows, append the records."""
     edits = [sample.edit for one in taken for sample in one.samples]
     seeds = [setting.seed * setting.oracle + k for k in range(setting.oracle)]
-    references = [*outcome.references(example), *reference_rows.made(setting.cascade, setting.sampler, example, seeds=seeds)]
+    references = [*outcome.references(example), *reference_rows.made(setting.cascade, setting.sampler, example, seeds=seeds, weight=setting.plain_weight)]
     names = [f"{example.id}-{k:03}.png" for k in range(len(edits))]
     names += [outcome.picture_name(example, row, k) for k, (row, _) in enumerate(references)]
     pictures = [*edits, *(edit for _, edit in references)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unitune.diffusion.blend import Interpolation, reduced
+from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import PURE_NOISE, Sampler
 from unitune.types import Draw, Edit, Example, Request, Tuned
 
@@ -21,14 +22,15 @@ def texts(example: Example) -> list[str]:
     return [example.caption, *(request.prompt for request in _known(example)), ""]
 
 
-def made(cascade: "Cascade", sampler: Sampler, example: Example, *, seeds: Sequence[int]) -> Rows:
+def made(cascade: "Cascade", sampler: Sampler, example: Example, *, seeds: Sequence[int], weight: float | None = None) -> Rows:
     """Make, with the untouched weights, the rows of the requests whose exact target is known.
 
-    Base image and target are reduced to the first stage's size and go through the later stages, where there are such; the oracle samples the target's text
-    from pure noise with the sampler's guidance weight, once for each of `seeds`: it shows what the model could draw if nothing had to be kept.
+    Base image and target are reduced to the first stage's size and go through the later stages, where there are such. The oracle samples the target's text
+    from pure noise, once for each of `seeds`: it shows what the model could draw if nothing had to be kept. `weight` is the model's own of plain guidance,
+    so that the oracle is the same whatever method it stands beside; None is the sampler's.
     """
     requests = _known(example)
-    return [*_through(cascade, sampler, example, requests), *_oracle(cascade, sampler, example, requests, seeds)] if requests else []
+    return [*_through(cascade, sampler, example, requests), *_oracle(cascade, sampler, example, requests, seeds, weight)] if requests else []
 
 
 def _known(example: Example) -> list[Request]:
@@ -48,11 +50,11 @@ def _through(cascade: "Cascade", sampler: Sampler, example: Example, requests: S
     return rows
 
 
-def _oracle(cascade: "Cascade", sampler: Sampler, example: Example, requests: Sequence[Request], seeds: Sequence[int]) -> Rows:
+def _oracle(cascade: "Cascade", sampler: Sampler, example: Example, requests: Sequence[Request], seeds: Sequence[int], weight: float | None) -> Rows:
     if not seeds:
         return []
     plain = replace(sampler, name="oracle", template="{edit}", start=PURE_NOISE, mask=None, control=None, interpolation=Interpolation())
-    plain = replace(plain, guidance=replace(sampler.guidance, reference=""))
+    plain = replace(plain, guidance=Guidance(sampler.guidance.weight if weight is None else weight, rescale=sampler.guidance.rescale))
     draws = [Draw(request, seed) for request in requests for seed in seeds]
     with torch.no_grad():
         return [("oracle", edit) for edit in plain(cascade, example, tuned=Tuned(), draws=draws)]
