@@ -34,16 +34,16 @@ ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).parent / "records" / "dials.jsonl"
 WORK = Path("outputs/search")
 BOUND = 0.01
-RATES, SNAPSHOTS, WEIGHTS = (1.25e-4, 2.5e-4, 5e-4), (32, 64, 128), (1, 1.5, 2, 3, 4, 5)
+SNAPSHOTS, WEIGHTS = (32, 64, 128), (1, 1.5, 2, 3, 4, 5)
 Setting = dict[str, float]
 # Of each method the tuning's rate, and what is turned without tuning again; 54 settings each. A window whose best value was its end has been moved, and the
 # rows of what lies outside it now are kept.
 GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
     "unitune": {"lr": (6.25e-5, 1.25e-4, 2.5e-4), "steps": (64, 128), "weight": (1.5, 2, 4), "start": (0.8, 0.85, 0.9)},
     "untuned": {"weight": (2, 3, 4, 5, 7, 10), "start": (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)},
-    "dreambooth": {"lr": RATES, "steps": SNAPSHOTS, "weight": WEIGHTS},
-    "textual_inversion": {"word": (3e-3, 1e-2, 3e-2), "steps": SNAPSHOTS, "weight": WEIGHTS},
-    "imagic": {"lr": RATES, "embedding_mix": (0.7, 1.0, 1.3), "weight": WEIGHTS},
+    "dreambooth": {"lr": (2.5e-4, 5e-4, 1e-3), "steps": SNAPSHOTS, "weight": WEIGHTS},
+    "textual_inversion": {"word": (1e-2, 3e-2, 1e-1), "steps": SNAPSHOTS, "weight": WEIGHTS},
+    "imagic": {"lr": (6.25e-5, 1.25e-4, 2.5e-4), "embedding_mix": (0.4, 0.7, 1.0), "weight": WEIGHTS},
 }
 LIMITS = {"steps": (0, 128), "start": (0, 1), "weight": (1, math.inf)}  # the budget's, and those of the dials themselves
 OVERRIDES = {"lr": "lr", "word": "method.embedding.lr"}

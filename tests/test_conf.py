@@ -191,6 +191,15 @@ def test_the_rate_follows_model_and_optimizer_and_the_command_line_wins():
         assert (tune.base.lr, tune.sr256.lr) == (pocket.dials[method].lr.adamw, 2e-5)
 
 
+def test_the_rates_that_are_advised_for_lora_reach_every_stage():
+    """What a comment of conf/adapter says to type."""
+    advised = re.search(r"about ten times that.*?, (\S+=.*)$", (CONF / "adapter/lora.yaml").read_text(), re.MULTILINE)
+    assert advised is not None
+    for method in ("unitune", "dreambooth", "imagic"):
+        cfg = composed(f"method={method}", "adapter=lora", *advised[1].split())
+        assert len(cfg.method.tune) == 2 and {tuning.lr for tuning in cfg.method.tune.values()} == {cfg.lr}
+
+
 def test_a_method_may_have_its_own_dials_on_a_model():
     """Rates and steps are read by the method, the rest by the sampler that it is published with, also under another method."""
     own = ["model.dials.imagic.lr={adamw:1e-3,adafactor:1e-2}", "model.dials.imagic.steps=9", "model.dials.imagic.text=0.3", "model.dials.imagic.weight=5"]

@@ -218,6 +218,20 @@ def test_advice_is_of_the_token_that_will_be_sampled(model, tmp_store, caplog):
     assert told["learned"] == ""
 
 
+def test_advice_is_of_the_edit_alone_where_the_image_is_tuned_on_its_description(model, tmp_store, caplog):
+    """A long description is no part of what is sampled, and its words are no rare token's; with a sampler that puts it before the edit it is one."""
+    words = replace(example("cat", Request("a minion in the snow")), caption="  ".join(["a minion in a city"] * 15))
+    knows = replace(model, known=frozenset({"a", "in", "the", "snow", "city"}), tokenize=str.split)
+    whole = setting(knows, tmp_store, method=replace(tuned(), prompt="{caption}"))
+    told = []
+    for template in ("", "{edit}", "{rare} {edit}"):
+        caplog.clear()
+        experiment._advise(replace(whole, sampler=replace(whole.sampler, template=template)), words)
+        told.append([record.getMessage() for record in caplog.records])
+    unknown = "'minion' is unknown to the pocket model; use model=if_m or larger"
+    assert told == [[unknown], [unknown], ["the prompt 'a minion in the snow' is 80 tokens, the model reads 76; dropped: 'minioninthesnow'", unknown]]
+
+
 def test_a_drawn_token_is_named(model, tmp_store, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         done = run(setting(model, tmp_store, method=replace(tuned(), prompt="{random}")), [example()], tmp_path)
@@ -336,6 +350,28 @@ def test_each_tuning_on_a_text_is_noted_and_others_measure_nothing(model, tmp_st
     run(setting(model, tmp_store, method=tuned(), plan=Seeds(1), snapshot=0), [example()], tmp_path / "none")
     (line,) = [json.loads(line) for line in (tmp_path / "none" / records.TUNINGS).read_text().splitlines()]
     assert line["steps"] == 0 and line["tuned_db"] is None and line["text"] > 0, "nothing was tuned: only what was before is known"
+
+
+def test_a_run_again_in_its_folder_notes_each_tuning_once(model, tmp_store, tmp_path):
+    def noted() -> list[dict]:
+        return [json.loads(line) for line in (tmp_path / records.TUNINGS).read_text().splitlines()]
+
+    both, whole = [example("one"), example("two")], setting(model, tmp_store, method=tuned(), plan=Seeds(1))
+    run(whole, both, tmp_path)
+    first = noted()
+    assert [(line["example"], line["stage"]) for line in first] == [("one", "base"), ("two", "base")] and len({line["key"] for line in first}) == 1
+    assert {line["key"] for line in first} == {path.name for path in tmp_store.path.glob("tuned-*")}, "the two pictures are the same"
+    with (tmp_path / records.TUNINGS).open("a") as file:
+        file.write('{"example": "on')  # a process was killed
+    run(whole, both[:1], tmp_path)
+    assert noted() == [first[1], first[0]]
+    run(replace(whole, snapshot=2), both[:1], tmp_path)
+    run(replace(whole, method=replace(tuned(), tune={"base": Tuning(lr=2e-2, steps=4, batch_size=1)})), both[:1], tmp_path)
+    assert [(line["example"], line["steps"]) for line in noted()] == [("two", 4), ("one", 4), ("one", 2), ("one", 4)] and len({x["key"] for x in noted()}) == 2
+    before = [{name: value for name, value in line.items() if name not in ("stage", "key")} for line in first]  # as older versions wrote it
+    (tmp_path / records.TUNINGS).write_text("".join(json.dumps(line) + "\n" for line in before))
+    run(whole, both[:1], tmp_path)
+    assert noted() == [before[1], first[0]] and not [path for path in tmp_path.iterdir() if path.name.endswith(".partial")]
 
 
 def test_the_oracle_has_untouched_weights_and_seeds_of_its_own_run(model, tmp_store, tmp_path):

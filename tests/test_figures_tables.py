@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 
 import finished
@@ -185,12 +186,49 @@ def test_progress_stands_beside_success_and_both_say_over_what_they_go(tmp_path)
     (line,) = tables.lines(made)
     assert [*line.scores] == ["both", "progress", "psnr"] and line.scores["both"].mean == 0.5 and line.counts == {"both": 3, "progress": 4, "psnr": 4}
     assert line.scores["progress"].mean == pytest.approx((1 - 0.3 / 0.6 + 1 - 0.1 / 0.2) / 2)
-    said = "Edit success goes over 3 of 4 edits: the others are satisfied by a copy of the base, or the judge fails their exact target."
+    untold = "without facts, satisfied by a copy of the base, or failed by the judge on the exact target (these records do not say which)"
+    said = f"Edit success goes over 3 of 4 edits; not over 1 {untold}."
     for notes in (tables.comparison([line], cards={}).notes, tables.by_prompt(made).notes, tables.text([line]).splitlines()):
         assert said in notes
     assert tables.comparison([line], cards={}).head[4:7] == ("both ↑", "progress ↑", "psnr ↑") and tables.cell(line, "both") == "0.5 (3)"
     whole = scored(tmp_path / "whole", [{"both": 1.0}, {"both": 0.0}])
     assert not [note for note in tables.comparison(tables.lines(whole), cards={}).notes if "Edit success" in note]
+
+
+SATISFIES = "that a copy of the base satisfies"
+LEFT = {"facts": (None, None), "copy": (None, 1.0), "target": (None, 0.0), "none": (1.0, 0.0), "failed": (0.0, 0.0)}  # success, and that of a copy of the base
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (("none", "facts", "facts", "copy", "target", "failed"), f"2 of 6 edits; not over 2 without facts, 1 {SATISFIES}, 1 that the judge fails"),
+        (("facts", "none"), "1 of 2 edits; not over 1 without facts."),
+        (("facts",), "0 of 1 edits; not over 1 without facts."),
+        (("copy", "target", "target"), f"0 of 3 edits; not over 1 {SATISFIES}, 2 that the judge fails on the exact target."),
+        (("none", "failed"), None),
+    ],
+)
+def test_a_table_says_why_edits_have_no_success(tmp_path, of, said):
+    """Also where none has one, so that the columns are not there; the raw score that tells is no column."""
+    scores = [{"both": LEFT[name][0], "psnr": 20.0, "both_base": LEFT[name][1]} for name in of]
+    unwritten = [{name: math.nan if value is None else value for name, value in one.items()} for one in scores]  # as a run holds them
+    made = scored(tmp_path, scores) + scored(tmp_path / "again", unwritten)
+    found = tables.lines([*made, *(dataclasses.replace(record, row="copy", method="", sampler="", cost={}) for record in made)])
+    for table in (tables.comparison(found, cards={}), tables.by_prompt(made)):
+        told = [note for note in table.notes if "Edit success" in note]
+        assert [f"Edit success goes over {said}" in note for note in told] == ([] if said is None else [True])
+        assert not any("both_base" in head for head in table.head) and any("psnr" in head for head in table.head)
+    assert ("Edit success" in tables.text(found)) == (said is not None)
+
+
+def test_records_that_know_better_say_why_an_edit_has_no_success(tmp_path):
+    made = scored(tmp_path, [{"both": None}, {"both": None}]) + scored(tmp_path / "b", [{"both": None, "both_base": 1.0}])
+    assert tables.counting(made) == (
+        f"Edit success goes over 0 of 2 edits; not over 1 {SATISFIES}, "
+        "1 without facts, satisfied by a copy of the base, or failed by the judge on the exact target (these records do not say which).",
+    )
+    assert tables.counting([]) == () and tables.counting(scored(tmp_path / "c", [{"psnr": 20.0}])) == ()
 
 
 def test_a_rate_of_0_of_24_images_has_an_interval_and_an_error_of_0_has_none(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from unitune import metrics
 from unitune.metrics import score
 from unitune.metrics.perceptual import STLPIPS, weights_file
 from unitune.metrics.pixel import PSNR, SSIM, BaseErrorInsideMask, ErrorInsideMask, MSEOutsideMask, TargetPSNR
+from unitune.statistics import DERIVED
 from unitune.types import Edit, Example, Refused, Request
 
 SEEDED = torch.Generator().manual_seed(0)
@@ -122,6 +125,20 @@ def test_score_refuses_two_metrics_of_one_name():
 def test_every_card_says_what_the_number_is():
     for metric in (PSNR(), SSIM(), MSEOutsideMask(), TargetPSNR(), ErrorInsideMask(), BaseErrorInsideMask()):
         assert metric.card["what"] and metric.card["preprocessing"]
+
+
+def test_the_card_of_progress_stands_where_its_parts_do(tmp_path):
+    def written(*chosen) -> dict[str, dict[str, str]]:
+        metrics.write_cards(chosen, tmp_path)
+        return json.loads((tmp_path / "cards.json").read_text())
+
+    assert {*metrics.OF_DERIVED} == {*DERIVED}
+    assert [*written(PSNR(), ErrorInsideMask())] == ["psnr", "error_inside"]
+    made = written(BaseErrorInsideMask())  # scored again
+    assert {*made} == {"psnr", "error_inside", "base_error_inside", "progress"}
+    card = made["progress"]
+    assert card["better"] == "higher" and "1 - error_inside / base_error_inside" in card["what"] and "unitune.statistics" in card["version"]
+    assert {*card} == {*made["psnr"]} and "summed over edits and seeds" in card["averaging"]
 
 
 @needs_weights

@@ -71,6 +71,18 @@ def test_without_a_word_the_dials_are_the_models_and_all_levels(place: str, run:
     assert (tuning.dials.weighting, tuning.dials.levels, tuning.dials.strata) == ("model", (0.0, 1.0), 1) == (NoiseDials().weighting, NoiseDials().levels, 1)
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_a_batch_that_strata_do_not_divide_is_refused_of_every_method(place: str, run: ModuleType):
+    """Row i takes part i modulo their number: of six levels four rows would never see the last two, and of three the first would count twice."""
+    method, where, *more = PLACES[place]
+    for strata in (3, 6):
+        cfg = composed(method, *more, f"method.{where}.strata={strata}", "batch_size=4")
+        with pytest.raises(Refused, match=f"batch_size must be a multiple of strata.* got 4 and strata {strata}") as refused:
+            run.make(cfg.method)
+        assert "\n" not in str(refused.value)
+    assert run.make(composed(method, *more, f"method.{where}.strata=3", "batch_size=6").method)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

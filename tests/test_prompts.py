@@ -108,3 +108,9 @@ def test_a_description_is_called_no_rare_token():
     told = {"rare": "a cat in a city", "edits": ["a dog"], "tokenize": str.split}
     assert any("the rare token 'a cat in a city' is 5 pieces" in line for line in advice(**told))
     assert not advice(**told, meant=True)
+
+
+def test_words_of_a_description_are_no_words_of_the_model():
+    """A rare token may be unknown; a description that has an unknown word is no reason to keep silent about it in the edits."""
+    told = {"rare": "a minion in a city", "edits": ["a minion in snow"], "tokenize": str.split, "known": {"a", "in", "city", "snow"}}
+    assert advice(**told, meant=True) == ["'minion' is unknown to the pocket model; use model=if_m or larger"]

@@ -57,6 +57,26 @@ def test_the_oracle_is_the_same_beside_every_method():
     assert [edit.weight for edit in found] == [3.0, 3.0] and torch.equal(found[0].image, found[1].image)
 
 
+def test_no_reference_row_pushes_away_from_the_text_of_a_tuning():
+    """The later stages' guidance may name {tuned}; nothing is tuned here, so that it is away from the empty prompt."""
+
+    def told(text: str, weight: float = 3.0):
+        reads = FakeCascade([FakeStage(Gaussian(0.05), name=name, resolution=size) for name, size in (("base", 16), ("sr256", 32))], {"a dog": 0.3, "a cat": -0.3})
+        return rows(reads, replace(SAMPLER, sr=replace(SAMPLER.sr, guidance=Guidance(weight, reference=text))))
+
+    plain, off = told(""), told("", weight=1.0)
+    assert [row for row, _ in plain] == ["copy through super-resolution", "target through super-resolution", "oracle", "oracle"]
+    for found in (told("{tuned}"), told("{caption}")):
+        assert all(torch.equal(a.image, b.image) for (_, a), (_, b) in zip(plain, found, strict=True))
+    assert not any(torch.equal(a.image, b.image) for (_, a), (_, b) in zip(plain, off, strict=True)), "guidance does something"
+
+
+def test_a_ceiling_says_the_text_that_it_was_sampled_with():
+    assert [(row, edit.prompt) for row, edit in rows(fake(), seeds=(0,))] == [
+        ("copy through super-resolution", "a cat"), ("target through super-resolution", "a dog"), ("oracle", "a dog")
+    ]  # fmt: skip
+
+
 def test_without_a_target_a_second_stage_or_seeds_there_is_less():
     assert reference_rows.made(fake(), SAMPLER, replace(EXAMPLE, requests=EXAMPLE.requests[1:]), seeds=[0]) == []  # type: ignore[arg-type]
     assert [row for row, _ in reference_rows.made(fake(stages=1), SAMPLER, EXAMPLE, seeds=[0])] == ["oracle"]  # type: ignore[arg-type]

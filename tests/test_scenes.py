@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -151,6 +152,19 @@ def test_an_instruction_says_what_changes():
         "two": "replace the cat with a tree and put them in a room",
     }
     assert SceneEdit("time", ONE, ONE).instruction == "" and each("replace").local and not each("time").local
+
+
+@pytest.mark.parametrize("world", ["unitune.scenes", "unitune_lab.world"])
+def test_an_instruction_to_count_says_a_change_of_colour_too(world):
+    scene, instructions = (import_module(f"{world}.{name}") for name in ("scene", "instructions"))
+
+    def balls(count: int, colour: str):
+        return scene.Scene("beach", "day", tuple(scene.Object("ball", 0.2 * (k + 1), 0.9, 0.2, colour=colour) for k in range(count)))
+
+    changes = [((1, "green"), (4, "red")), ((4, "green"), (1, "red")), ((1, ""), (2, "red")), ((1, "red"), (3, "red")), ((3, "red"), (1, "red"))]
+    assert [instructions.instruction(balls(*before), balls(*after)) for before, after in changes] == [
+        "show four red balls", "show one red ball only", "show two red balls", "show three balls", "show one ball only"
+    ]  # fmt: skip
 
 
 def test_local_edits_have_a_mask_under_half_of_the_picture(edits):

@@ -13,7 +13,7 @@ from unitune.benchmarks.manifest import Folder
 from unitune.metrics import judge as reading
 from unitune.metrics import success
 from unitune.metrics.judge import Judge, read_facts, save_judge, shared_judge
-from unitune.metrics.success import COLUMNS, EditSuccess, feasible, obstacles
+from unitune.metrics.success import COLUMNS, BaseSuccess, EditSuccess, feasible, obstacles
 from unitune.scenes import Object, Scene, render
 from unitune.scenes.edits import change_place
 from unitune.types import Edit, Example, Picture, Refused, Request
@@ -96,6 +96,19 @@ def test_edits_that_a_copy_satisfies_or_whose_target_fails_have_no_number_whatev
         pictures = [base, wrong, right, *([request.target] if request.target is not None else [])]
         found = columns(folder, [edit_of(base, request, image) for image in pictures])
         assert all((None in row) == bool(why) and (not why or set(row) == {None}) for row in found), why
+
+
+def test_the_success_of_a_copy_tells_why_an_edit_has_none(world, folder):
+    told = {"": 0.0, "facts": None, "copy": 1.0, "target": 0.0}
+    requests = [replace(SNOW, target=world.picture(place="snow")), Request("x"), SNOW, replace(SNOW, target=world.picture())]
+    bases = [world.picture(), world.picture(), world.picture(place="snow"), world.picture()]
+    assert obstacles(shared_judge(folder), list(zip(bases, requests, strict=True))) == [*told]
+    edits = [edit_of(base, request, world.picture(time="night")) for base, request in zip(bases, requests, strict=True)]
+    rows = metrics.score([EditSuccess(folder), BaseSuccess(folder)], edits)
+    assert [None if math.isnan(row["both_base"]) else row["both_base"] for row in rows] == [*told.values()]
+    assert [math.isnan(row["both"]) for row in rows] == [bool(why) for why in told]
+    card = BaseSuccess(folder).card
+    assert "on the base image" in card["what"] and card["nan"] == "a request without facts" and BaseSuccess(folder)([]) == []
 
 
 def test_without_a_target_the_copy_alone_decides(world, folder):

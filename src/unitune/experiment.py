@@ -245,6 +245,8 @@ def _advise(setting: Setting, example: Example) -> None:
     edits = [request.prompt for request in example.requests]
     learned = setting.method.texts(setting.cascade, example, seed=setting.seed) is None  # a word that is no text of the tokenizer's
     names = setting.method.names(setting.cascade, example, seed=setting.seed)
+    alone = not prompts.puts_rare(setting.sampler.template or names.template)  # the image was tuned on its description
+    meant = bool(example.caption.strip()) and names.prompt == prompts.clean(example.caption)
     told = {"tokenize": setting.cascade.tokenize, "known": setting.cascade.known, "max_tokens": setting.cascade.max_tokens}
-    for line in prompts.advice(rare="" if learned else names.prompt, edits=edits, meant=names.prompt == example.caption, **told):
+    for line in prompts.advice(rare="" if learned or alone else names.prompt, edits=edits, meant=meant, **told):
         log.warning("%s", line)

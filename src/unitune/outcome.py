@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,12 +68,32 @@ def references(example: Example) -> list[tuple[str, Edit]]:
     return rows
 
 
+TUNING = ("example", "method", "stage", "key", "steps", "texts")  # of a line of tunings.jsonl: which tuning it is of, after how many steps
+
+
 def note(folder: Path, taken: Sequence[Taken]) -> None:
-    """Add a line for each tuning to the run's tunings.jsonl: what its prompt is told apart from."""
-    lines = [json.dumps(one.visibility.plain(), ensure_ascii=False) + "\n" for one in taken if one.visibility is not None]
-    if lines:
-        with open(folder / records.TUNINGS, "a", encoding="utf-8") as file:
-            file.writelines(lines)
+    """Write a line for each tuning in the run's tunings.jsonl: what its prompt is told apart from.
+
+    A run that goes again in its folder has its new lines in the place of the old ones. A line that a killed process left half-written goes.
+    """
+    new = [one.visibility.plain() for one in taken if one.visibility is not None]
+    if not new:
+        return
+    file = folder / records.TUNINGS
+    lines = [*_other(file.read_text(encoding="utf-8").split("\n") if file.is_file() else [], new), *new]
+    whole = file.with_name(f".{file.name}.partial")
+    whole.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    whole.replace(file)
+
+
+def _other(lines: Sequence[str], new: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Read the lines that are of other tunings than the new ones; what an old line does not say is no difference."""
+    found: list[Mapping[str, object]] = []
+    for line in lines:
+        with suppress(ValueError):
+            if isinstance(one := json.loads(line), Mapping) and not any(all(one.get(name, it[name]) == it[name] for name in TUNING) for it in new):
+                found.append(one)
+    return found
 
 
 def picture_name(example: Example, what: str, k: int) -> str:

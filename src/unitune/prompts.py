@@ -49,6 +49,11 @@ def needs_noun(*templates: str) -> bool:
     return any(name in template for template in templates for name in ("{noun}", "{named}"))
 
 
+def puts_rare(template: str) -> bool:
+    """Whether the rare token stands in what the template makes."""
+    return any(name in template for name in ("{rare}", "{named}", "{replaced}"))
+
+
 def named(edit: str, *, rare: str, noun: str) -> str:
     """Put the rare token before the first occurrence of the class noun, as DreamBooth writes "a [V] dog"; before the edit where the noun is not in it."""
     put, count = re.subn(rf"(?<!\w){re.escape(noun)}(?!\w)", lambda match: f"{rare} {match[0]}", edit, count=1, flags=re.IGNORECASE) if noun else (edit, 0)
@@ -84,7 +89,7 @@ def random_rare_token(pieces: Sequence[str], *, seed: int, count: int = 3) -> st
 def advice(
     *, rare: str, edits: Sequence[str], tokenize: Callable[[str], list[str]], known: Collection[str] | None = None, max_tokens: int = 77, meant: bool = False
 ) -> list[str]:
-    """List what a person should know about a rare token and the edit prompts (without it) before tuning; one line each.
+    """List what a person should know about a rare token ("": edits are sampled without one) and the edit prompts (without it) before tuning; one line each.
 
     `tokenize` gives pieces without end marks; one of `max_tokens` places is kept for the end mark (pass 76 for an encoder with two marks).
     `known` holds the words of a model with a small vocabulary, lower case; None: everything is known. `meant`: the token is a description, and keeps meaning.
@@ -108,7 +113,7 @@ def advice(
         if len(pieces) > max_tokens - 1:
             lines.append(f"the prompt {edit!r} is {len(pieces)} tokens, the model reads {max_tokens - 1}; dropped: {_text(pieces[max_tokens - 1 :])!r}")
         if known is not None:
-            unknown.update(dict.fromkeys(word for word in words if word not in known and word not in rare_words))
+            unknown.update(dict.fromkeys(word for word in words if word not in known and (meant or word not in rare_words)))
     return lines + [f"{word!r} is unknown to the pocket model; use model=if_m or larger" for word in unknown]
 
 

@@ -45,15 +45,15 @@ def _through(cascade: "Cascade", sampler: Sampler, example: Example, requests: S
     base, *targets = sampler.refined(cascade, example, lows, texts=[example.caption, *(request.prompt for request in requests)])
     rows: Rows = []
     for request, target in zip(requests, targets, strict=True):
-        copied = Edit(example, request, 0, 1.0, 1.0, request.prompt, base)
-        rows += [("copy through super-resolution", copied), ("target through super-resolution", replace(copied, image=target))]
+        copied = Edit(example, request, 0, 1.0, 1.0, example.caption, base)
+        rows += [("copy through super-resolution", copied), ("target through super-resolution", replace(copied, prompt=request.prompt, image=target))]
     return rows
 
 
 def _oracle(cascade: "Cascade", sampler: Sampler, example: Example, requests: Sequence[Request], seeds: Sequence[int], weight: float | None) -> Rows:
     if not seeds:
         return []
-    plain = replace(sampler, name="oracle", template="{edit}", start=PURE_NOISE, mask=None, control=None, interpolation=Interpolation())
+    plain = replace(sampler, name="oracle", template="{edit}", start=PURE_NOISE, mask=None, control=None, interpolation=Interpolation(), sr=sampler.sr.plain)
     plain = replace(plain, guidance=Guidance(sampler.guidance.weight if weight is None else weight, rescale=sampler.guidance.rescale))
     draws = [Draw(request, seed) for request in requests for seed in seeds]
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """What may be said of scores: means with intervals, paired differences with tests, and when nothing may be said.
 
 The unit is the base image: edits and seeds of one image share its tuning, so they are averaged first. Intervals are of 95 % and are given from 8 images on, as
-with fewer none covers the true mean as often as it says. tests/test_statistics.py holds how often these cover it: 90 to 98 % at 8 and at 24 images.
+with fewer none covers the true mean as often as it says. tests/test_coverage.py holds how often these cover it: 90 to 98 % at 8 and at 24 images.
 """
 
 import math
@@ -22,6 +22,7 @@ EXACT, FLIPS = 16, 9999  # up to so many images every flip of signs is tried, el
 SHARES = frozenset({"appear", "stay", "both"})  # metrics of which an edit has 0 or 1: their means are rates
 DERIVED: Mapping[str, tuple[str, str]] = {"progress": ("error_inside", "base_error_inside")}  # 1 - numerator / denominator, each summed over an image
 BESIDE = "both"  # the success of edits; a derived score is told with it only, as a blurred picture makes progress too
+OF_BASE = "both_base"  # the same of a copy of the base: where an edit has no success it tells why, and no table shows it
 
 NOTHING = 1e-9  # rounding of equal pictures, written as 0
 Bounds = tuple[float, float]
@@ -77,7 +78,7 @@ def applying(records: Iterable[Record], metric: str) -> list[Record]:
 def measured(records: Sequence[Record]) -> list[str]:
     """Name the metrics that apply to some record, as tables show them: derived scores in place of those that they are made of, after the success of edits."""
     names = dict.fromkeys(name for record in records for name in record.scores)
-    parts = {name for pair in DERIVED.values() for name in pair}
+    parts = {OF_BASE, *(name for pair in DERIVED.values() for name in pair)}
     shown = [part for name in names if name not in parts for part in ((name, *DERIVED) if name == BESIDE and applying(records, BESIDE) else (name,))]
     return [name for name in shown if applying(records, name)]
 

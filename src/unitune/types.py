@@ -103,7 +103,7 @@ class Tuned:
     (n, D) in the text encoder's table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt (Imagic). `start` is where the
     vectors or the embedding began. `about` is the whole text that the image was tuned on, of which `prompt` may be a part. `low_levels` are the noise levels
     of the low-resolution picture, in [0, 1] by stage, of the stages that were tuned at one level (DreamBooth).
-    `cost` is what making it took when it was made, also when it comes from the store.
+    `cost` is what making it took when it was made, also when it comes from the store, whose entries of tuned weights `stored` names by stage.
     """
 
     prompt: str = ""
@@ -116,6 +116,7 @@ class Tuned:
     cost: Cost = field(default_factory=Cost)
     about: str = ""
     low_levels: Mapping[str, float] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

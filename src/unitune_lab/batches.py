@@ -15,7 +15,7 @@ from unitune.scenes.render import SIDE, reduced, render
 
 from unitune_lab.world.caption import caption, rare_word
 from unitune_lab.world.names import named_scene
-from unitune_lab.world.scene import COUNT_SHARES, Object, Scene, random_scene
+from unitune_lab.world.scene import Object, Scene, random_scene
 from unitune_lab.world.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 
 NOUN = {word: k for k, word in enumerate(NOUNS)}
@@ -108,10 +108,10 @@ class SceneBatches(IterableDataset[Batch]):
         captions: str = "stage",
         first: int = 0,
         held_out: bool = False,
-        counts: Sequence[float] = COUNT_SHARES,
+        counts: Sequence[float] | None = None,
     ) -> None:
         self.seed, self.batch_size, self.size, self.first = seed, batch_size, size, first
-        self.captions, self.held_out, self.counts = captions, held_out, tuple(counts)
+        self.captions, self.held_out, self.counts = captions, held_out, counts
 
     def pair(self, rng: np.random.Generator) -> tuple[Scene, str]:
         """Draw a scene and its caption."""

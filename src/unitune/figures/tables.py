@@ -1,5 +1,7 @@
 """Tables of records: what a run, a sweep and a claim show of the same lines. Every mean, interval, count and cost that is printed comes through here."""
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from unitune.figures.formats import Table as Table
@@ -16,10 +18,18 @@ from unitune.figures.lines import asked, line_of, of_edits
 from unitune.figures.lines import higher_is_better as higher_is_better
 from unitune.figures.lines import lines as lines
 from unitune.records import REFERENCES, Record, merge
-from unitune.statistics import BESIDE, ENOUGH, FEWEST, bounds, by_image, check_budgets, edits, paired
+from unitune.statistics import BESIDE, ENOUGH, FEWEST, OF_BASE, bounds, by_image, check_budgets, edits, paired
 from unitune.types import Refused
 
 MEANS = f"Means [95 % intervals over images; edits and seeds of an image averaged first], from {FEWEST} images on; (k): the mean goes over k samples only."
+
+LEFT_OUT = (  # why edits have no success
+    "",
+    "without facts",
+    "that a copy of the base satisfies",
+    "that the judge fails on the exact target",
+    "without facts, satisfied by a copy of the base, or failed by the judge on the exact target (these records do not say which)",
+)
 
 
 def comparison(found: Sequence[Line], *, cards: Cards) -> Table:
@@ -113,14 +123,26 @@ def _arrow(metric: str, cards: Cards) -> str:
 
 
 def counting(records: Iterable[Record]) -> tuple[str, ...]:
-    """Say how many of the edits the edit success goes over, where that is not all of them."""
-    some = [record for record in records if BESIDE in record.scores]
-    known = {asked(record) for record in some if record.scores[BESIDE] is not None and record.scores[BESIDE] == record.scores[BESIDE]}
-    every = {asked(record) for record in some}
-    if not known or len(known) == len(every):
+    """Say how many of the edits the edit success goes over, where that is not all of them, and why not over the others."""
+    found: dict[tuple[str, str], int] = {}
+    for record in records:
+        if BESIDE in record.scores:
+            found[asked(record)] = min(_left_out(record), found.get(asked(record), len(LEFT_OUT)))
+    counts = Counter(found.values())
+    if counts.total() == counts[0]:
         return ()
-    left = "the others are satisfied by a copy of the base, or the judge fails their exact target"
-    return (f"Edit success goes over {len(known)} of {len(every)} edits: {left}.",)
+    why = ", ".join(f"{counts[k]} {said}" for k, said in enumerate(LEFT_OUT) if k and counts[k])
+    return (f"Edit success goes over {counts[0]} of {counts.total()} edits; not over {why}.",)
+
+
+def _left_out(record: Record) -> int:
+    """Say why a record has no edit success, as a place in LEFT_OUT; 0 where it has one."""
+    success, of_base = (None if (value := record.scores.get(name)) is None or math.isnan(value) else value for name in (BESIDE, OF_BASE))
+    if success is not None:
+        return 0
+    if OF_BASE not in record.scores:
+        return 4
+    return 1 if of_base is None else 2 if of_base else 3
 
 
 def unequal_threads(made: Iterable[Record]) -> tuple[str, ...]:

@@ -64,7 +64,8 @@ def tuned(recipe: Recipe, cascade: Cascade, *, store: Store, at: int | None, rep
     steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
     low_levels = {name: float(tune[name].low_level) for name in made if tune[name].low_level != UNIFORM}
     weights = load(made, cascade, tune=tune, at=at)
-    return replace(recipe.names, weights=weights, steps=steps, cost=_cost(made.values()), low_levels=low_levels)
+    stored = {name: folder.name for name, folder in made.items()}
+    return replace(recipe.names, weights=weights, steps=steps, cost=_cost(made.values()), low_levels=low_levels, stored=stored)
 
 
 def _stage(recipe: Recipe, name: str, cascade: Cascade, *, store: Store, report: StepDone | None) -> Path:

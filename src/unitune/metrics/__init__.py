@@ -8,7 +8,11 @@ from unitune.compat import ensure_torchvision
 
 ensure_torchvision()
 
+from unitune.metrics.pixel import PROGRESS  # noqa: E402
+from unitune.statistics import DERIVED  # noqa: E402
 from unitune.types import Edit, Example, Metric, Refused  # noqa: E402
+
+OF_DERIVED = {"progress": {"better": "higher", **PROGRESS}}  # the cards of DERIVED
 
 
 def score(metrics: Sequence[Metric], edits: list[Edit]) -> list[dict[str, float]]:
@@ -38,10 +42,11 @@ def cards(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
 
 
 def write_cards(chosen: Sequence[Metric], folder: Path) -> None:
-    """Write what each number is beside a run's records; the cards of other metrics that were scored before stay."""
+    """Write what each number is beside a run's records, and what tables make of them; the cards of other metrics that were scored before stay."""
     file = folder / "cards.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    file.write_text(json.dumps(known | cards(chosen), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    known = (json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}) | cards(chosen)
+    known |= {name: card for name, card in OF_DERIVED.items() if {*DERIVED[name]} <= {*known}}
+    file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 __all__ = ["cards", "check", "score", "write_cards"]

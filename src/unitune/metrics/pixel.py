@@ -156,6 +156,15 @@ class BaseErrorInsideMask:
         return [_inside(e, e.example.image) for e in edits]
 
 
+PROGRESS: Mapping[str, str] = _card(  # of no class: a table makes it of two scores
+    "share of the way from the base image to the exact target that edits go, over the pixels where the mask is at least 0.5: 1 - error_inside / "
+    "base_error_inside; 1 is the exact target, 0 as far from it as a copy of the base, below 0 farther",
+    nan="a base image whose base_error_inside sums to 0, or that has none; records without edit success (both)",
+    version="own code: unitune.statistics (DERIVED), of the scores of unitune.metrics.pixel",
+    more={"averaging": "error_inside and base_error_inside summed over edits and seeds of an image, then divided; means with an interval over images"},
+)
+
+
 def _inside(edit: Edit, image: Tensor) -> float:
     target, mask = edit.request.target, edit.request.mask
     if target is None or mask is None:

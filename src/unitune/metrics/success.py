@@ -12,6 +12,7 @@ import torch
 from unitune.metrics.card import card
 from unitune.metrics.judge import LISTS, SETS, SIZE, Judge, found, read_card, read_facts, reduced, shared_judge
 from unitune.scenes.scene import MAX_OBJECTS
+from unitune.statistics import OF_BASE
 from unitune.types import Edit, Example, Picture, Refused, Request
 
 Facts = Mapping[str, object]
@@ -61,6 +62,25 @@ class EditSuccess:
     def check(self, request: Request) -> None:
         """Refuse facts that the judge does not read, and parts of facts that are no parts of them."""
         check_facts(self.judge, request)
+
+
+class BaseSuccess(EditSuccess):
+    """1 when the judge finds all facts of the request on the base image already, else 0; NaN without facts.
+
+    Beside an edit success that has no number it tells why: no facts (NaN), a copy of the base succeeds (1), the judge fails the exact target (0).
+    """
+
+    higher_is_better = False
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder)
+        self.name = OF_BASE
+        self.card = {**self.card, "what": f"1 when the judge finds {COLUMNS['both'][0]}, on the base image, else 0", "nan": "a request without facts"}
+
+    def __call__(self, edits: list[Edit]) -> list[float]:
+        """Score the base images of edits."""
+        seen = _readings(self.judge, [edit.example.image for edit in edits])
+        return [float(found(edit.request.facts, read)) if edit.request.facts else float("nan") for edit, read in zip(edits, seen, strict=True)]
 
 
 def feasible(judge: Judge, examples: Sequence[Example]) -> list[bool]:

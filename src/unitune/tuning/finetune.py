@@ -45,7 +45,7 @@ class Tuning:
     low_level: float | str = UNIFORM  # of the noise on the low-resolution picture; super-resolution stages only
     weighting: str = OF_THE_MODEL  # of errors over the noise levels: that of the stage's own loss, or another one
     levels: Sequence[float] = (0.0, 1.0)  # cosine time between which noise levels are drawn
-    strata: int = 1  # equal parts of that range, which the rows of a batch take in turn; 1: independent draws
+    strata: int = 1  # equal parts of that range, which the rows of a batch take in turn: it divides batch_size; 1: independent draws
     snapshots: Sequence[int] = (16, 32, 64, 128)  # steps whose weights are kept beside the last one's
 
     def __post_init__(self) -> None:
@@ -59,6 +59,8 @@ class Tuning:
             raise Refused(f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}")
         check_level(self.low_level)
         check_dials(self.weighting, self.levels, self.strata)
+        if self.batch_size % self.strata:
+            raise Refused(f"batch_size must be a multiple of strata, whose parts the rows take in turn, got {self.batch_size} and strata {self.strata}")
         if bad := [step for step in self.snapshots if not whole(step)]:
             raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
 

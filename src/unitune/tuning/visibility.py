@@ -54,7 +54,7 @@ class Visibility:
     `text` and `x_0` (at START, in the untouched model): the change by the tuning prompt against what must stay apart, over the change by another noun.
     `tuned_db`, `empty_db`, `other_db`: PSNR to the base image, at the first stage's resolution, of what the tuned model makes of the tuning prompt, of the
     empty one and of another rare word, unguided from pure noise; one seed. `response`: how much the sampled prompts change x_0 against the tuning prompt at
-    START, tuned over untouched.
+    START, tuned over untouched. `stage` is the stage that was measured, `key` the store's entry of its tuning, "" without one.
     """
 
     example: str
@@ -67,6 +67,8 @@ class Visibility:
     empty_db: float | None = None
     other_db: float | None = None
     response: float | None = None
+    stage: str = ""
+    key: str = ""
 
     @property
     def leak_db(self) -> float | None:
@@ -111,7 +113,7 @@ def measure_before(cascade: "Cascade", example: Example, texts: Texts, *, method
     pairs = [texts.tuned, texts.apart, texts.phrase, texts.changed]
     embedded, predicted = cascade.encode(pairs), _predictions(cascade, example, pairs, seed=seed)
     text, x_0 = (_rms(e[0] - e[1]) / max(_rms(e[2] - e[3]), 1e-12) for e in (embedded, predicted))
-    return Visibility(example.id, method, texts, 0, text, x_0)
+    return Visibility(example.id, method, texts, 0, text, x_0, stage=cascade.stages[0].name)
 
 
 def measure_after(cascade: "Cascade", example: Example, before: Visibility, prompts: Sequence[str], *, tuned: Tuned, seed: int) -> Visibility:
@@ -127,7 +129,8 @@ def measure_after(cascade: "Cascade", example: Example, before: Visibility, prom
     base = reduced(example.image, stage.resolution)
     tuned_db, empty_db, other_db = (_psnr(picture, base) for picture in pictures.split(1))
     response = _rms(changed[1:] - changed[:1]) / max(_rms(untouched[1:] - untouched[:1]), 1e-12) if len(asked) > 1 else None
-    return dataclasses.replace(before, steps=tuned.steps, tuned_db=tuned_db, empty_db=empty_db, other_db=other_db, response=response)
+    found = {"tuned_db": tuned_db, "empty_db": empty_db, "other_db": other_db, "response": response}
+    return dataclasses.replace(before, steps=tuned.steps, key=tuned.stored.get(stage.name, ""), **found)
 
 
 def _predictions(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> Tensor:

@@ -30,8 +30,10 @@ def instruction(before: Scene, after: Scene) -> str:
 def _objects(before: Scene, after: Scene) -> list[str]:
     was, now = _kinds(before), _kinds(after)
     if len(was) == len(now) == 1 and was.keys() == now.keys() and was != now:
-        count, noun = now.total(), next(iter(now))
-        return [f"show {COUNTS[count]} {plural(noun)}" if count > 1 else f"show one {noun} only"]
+        (noun, count), old, thing = *now.items(), before.objects[0], after.objects[0]
+        colour = thing.colour if thing.colour != old.colour else ""
+        what = f"{colour} {plural(noun) if count > 1 else noun}".strip()
+        return [f"show {COUNTS[count]} {what}" if count > 1 else f"show one {what} only"]
     gone, new = list((was - now).elements()), list((now - was).elements())
     parts = []
     for noun in new:

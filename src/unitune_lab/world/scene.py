@@ -24,6 +24,7 @@ STYLE_SHARES = (0.61, 0.13, 0.13, 0.13)
 SIZES = ((0.50, 0.68), (0.38, 0.48), (0.28, 0.33))  # of one, two, three objects
 ALIKE_SHARES = (0.0, 0.3, 0.5)  # of scenes of so many objects, those that hold one kind only
 COLOUR_SHARE = 0.3
+ASIDE_SHARE = 0.25  # of scenes drawn with several objects: those from which one is then taken away
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def relation(first: Object, second: Object) -> str:
 def world_digest() -> str:
     """Name the world's words and shares: what was trained or drawn in another world has another."""
     sizes = [SIZES, COUNT_SHARES, TIME_SHARES, STYLE_SHARES, ALIKE_SHARES, COLOUR_SHARE]
+    sizes += [ASIDE_SHARE]
     words = [NOUNS, PLACES, TIMES, STYLES, COLOURS, COLOURFUL, HELD_OUT_SHARE]
     return hashlib.sha256(json.dumps([words, sizes], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -117,15 +119,17 @@ def _object(noun: str, colour: str, slot: int, count: int, rng: np.random.Genera
 
 
 def random_scene(
-    rng: np.random.Generator, *, held_out: bool = False, counts: Sequence[float] = COUNT_SHARES
+    rng: np.random.Generator, *, held_out: bool = False, counts: Sequence[float] | None = None
 ) -> Scene:
     """Draw a scene.
 
-    `counts` are the chances of one, two and three objects; `held_out` asks for a composition that
-    pretraining never sees.
+    `counts` are the chances of one, two and three objects; without them the world's own are taken,
+    and from some scenes one of several objects is taken away, as an edit may do: what stays is as
+    small, and stands as far aside, as it was. `held_out` asks for a composition that pretraining
+    never sees.
     """
     while True:
-        count = _draw(rng, counts) + 1
+        count = _draw(rng, counts or COUNT_SHARES) + 1
         style = STYLE_LIST[_draw(rng, STYLE_SHARES)]
         alike = rng.random() < ALIKE_SHARES[count - 1]
         order = rng.permutation(len(NOUN_LIST))
@@ -134,6 +138,8 @@ def random_scene(
         colours = [_pick(rng, COLOUR_LIST) if yes else "" for yes in painted]
         colours = colours[:1] * count if alike else colours
         things = [_object(nouns[k], colours[k], k, count, rng) for k in range(count)]
+        if counts is None and count > 1 and rng.random() < ASIDE_SHARE:
+            del things[int(rng.integers(count))]
         place, time = _pick(rng, PLACE_LIST), TIME_LIST[_draw(rng, TIME_SHARES)]
         scene = Scene(place, time, tuple(things), style, int(rng.integers(2**31)))
         if is_held_out(scene) == held_out:
