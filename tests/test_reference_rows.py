@@ -61,8 +61,8 @@ def test_no_reference_row_pushes_away_from_the_text_of_a_tuning():
     """The later stages' guidance may name {tuned}; nothing is tuned here, so that it is away from the empty prompt."""
 
     def told(text: str, weight: float = 3.0):
-        reads = FakeCascade([FakeStage(Gaussian(0.05), name=name, resolution=size) for name, size in (("base", 16), ("sr256", 32))], {"a dog": 0.3, "a cat": -0.3})
-        return rows(reads, replace(SAMPLER, sr=replace(SAMPLER.sr, guidance=Guidance(weight, reference=text))))
+        stages = [FakeStage(Gaussian(0.05), name=name, resolution=size) for name, size in (("base", 16), ("sr256", 32))]
+        return rows(FakeCascade(stages, {"a dog": 0.3, "a cat": -0.3}), replace(SAMPLER, sr=replace(SAMPLER.sr, guidance=Guidance(weight, reference=text))))
 
     plain, off = told(""), told("", weight=1.0)
     assert [row for row, _ in plain] == ["copy through super-resolution", "target through super-resolution", "oracle", "oracle"]

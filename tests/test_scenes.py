@@ -158,12 +158,12 @@ def test_an_instruction_says_what_changes():
 def test_an_instruction_to_count_says_a_change_of_colour_too(world):
     scene, instructions = (import_module(f"{world}.{name}") for name in ("scene", "instructions"))
 
-    def balls(count: int, colour: str):
-        return scene.Scene("beach", "day", tuple(scene.Object("ball", 0.2 * (k + 1), 0.9, 0.2, colour=colour) for k in range(count)))
+    def cats(count: int, colour: str):
+        return scene.Scene("beach", "day", tuple(scene.Object("cat", 0.2 * (k + 1), 0.9, 0.2, colour=colour) for k in range(count)))
 
-    changes = [((1, "green"), (4, "red")), ((4, "green"), (1, "red")), ((1, ""), (2, "red")), ((1, "red"), (3, "red")), ((3, "red"), (1, "red"))]
-    assert [instructions.instruction(balls(*before), balls(*after)) for before, after in changes] == [
-        "show four red balls", "show one red ball only", "show two red balls", "show three balls", "show one ball only"
+    changes = [((1, "green"), (3, "red")), ((3, "green"), (1, "red")), ((1, ""), (2, "red")), ((1, "red"), (3, "red")), ((3, "red"), (1, "red"))]
+    assert [instructions.instruction(cats(*before), cats(*after)) for before, after in changes] == [
+        "show three red cats", "show one red cat only", "show two red cats", "show three cats", "show one cat only"
     ]  # fmt: skip
 
 

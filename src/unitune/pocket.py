@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / "assets" / "pocket"
 STAGES = ("base", "sr256")
 STEPS = 16  # network steps of the first stage, ancestral
 GUIDANCE = 2.0  # weight of plain sampling
-START, WEIGHT = 0.9, 4.0  # of UniTune's sampler
+START, WEIGHT = 0.85, 2.0  # of UniTune's sampler
 SR = SuperResolution(steps=4, start=0.8, noise_level=0.05)
 
 
