@@ -242,11 +242,9 @@ def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: 
 
 def _advise(setting: Setting, example: Example) -> None:
     """Say what will not work as hoped: unknown words, prompts that are cut, a rare token that means something."""
-    edits = [request.prompt for request in example.requests]
-    learned = setting.method.texts(setting.cascade, example, seed=setting.seed) is None  # a word that is no text of the tokenizer's
     names = setting.method.names(setting.cascade, example, seed=setting.seed)
-    alone = not prompts.puts_rare(setting.sampler.template or names.template)  # the image was tuned on its description
+    stands = not setting.method.learns_text and prompts.puts_rare(setting.sampler.template or names.template)  # a learned word is no text of the tokenizer's
     meant = bool(example.caption.strip()) and names.prompt == prompts.clean(example.caption)
     told = {"tokenize": setting.cascade.tokenize, "known": setting.cascade.known, "max_tokens": setting.cascade.max_tokens}
-    for line in prompts.advice(rare="" if learned or alone else names.prompt, edits=edits, meant=meant, **told):
+    for line in prompts.advice(rare=names.prompt if stands else "", edits=[request.prompt for request in example.requests], meant=meant, **told):
         log.warning("%s", line)

@@ -53,8 +53,9 @@ def _through(cascade: "Cascade", sampler: Sampler, example: Example, requests: S
 def _oracle(cascade: "Cascade", sampler: Sampler, example: Example, requests: Sequence[Request], seeds: Sequence[int], weight: float | None) -> Rows:
     if not seeds:
         return []
-    plain = replace(sampler, name="oracle", template="{edit}", start=PURE_NOISE, mask=None, control=None, interpolation=Interpolation(), sr=sampler.sr.plain)
+    plain = replace(sampler, name="oracle", template="{edit}", start=PURE_NOISE, mask=None, control=None, interpolation=Interpolation())
     plain = replace(plain, guidance=Guidance(sampler.guidance.weight if weight is None else weight, rescale=sampler.guidance.rescale))
+    plain = replace(plain, sr=replace(sampler.sr, guidance=replace(sampler.sr.guidance, reference="")))
     draws = [Draw(request, seed) for request in requests for seed in seeds]
     with torch.no_grad():
         return [("oracle", edit) for edit in plain(cascade, example, tuned=Tuned(), draws=draws)]

@@ -43,11 +43,6 @@ class SuperResolution:
         if not (whole(self.steps) and self.steps >= 1):
             raise Refused(f"sr.steps must be a whole number of at least 1, got {self.steps}")
 
-    @property
-    def plain(self) -> "SuperResolution":
-        """The same with guidance away from the empty prompt: what a picture of no tuning is brought through."""
-        return replace(self, guidance=replace(self.guidance, reference=""))
-
 
 @dataclass(frozen=True)
 class Sampler:
@@ -111,11 +106,8 @@ class Sampler:
         ]  # fmt: skip
 
     def refined(self, cascade: Cascade, example: Example, lows: Sequence[Other], *, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Bring pictures of the first stage's size, each with its text, through the later stages as they are sampled; returns (1, C, H, W) each.
-
-        Nothing is tuned here, so that guidance has no text of a tuning to push away from: it takes the empty prompt.
-        """
-        plain = replace(self, sr=self.sr.plain)
+        """Bring pictures of the first stage's size, each with its text, through the later stages as they are sampled; returns (1, C, H, W) each."""
+        plain = replace(self, sr=replace(self.sr, guidance=replace(self.sr.guidance, reference="")))  # nothing is tuned that it could name
         items = [_Item(Draw(Request(text or example.id), 0), text, self.guidance.weight, self.start) for text in texts]
         done = []
         for item, low in zip(items, lows, strict=True):
