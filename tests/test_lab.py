@@ -29,8 +29,8 @@ from unitune_lab.batches import (
 )
 from unitune_lab.options import Phase, read
 from unitune_lab.parts.stage import StagePart
-from unitune.scenes import Object, Scene, caption, is_held_out
-from unitune.scenes.names import ALONE, CHANGED, NAMES, named, named_scene
+from unitune_lab.world import Object, Scene, caption, is_held_out
+from unitune_lab.world.names import ALONE, CHANGED, NAMES, named, named_scene
 
 CPU = torch.device("cpu")
 DRAWS = 100_000

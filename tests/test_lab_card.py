@@ -10,7 +10,7 @@ import torch
 from unitune_lab import card
 from unitune_lab.card_text import SMALL_IS_GOOD, TARGETS, WORDS, Row, gain, share, verdict, write
 from unitune_lab.parts.stage import StagePart
-from unitune.scenes.scene import is_held_out
+from unitune_lab.world.scene import is_held_out
 
 
 def test_a_share_has_wilsons_interval():

@@ -25,11 +25,7 @@ from unitune.metrics.judge import Judge, found, load_judge, read_facts  # noqa: 
 from unitune.metrics.perceptual import STLPIPS, distance, features  # noqa: E402
 from unitune.metrics.pixel import psnr  # noqa: E402
 from unitune.pocket import SR  # noqa: E402
-from unitune.scenes import Scene, caption, random_scene  # noqa: E402
 from unitune.scenes.render import render  # noqa: E402
-from unitune.scenes.scene import relation  # noqa: E402
-from unitune.scenes.suite import generate  # noqa: E402
-from unitune.scenes.vocabulary import LEFT, RIGHT  # noqa: E402
 
 from unitune_lab import start  # noqa: E402
 from unitune_lab.__main__ import build  # noqa: E402
@@ -39,6 +35,10 @@ from unitune_lab.parts.judge import accuracies  # noqa: E402
 from unitune_lab.parts.stage import StagePart, pixels  # noqa: E402
 from unitune_lab.parts.text import TextPart  # noqa: E402
 from unitune_lab.watch import sample  # noqa: E402
+from unitune_lab.world import Scene, caption, random_scene  # noqa: E402
+from unitune_lab.world.scene import relation  # noqa: E402
+from unitune_lab.world.suite import generate  # noqa: E402
+from unitune_lab.world.vocabulary import LEFT, RIGHT  # noqa: E402
 
 SEED, COUNT = 6, 512  # COUNT prompts of one and of two objects; a quarter of groups and of pairs
 BATCH = 64

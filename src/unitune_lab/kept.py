@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from unitune.images import from_uint8
-from unitune.scenes import Scene, caption
 from unitune.scenes.render import render
 
 from unitune_lab.parts.stage import StagePart
 from unitune_lab.parts.text import rms
 from unitune_lab.watch import unseen
+from unitune_lab.world import Scene, caption
 
 IMAGES, STEPS, BATCH, LR, LEVEL = 2, 128, 4, 2.5e-4, 950  # level: the start 0.95 of the cosine time
 

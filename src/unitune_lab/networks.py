@@ -10,7 +10,8 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from unitune.errors import Refused, whole
-from unitune.scenes.vocabulary import (
+
+from unitune_lab.world.vocabulary import (
     COLOURS,
     COUNTS,
     LEFT,

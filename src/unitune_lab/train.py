@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unitune.errors import Refused
-from unitune.scenes.scene import world_digest
 
 from unitune_lab import optimizers
 from unitune_lab.batches import SceneBatches, loader
 from unitune_lab.options import Phase
 from unitune_lab.parts import Part
+from unitune_lab.world.scene import world_digest
 
 log = logging.getLogger(__name__)
 CHECKPOINT, CURVE, DONE = "checkpoint.pt", "curve.jsonl", "done.json"

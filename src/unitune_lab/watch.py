@@ -17,9 +17,9 @@ from unitune.diffusion.steps import DDIM, Threshold, levels
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.metrics.judge import Judge, load_judge, read_facts, reduced
-from unitune.scenes import Scene, caption, random_scene
 
 from unitune_lab.batches import SceneBatches, sampled
+from unitune_lab.world import Scene, caption, random_scene
 
 if TYPE_CHECKING:
     from unitune_lab.parts.stage import StagePart

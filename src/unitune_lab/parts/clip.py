@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from transformers import T5Tokenizer
-from unitune.scenes.vocabulary import NOUNS, PLACES, article
 
 from unitune_lab.batches import Batch, SceneBatches
 from unitune_lab.parts.judge import RECENT
 from unitune_lab.parts.stage import pixels
 from unitune_lab.towers import CONTEXT, build_towers, contrastive_loss, save_towers
+from unitune_lab.world.vocabulary import NOUNS, PLACES, article
 
 
 class ClipPart:

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from unitune.metrics.judge import Judge, save_judge
-from unitune.scenes.scene import MAX_OBJECTS
-from unitune.scenes.vocabulary import COLOURFUL
 
 from unitune_lab.batches import COLOUR, NOUN, PLACE, STYLE, TIME, Batch, SceneBatches
 from unitune_lab.parts.facts import fact_loss
 from unitune_lab.parts.stage import pixels
+from unitune_lab.world.scene import MAX_OBJECTS
+from unitune_lab.world.vocabulary import COLOURFUL
 
 RECENT = 8  # batches from which the statistics of batch normalisation are taken anew
 VOCABULARY = {

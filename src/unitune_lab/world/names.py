@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from unitune.scenes.caption import caption, rare_word
-from unitune.scenes.scene import (
+from unitune_lab.world.caption import caption, rare_word
+from unitune_lab.world.scene import (
     NOUN_LIST,
     PLACE_LIST,
     TIME_LIST,
