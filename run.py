@@ -61,12 +61,12 @@ def edit(cfg: Any, folder: Path) -> None:
     experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, oracle=cfg.oracle, **room)
     experiment.check_parts(method, sampler, plan, selection, examples)
     metrics.check(chosen := [make(metric) for metric in cfg.metrics.use], examples)
-    pasted, store, logger = (paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None), make(cfg.store), make(cfg.logger, save_dir=str(folder))
+    paster, store, logger = (paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None), make(cfg.store), make(cfg.logger, save_dir=str(folder))
     commandline.advise(settings, ASSETS)
     model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
-    whole = experiment.Setting(model, method, sampler, chosen, store, plan, cfg.seed, cfg.oracle, cfg.model.guidance, cfg.snapshot, logger, selection, pasted)
-    print(*import_module("unitune.figures.report").finished(folder, experiment.run(whole, examples, folder=folder)), sep="\n")
+    parts = experiment.Setting(model, method, sampler, chosen, store, plan, cfg.seed, cfg.oracle, cfg.model.guidance, cfg.snapshot, logger, selection, paster)
+    print(*import_module("unitune.figures.report").finished(folder, experiment.run(parts, examples, folder=folder)), sep="\n")
 
 
 def score(cfg: Any, folder: Path) -> None:

@@ -32,6 +32,9 @@ def test_verdicts_know_which_way_is_better():
     assert verdict(Row("single", 0.8), 0.85) == "0.85 missed"
     assert verdict(Row("sr_stlpips", 0.4), 0.45) == "0.45 reached"
     assert verdict(Row("single", math.nan), 0.85) == "0.85 missed"
+    chance = TARGETS["relation"][0]
+    assert verdict(Row("relation", 0.6, 0.45, 0.7), chance) == "0.5 missed", "not above chance"
+    assert verdict(Row("relation", 0.6, 0.52, 0.7), chance) == "0.5 reached"
     assert set(TARGETS) <= set(WORDS) and set(TARGETS) >= SMALL_IS_GOOD
 
 

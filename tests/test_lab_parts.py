@@ -18,8 +18,8 @@ from unitune.metrics.clip import image_features, load_clip, text_features
 from unitune.metrics.judge import load_judge
 from unitune.pocket import FOLDER as POCKET
 from unitune_lab import networks, optimizers, watch
-from unitune_lab.__main__ import go_on
 from unitune_lab.batches import Batch, SceneBatches
+from unitune_lab.make import go_on
 from unitune_lab.parts import Part
 from unitune_lab.parts.clip import ClipPart
 from unitune_lab.parts.judge import JudgePart

@@ -3,64 +3,23 @@
 For example: python -m unitune_lab base start=FOLDER minutes=30
 """
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unitune.compat import ensure_torchvision
 
 ensure_torchvision()
 
 import torch  # noqa: E402
-from unitune import machine  # noqa: E402
 from unitune.errors import Refused  # noqa: E402
 
-from unitune_lab import start as starts  # noqa: E402
-from unitune_lab.networks import tokenizer  # noqa: E402
+from unitune_lab.make import build, go_on  # noqa: E402
 from unitune_lab.options import PARTS, phases, read  # noqa: E402
-from unitune_lab.parts import Part  # noqa: E402
-from unitune_lab.parts.judge import JudgePart  # noqa: E402
-from unitune_lab.parts.stage import StagePart  # noqa: E402
-from unitune_lab.parts.text import TextPart  # noqa: E402
-from unitune_lab.train import CHECKPOINT, DONE, Training, train  # noqa: E402
-from unitune_lab.watch import judge_in  # noqa: E402
+from unitune_lab.train import CHECKPOINT, Training, train  # noqa: E402
 
 log = logging.getLogger(__name__)
-STAGE_OPTIONS = ("channels", "attention", "weighting", "objects", "auxiliary", "crops", "low_power")
-
-
-def build(part: str, options: dict[str, Any]) -> Part:
-    """Build an untrained part."""
-    device, folder = machine.device(options["device"]), Path(options["folder"])
-    if part == "text":
-        return TextPart(tokenizer(), device)
-    if part == "judge":
-        return JudgePart(device)
-    text = starts.text_folder(Path(options["text"] or folder))
-    starts.check_tokenizer(text)
-    if part.startswith("clip"):
-        from unitune_lab.parts.clip import ClipPart  # timm is needed here alone
-
-        return ClipPart(text, device)
-    chosen = {name: options[name] for name in STAGE_OPTIONS if name in options}
-    stage = StagePart(text, device, super_resolution=part == "sr256", **chosen)
-    stage.judge, stage.looks = judge_in(folder / "judge" / "export"), folder / part
-    return stage
-
-
-def go_on(part: str, trained: Part, folder: Path) -> dict:
-    """Take the mean weights of a folder over; return what is known of their training."""
-    if part == "text":
-        starts.start_text(trained.network, folder)
-    elif part in ("base", "sr256"):
-        starts.start_stage(trained.network, part, folder)
-    else:
-        starts.start_scoring(trained.network, part, folder)
-    file = folder / part / DONE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def run(part: str, overrides: Sequence[str]) -> None:

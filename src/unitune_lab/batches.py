@@ -116,12 +116,13 @@ class SceneBatches(IterableDataset[Batch]):
     def pair(self, rng: np.random.Generator) -> tuple[Scene, str]:
         """Draw a scene and its caption."""
         u = rng.random()
-        if self.captions == "stage" and not self.held_out and u < NAMED:
+        named = 0.0 if self.held_out else NAMED  # the scenes of names are known ones
+        if self.captions == "stage" and u < named:
             return tuple(reversed(named_scene(rng)))  # type: ignore[return-value]
         scene = random_scene(rng, held_out=self.held_out, counts=self.counts)
         text = caption(scene, rng)
         if self.captions == "stage":
-            u -= NAMED
+            u -= named
             if u < EMPTY:
                 return scene, ""
             return scene, f"{rare_word(rng)} {text}" if u < EMPTY + MEANINGLESS else text

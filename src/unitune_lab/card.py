@@ -14,6 +14,7 @@ from unitune.compat import ensure_torchvision
 
 ensure_torchvision()
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -21,6 +22,7 @@ from unitune.backends.floyd import FloydStage  # noqa: E402
 from unitune.diffusion.loop import Condition, denoise  # noqa: E402
 from unitune.diffusion.start import first_image  # noqa: E402
 from unitune.diffusion.steps import DDIM, Threshold, levels  # noqa: E402
+from unitune.errors import Refused  # noqa: E402
 from unitune.metrics.judge import Judge, found, load_judge, read_facts  # noqa: E402
 from unitune.metrics.perceptual import STLPIPS, distance, features  # noqa: E402
 from unitune.metrics.pixel import psnr  # noqa: E402
@@ -28,8 +30,9 @@ from unitune.pocket import SR  # noqa: E402
 from unitune.scenes.render import render  # noqa: E402
 
 from unitune_lab import start  # noqa: E402
-from unitune_lab.__main__ import build  # noqa: E402
 from unitune_lab.card_text import Row, gain, share, write  # noqa: E402
+from unitune_lab.make import build, go_on  # noqa: E402
+from unitune_lab.networks import tokenizer  # noqa: E402
 from unitune_lab.options import read  # noqa: E402
 from unitune_lab.parts.judge import accuracies  # noqa: E402
 from unitune_lab.parts.stage import StagePart, pixels  # noqa: E402
@@ -46,8 +49,6 @@ BATCH = 64
 
 def draw(count: int, *, counts: Sequence[float], seed: int, wanted: Callable) -> list[Scene]:
     """Draw scenes of unseen compositions that are wanted; `counts`: chances of 1, 2, 3 objects."""
-    import numpy as np
-
     rng, scenes = np.random.default_rng([SEED, seed]), []  # type: ignore[var-annotated]
     while len(scenes) < count:
         scene = random_scene(rng, held_out=True, counts=counts)
@@ -180,37 +181,50 @@ def sr_rows(stage: StagePart, count: int) -> list[Row]:
     return gain(scores)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Measure what a folder holds and write card.json and card.md into it."""
-    folder, began = Path(arguments[0]), time.monotonic()
-    count = int(arguments[1]) if len(arguments) > 1 else COUNT
-    rows, nouns = [], {}
-    judge = load_judge(
-        next(p for p in (folder / "judge" / "export", folder / "judge") if p.is_dir())
-    )
-    rows += judge_rows(judge)
-    text = TextPart(start.check_tokenizer(start.text_folder(folder)), torch.device("cpu"))
+def main(arguments: Sequence[str]) -> int:
+    """Measure what a folder holds and write card.json and card.md into it; return the exit code.
+
+    Arguments: the folder and, for a trial, another number of prompts than COUNT. A part that the
+    folder lacks is named and left out; judge and text encoder are needed.
+    """
+    try:
+        folder = Path(arguments[0]) if arguments else None
+        if folder is None:
+            raise Refused("name the folder that holds the trained parts")
+        measure(folder, int(arguments[1]) if len(arguments) > 1 else COUNT)
+    except Refused as refused:
+        print(f"unitune_lab.card: {refused}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(folder: Path, count: int) -> None:
+    """Measure the parts of a folder, with so many prompts of one and of two objects."""
+    began, nouns = time.monotonic(), {}
+    judge = load_judge(start.required(folder, "judge"))
+    rows = judge_rows(judge)
+    text = TextPart(tokenizer(), torch.device("cpu"))
     start.start_text(text.network, folder)
     told = text.look(text.network.eval(), 64)
     rows += [Row(name, told[name]) for name in ("rare_to_empty", "rare_to_rare")]
     for part in ("base", "sr256", "clip", "clip2"):
-        options = read(part, [f"folder={folder}"])
-        trained: Any = build(part, options)
-        if part.startswith("clip"):
-            start.start_scoring(trained.network, part, folder)
-            seen = trained.look(trained.network, 64)
-            rows += [Row(f"{part}_{name}", value, n=256) for name, value in seen.items()]
+        if start.exported(folder, part) is None:
+            print(f"{folder} holds no {part}: it is not measured", file=sys.stderr)
             continue
-        start.start_stage(trained.network, part, folder)
+        trained: Any = build(part, read(part, [f"folder={folder}"]))
+        go_on(part, trained, folder)
         if part == "base":
             found_rows, nouns = base_rows(trained, judge, count)
             rows += found_rows
-        else:
+        elif part == "sr256":
             rows += sr_rows(trained, max(8, count // 8))
+        else:
+            seen = trained.look(trained.network, 64)
+            rows += [Row(f"{part}_{name}", value, n=256) for name, value in seen.items()]
     minutes = (time.monotonic() - began) / 60
     write(folder, rows, nouns, count=count, minutes=minutes)
     print(json.dumps({row.name: round(row.value, 4) for row in rows}, indent=1))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,28 @@ from unitune.errors import Refused
 
 from unitune_lab.networks import tokenizer, vocabulary
 
+FILES = {
+    "base": "config.json", "sr256": "config.json", "judge": "model.safetensors",
+    "clip": "open_clip_model.safetensors", "clip2": "open_clip_model.safetensors",
+}  # fmt: skip
+
+
+def exported(folder: Path, part: str) -> Path | None:
+    """Return where a folder of trained parts holds one, None where it does not.
+
+    A training has PART/export, a start PART, and a stock pipeline PART/unet.
+    """
+    places = [folder / part / "export", folder / part / "unet", folder / part, folder]
+    return next((place for place in places if (place / FILES[part]).exists()), None)
+
+
+def required(folder: Path, part: str) -> Path:
+    """Return where a folder holds a part; Refused where it does not."""
+    found = exported(folder, part)
+    if found is None:
+        raise Refused(f"{folder} holds no {part}: {part}/{FILES[part]} is missing")
+    return found
+
 
 def text_folder(folder: Path) -> Path:
     """Return where a folder of trained parts has its tokenizer and its text encoder.
@@ -62,10 +84,7 @@ def start_text(network: nn.Module, folder: Path) -> None:
 @torch.no_grad()
 def start_stage(network: nn.Module, part: str, folder: Path) -> None:
     """Copy a trained UNet; a head that is thrown away after training starts fresh."""
-    places = [folder / part / "export", folder / part / "unet", folder / part, folder]
-    found = next((place for place in places if (place / "config.json").exists()), None)
-    if found is None:
-        raise Refused(f"{folder} holds no {part}: {part}/config.json is missing")
+    found = required(folder, part)
     given: Any = UNet2DConditionModel.from_pretrained(found)
     unet: Any = network["unet"]  # type: ignore[index]
     shape = ("block_out_channels", "down_block_types", "cross_attention_dim", "in_channels")
@@ -90,12 +109,8 @@ def _plain(value: Any) -> Any:
 @torch.no_grad()
 def start_scoring(network: nn.Module, part: str, folder: Path) -> None:
     """Copy a trained judge or CLIP; Refused where it was trained for other words."""
-    file = "model.safetensors" if part == "judge" else "open_clip_model.safetensors"
-    places = [folder / part / "export" / file, folder / part / file, folder / file]
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
-        raise Refused(f"{folder} holds no {part}: {part}/{file} is missing")
-    weights, own = load_file(found), network.state_dict()
+    found = required(folder, part)
+    weights, own = load_file(found / FILES[part]), network.state_dict()
     for name, value in own.items():
         value.copy_(_same(weights, name, value, found))
 

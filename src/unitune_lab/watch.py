@@ -16,7 +16,7 @@ from unitune.diffusion.loss import StageLoss
 from unitune.diffusion.steps import DDIM, Threshold, levels
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
-from unitune.metrics.judge import Judge, load_judge, read_facts, reduced
+from unitune.metrics.judge import Judge, read_facts, reduced
 
 from unitune_lab.batches import SceneBatches, sampled
 from unitune_lab.world import Scene, caption, random_scene
@@ -128,11 +128,6 @@ def facts_found(judge: Judge, scenes: Sequence[Scene], pictures: Tensor) -> dict
         "count": [len(s.objects) == f["count"] for s, f in both],
     }
     return {name: float(np.mean(hits)) for name, hits in shares.items() if hits}
-
-
-def judge_in(folder: Path) -> Judge | None:
-    """Load the judge of a folder, None where there is none."""
-    return load_judge(folder) if (folder / "config.json").exists() else None
 
 
 def _draw(pictures: Tensor, path: Path) -> None:

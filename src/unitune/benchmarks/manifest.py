@@ -18,26 +18,10 @@ from unitune import images
 from unitune.types import Edit, Example, Refused, Request, whole
 
 log = logging.getLogger(__name__)
-FIELDS = {
-    "image",
-    "edit",
-    "caption",
-    "noun",
-    "kind",
-    "instruction",
-    "local",
-    "composed_alike",
-    "target",
-    "mask",
-    "facts",
-    "appear",
-    "stay",
-    "outputs",
-    "imagic",
-}
 LABELS = ("local", "composed_alike")
 FACTS = ("facts", "appear", "stay")
 TEXTS = ("image", "edit", "caption", "noun", "kind", "instruction", "target", "mask", "imagic")
+FIELDS = {*TEXTS, *LABELS, *FACTS, "outputs"}
 Line = dict  # of edits.jsonl
 
 

@@ -32,7 +32,7 @@ class StagePart:
     `weighting` weighs the squared error of v over the levels (plain or min_snr with gamma 5),
     `objects` is the weight of an object's pixels against 1 for all others, `auxiliary` that of the
     head's cross entropy. `crops` of the super-resolution stage are cut out of each picture; the
-    level of the noise on its low-resolution picture is u ** `low_power` of all, u uniform.
+    level of the noise on its low-resolution picture is u ** `level_power` of all, u uniform.
     """
 
     captions = "stage"
@@ -49,7 +49,7 @@ class StagePart:
         objects: float = 1.0,
         auxiliary: float = 0.0,
         crops: int = 1,
-        low_power: float = 1.0,
+        level_power: float = 1.0,
     ) -> None:
         if weighting not in WEIGHTINGS:
             allowed = ", ".join(WEIGHTINGS)
@@ -70,7 +70,7 @@ class StagePart:
         parts: Any = nn.ModuleDict({"unet": unet, "head": head} if auxiliary else {"unet": unet})
         self.network: nn.Module = parts.to(device, memory_format=torch.channels_last)
         self.loss_of_stage = StageLoss("v_prediction", weighting)
-        self.objects, self.auxiliary, self.low_power = objects, auxiliary, low_power
+        self.objects, self.auxiliary, self.level_power = objects, auxiliary, level_power
         self.schedule = Schedule.cosine()
         self.judge: Judge | None = None  # by which a look counts what samples show
         self.looks: Path | None = None  # the folder where a look draws its samples
@@ -115,7 +115,7 @@ class StagePart:
         eps, level = torch.randn(x_0.shape, **draw), None
         x_t = self.schedule.add_noise(x_0, eps, t)
         if low is not None:
-            u = torch.rand(rows, **draw) ** self.low_power
+            u = torch.rand(rows, **draw) ** self.level_power
             level = (self.schedule.T * u).long()
             noisy = self.schedule.add_noise(low, torch.randn(low.shape, **draw), level)
             x_t = torch.cat([x_t, noisy], dim=1)

@@ -1,0 +1,66 @@
+"""Builds a part from its options, and lets it go on from trained weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unitune import machine
+from unitune.metrics.judge import load_judge
+
+from unitune_lab.networks import tokenizer
+from unitune_lab.parts import Part
+from unitune_lab.parts.judge import JudgePart
+from unitune_lab.parts.stage import StagePart
+from unitune_lab.parts.text import TextPart
+from unitune_lab.start import (
+    check_tokenizer,
+    exported,
+    start_scoring,
+    start_stage,
+    start_text,
+    text_folder,
+)
+from unitune_lab.train import DONE
+
+STAGE_OPTIONS = (
+    "channels",
+    "attention",
+    "weighting",
+    "objects",
+    "auxiliary",
+    "crops",
+    "level_power",
+)
+
+
+def build(part: str, options: dict[str, Any]) -> Part:
+    """Build an untrained part."""
+    device, folder = machine.device(options["device"]), Path(options["folder"])
+    if part == "text":
+        return TextPart(tokenizer(), device)
+    if part == "judge":
+        return JudgePart(device)
+    text = text_folder(Path(options["text"] or folder))
+    check_tokenizer(text)
+    if part.startswith("clip"):
+        from unitune_lab.parts.clip import ClipPart  # timm is needed here alone
+
+        return ClipPart(text, device)
+    chosen = {name: options[name] for name in STAGE_OPTIONS if name in options}
+    stage = StagePart(text, device, super_resolution=part == "sr256", **chosen)
+    judge = exported(Path(options["judge"] or folder), "judge")
+    stage.judge = None if judge is None else load_judge(judge)
+    stage.looks = folder / part
+    return stage
+
+
+def go_on(part: str, trained: Part, folder: Path) -> dict:
+    """Take the mean weights of a folder over; return what is known of their training."""
+    if part == "text":
+        start_text(trained.network, folder)
+    elif part in ("base", "sr256"):
+        start_stage(trained.network, part, folder)
+    else:
+        start_scoring(trained.network, part, folder)
+    file = folder / part / DONE
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
