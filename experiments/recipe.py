@@ -9,6 +9,7 @@ what a UniTune tuning leaves of the text (change of x_0 by an edit prompt at sta
 Writes experiments/records/recipe.jsonl.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -31,23 +32,20 @@ ROWS = {
 COLUMNS = ("samples", "objects_900", "objects_700", "objects_500", "single", "pair", "colours", "place", "count", "kept")
 
 
-def train(name: str, start: str) -> dict:
-    """Train and measure one row."""
+def train(name: str, start: Path, judge: Path) -> dict:
+    """Train and measure one row; the trainer itself looks at unseen scenes when its minutes are over."""
+    from unitune_lab.kept import text_kept
+    from unitune_lab.make import build, go_on
+    from unitune_lab.options import read
+
     folder = WORK / name.replace(" ", "_").replace(",", "")
-    common = [f"start={start}", f"text={start}", f"folder={folder}", f"minutes={MINUTES}", "threads=1", "minutes_look=1000"]
+    common = [f"start={start}", f"text={start}", f"judge={judge}", f"folder={folder}", f"minutes={MINUTES}", "threads=1", "minutes_look=1000"]
     options = [*common, PHASE.format(batch=32), *ROWS[name]]
     subprocess.run([sys.executable, "-m", "unitune_lab", "base", *options], check=True)
-    from unitune_lab.__main__ import build, read
-
-    trained = build("base", read("base", [*options, "folder=outputs/lab"]))
-    from unitune_lab.kept import text_kept
-    from unitune_lab.start import start_stage
-
-    start_stage(trained.network, "base", folder)
-    trained.looks = folder
-    found = trained.look(trained.network.eval(), 32)
-    done = json.loads((folder / "base" / "done.json").read_text())
-    return {"row": name, "samples": done["samples"], "minutes": done["minutes"], **found, "kept": text_kept(trained, trained.network, resolution=32)}
+    found = json.loads((folder / "base" / "curve.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    trained = build("base", read("base", options))
+    go_on("base", trained, folder)
+    return {"row": name, **found, "kept": text_kept(trained, trained.network, resolution=32)}
 
 
 def table(rows: list[dict]) -> str:
@@ -59,20 +57,31 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] != ["--from-records"]:
-        start, *names = arguments
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("start", type=Path, nargs="?", help="the folder that holds base/ and text/")
+    parser.add_argument("rows", nargs="*", help=f"some of: {'; '.join(ROWS)}")
+    parser.add_argument("--judge", type=Path, default=Path("src/unitune_lab/weights"), help="the folder that holds judge/")
+    parser.add_argument("--from-records", action="store_true", help="print the kept rows")
+    chosen = parser.parse_args()
+    if unknown := [name for name in chosen.rows if name not in ROWS]:
+        parser.error(f"there is no row {unknown[0]!r}; the rows are: {'; '.join(ROWS)}")
+    if not chosen.from_records:
+        if chosen.start is None or not (chosen.start / "base").is_dir():
+            parser.error(f"START must be a folder that holds base/ and text/, got {chosen.start}")
         WORK.mkdir(parents=True, exist_ok=True)
-        for name in names or ROWS:
+        for name in chosen.rows or ROWS:
             file = WORK / f"{name}.json"
             try:
                 with FileLock(f"{file}.lock", timeout=0):
                     if not file.exists():
-                        file.write_text(json.dumps(train(name, start)))
+                        file.write_text(json.dumps(train(name, chosen.start, chosen.judge)), encoding="utf-8")
             except Timeout:  # another process has it
                 continue
-        found = [json.loads((WORK / f"{name}.json").read_text()) for name in ROWS if (WORK / f"{name}.json").exists()]
+        found = [json.loads((WORK / f"{name}.json").read_text(encoding="utf-8")) for name in ROWS if (WORK / f"{name}.json").exists()]
         RECORD.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    if not RECORD.is_file():
+        parser.error(f"{RECORD} is not there; make it: python experiments/recipe.py START")
     print(table([json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]))
 
 
@@ -80,4 +89,4 @@ if __name__ == "__main__":
     from unitune.compat import ensure_torchvision
 
     ensure_torchvision()
-    main(sys.argv[1:])
+    main()
