@@ -69,11 +69,12 @@ class StagePart:
         )
         head = nn.Conv2d(channels[-1], len(NOUN) + 1, 1)
         parts: Any = nn.ModuleDict({"unet": unet, "head": head} if auxiliary else {"unet": unet})
-        # On a CPU, group norms of bfloat16 are ten times slower where channels come last, and the
-        # fused attention's backward is slower than plain matrix products at these short lengths.
-        on_gpu = device.type == "cuda"
-        self.memory = torch.channels_last if on_gpu else torch.contiguous_format
-        if not on_gpu:
+        # On a CPU the base stage's group norms, of two channels each, are ten times slower where
+        # channels come last; and plain attention is faster than fused at these short lengths.
+        on_cpu = device.type == "cpu"
+        contiguous = on_cpu and not super_resolution
+        self.memory = torch.contiguous_format if contiguous else torch.channels_last
+        if on_cpu:
             unet.set_attn_processor(AttnAddedKVProcessor())
         self.network: nn.Module = parts.to(device, memory_format=self.memory)
         self.loss_of_stage = StageLoss("v_prediction", weighting)
