@@ -1,5 +1,6 @@
 """The command line of the trainer of the embedded models: what it does and what it refuses."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,10 +17,12 @@ from unitune.pocket import FOLDER as POCKET
 from unitune_lab import networks, watch
 from unitune_lab import train as training
 from unitune_lab.__main__ import main
-from unitune_lab.options import Phase, phases, read
+from unitune_lab.make import build, go_on
+from unitune_lab.options import FOLDERS, PARTS, Phase, phases, read
 from unitune_lab.parts.stage import StagePart
 
 SOURCE = Path(__file__).parent.parent / "src"
+WEIGHTS = SOURCE / "unitune_lab" / "weights"
 TINY = [
     f"text={POCKET / 'base'}", "device=cpu", "workers=0", "channels=[32, 32, 32, 32]",
     "phases=[{resolution: 16, batch_size: 2, samples: 4}]",
@@ -94,6 +97,19 @@ def test_a_command_that_cannot_be_followed_is_refused_in_one_line(part: str, ove
     command = [part, *options, f"folder={tmp_path / 'lab'}", override]
     assert said in refused(command, capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_tells_how_a_part_was_trained_and_no_place_of_the_machine(begun: Path):
+    text = (begun / "base" / "done.json").read_text()
+    assert {"lr", "seed", "phases"} <= json.loads(text)["options"].keys()
+    assert str(begun) not in text and str(POCKET) not in text
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_kept_mean_weights_can_be_gone_on_from(part: str):
+    options = read(part, [f"text={WEIGHTS}", f"start={WEIGHTS}", "device=cpu"])
+    assert go_on(part, build(part, options), WEIGHTS)["samples"] > 0
+    assert not set(FOLDERS) & json.loads((WEIGHTS / part / "done.json").read_text()).get("options", {}).keys()
 
 
 def test_help_and_options(capsys: pytest.CaptureFixture):

@@ -48,9 +48,10 @@ def build(part: str, options: dict[str, Any]) -> Part:
         return ClipPart(text, device)
     chosen = {name: options[name] for name in STAGE_OPTIONS if name in options}
     stage = StagePart(text, device, super_resolution=part == "sr256", **chosen)
-    judge = exported(Path(options["judge"] or folder), "judge")
-    stage.judge = None if judge is None else load_judge(judge)
     stage.looks = folder / part
+    if part == "base":  # no other stage's samples are read
+        judge = exported(Path(options["judge"] or folder), "judge")
+        stage.judge = None if judge is None else load_judge(judge)
     return stage
 
 

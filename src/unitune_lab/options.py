@@ -12,6 +12,7 @@ from unitune.errors import Refused, number, whole
 
 CONF = Path(__file__).parent / "conf"
 PARTS = ("text", "base", "sr256", "judge", "clip", "clip2")
+FOLDERS = ("start", "folder", "text", "judge")  # options that name places of one machine
 KINDS = {float: "a number", int: "a whole number", str: "text", list: "a list"}
 
 

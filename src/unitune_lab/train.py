@@ -18,7 +18,7 @@ from unitune.errors import Refused
 
 from unitune_lab import optimizers
 from unitune_lab.batches import SceneBatches, loader
-from unitune_lab.options import Phase
+from unitune_lab.options import FOLDERS, Phase
 from unitune_lab.parts import Part
 from unitune_lab.world.scene import world_digest
 
@@ -88,7 +88,9 @@ class Training:
         }
         write_whole(self.folder / CHECKPOINT, lambda file: torch.save(state, file))
         self.part.export(self.mean.module, self.folder / "export")
-        text = json.dumps({**self.done, "options": self.options})
+        # A record tells how weights were made; where files lay on one machine is not part of it.
+        kept = {name: self.options[name] for name in self.options if name not in FOLDERS}
+        text = json.dumps({**self.done, "options": kept}) + "\n"
         write_whole(self.folder / DONE, lambda file: file.write_text(text, encoding="utf-8"))
 
     def look(self, resolution: int) -> None:
