@@ -10,8 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from transformers import T5Tokenizer, ViTConfig, ViTModel
 
-from unitune.metrics import judge
-from unitune_lab.towers import build_towers, save_towers
+from unitune.metrics import clip, judge
 
 MODEL = "tiny-ViT-for-tests"
 LETTERS = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz")]
@@ -19,8 +18,7 @@ LETTERS = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -
 
 def pocket(folder: Path) -> Path:
     """A pocket CLIP and a judge in folders `clip` and `judge`."""
-    pieces = T5Tokenizer(vocab=LETTERS, extra_ids=0)
-    save_towers(build_towers(pieces), pieces, folder / "clip")
+    clip.save_clip(clip.build_clip(T5Tokenizer(vocab=LETTERS, extra_ids=0)), folder / "clip")
     judge.save_judge(judge.Judge(), folder / "judge")
     return folder
 

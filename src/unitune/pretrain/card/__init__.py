@@ -1,0 +1,1 @@
+"""The model card: what the pocket models can do, measured on compositions they never saw."""

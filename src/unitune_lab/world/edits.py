@@ -1,0 +1,324 @@
+"""Edits as operations on a scene, with prompt, instruction, exact target, exact mask and facts.
+
+Two labels are read off the pictures. An edit is `local` where less than half of the picture may
+change (the split of the paper). Base and result are `composed_alike` where every object of the base
+has a partner in the result with nearly the same outline, so that the two can be blended:
+interpolation reads this one.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from unitune.scenes.render import PIXEL, SIDE, SUPPORT, render
+
+from unitune_lab.world.caption import caption
+from unitune_lab.world.instructions import instruction
+from unitune_lab.world.scene import MAX_OBJECTS, SIZES, Object, Scene, relation
+from unitune_lab.world.vocabulary import STYLES, TIMES
+
+KINDS = (
+    "replace",
+    "add",
+    "remove",
+    "recolour",
+    "restyle",
+    "background",
+    "time",
+    "move",
+    "count",
+    "two",
+)
+SAME_OUTLINE = 0.5  # intersection over union of two outlines that count as one
+Facts = dict[str, Any]
+Area = Bool[np.ndarray, "256 256"]
+
+
+@dataclass(frozen=True)
+class SceneEdit:
+    """An edit of `before` into `after`; `kind` is one of KINDS."""
+
+    kind: str
+    before: Scene
+    after: Scene
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind of edit {self.kind!r}; allowed: {', '.join(KINDS)}")
+
+    @property
+    def local(self) -> bool:
+        """Whether less than half of the picture may change."""
+        return float(self.mask().mean()) < 0.5
+
+    @property
+    def instruction(self) -> str:
+        """What to do with the picture, e.g. "replace the cat with a dog and make it night"."""
+        return instruction(self.before, self.after)
+
+    @property
+    def composed_alike(self) -> bool:
+        """Whether the base's objects have partners of nearly the same outline in the result.
+
+        Objects of one noun are partners first, then the others in their order.
+        """
+        before, after = list(self.before.objects), list(self.after.objects)
+        if len(before) != len(after):
+            return False
+        kept = sorted((Counter(o.noun for o in before) & Counter(o.noun for o in after)).elements())
+        pairs = [(_take(before, noun), _take(after, noun)) for noun in kept]
+        return all(
+            _overlap(a, b) >= SAME_OUTLINE for a, b in [*pairs, *zip(before, after, strict=True)]
+        )
+
+    @property
+    def prompt(self) -> str:
+        """A description of the result, not an instruction.
+
+        It says the time, the style and who stands where as far as they change.
+        """
+        text = caption(self.after, related="order" in self.appear)
+        if self.after.time == "day" != self.before.time:
+            text = f"{text} {TIMES['day'][-1]}"
+        return (
+            f"{STYLES['plain'][0][-1]}{text}"
+            if self.after.style == "plain" != self.before.style
+            else text
+        )
+
+    @property
+    def appear(self) -> Facts:
+        """The facts of the result that the base image lacks; a copy of the base fails on each."""
+        return self._facts()[0]
+
+    @property
+    def stay(self) -> Facts:
+        """The facts of the base image that the edit keeps."""
+        return self._facts()[1]
+
+    @property
+    def facts(self) -> Facts:
+        """What a judge must find in the result: what appears and what stays."""
+        appear, stay = self._facts()
+        both = {
+            name: sorted({*appear[name], *stay[name]})
+            for name in ("nouns", "colours")
+            if name in appear and name in stay
+        }
+        return {**appear, **stay, **both}
+
+    def _facts(self) -> tuple[Facts, Facts]:
+        was, now = facts(self.before), facts(self.after)
+        appear, stay = {}, {}
+        order = now.pop("order", None)
+        if order is not None and order == was.get("order"):
+            stay["order"] = order
+        elif order is not None and order == _from_left(self.before)[::-1]:
+            appear["order"] = order
+        for name, value in now.items():
+            if isinstance(value, list):
+                old = was.get(name, [])
+                appear[name] = [word for word in value if word not in old]
+                stay[name] = [word for word in value if word in old]
+            else:
+                (stay if was[name] == value else appear)[name] = value
+        appear, stay = (
+            {name: value for name, value in found.items() if value != []}
+            for found in (appear, stay)
+        )
+        return appear, stay
+
+    def target(self) -> UInt8[np.ndarray, "256 256 3"]:
+        """The exact answer."""
+        return _render(self.after)[0]
+
+    def mask(self) -> Area:
+        """What may change: outside it base and target are the same pixels.
+
+        Every pixel may change where the time or the style changes. Else the pixels of objects that
+        come, go or change may, in both pictures, and the whole background where the place changes;
+        that area is grown by what the style's filter reaches.
+        """
+        before, after = self.before, self.after
+        if (before.time, before.style) != (after.time, after.style):
+            return np.ones((SIDE, SIDE), bool)
+        (x, seen), (y, seen_after) = (
+            _render(replace(scene, style="plain")) for scene in (before, after)
+        )
+        area = (x != y).any(axis=2)
+        for scene, other, masks in ((before, after, seen), (after, before, seen_after)):
+            area |= _union(
+                [
+                    m
+                    for thing, m in zip(scene.objects, masks, strict=True)
+                    if thing not in other.objects
+                ]
+            )
+            if before.place != after.place:
+                area |= ~_union(masks)
+        return _grown(area, after.style)
+
+
+def _render(scene: Any) -> tuple[UInt8[np.ndarray, "256 256 3"], list[Area]]:
+    return render(scene)  # it reads the fields of this world's scenes, which have the same names
+
+
+def facts(scene: Scene) -> Facts:
+    """List what a judge can find in a picture of the scene.
+
+    There are `colours` where something is painted, and the `order` from left to right of a pair
+    that stands side by side.
+    """
+    found: Facts = {
+        "nouns": sorted({o.noun for o in scene.objects}),
+        "place": scene.place,
+        "time": scene.time,
+        "style": scene.style,
+    }
+    found["count"] = len(scene.objects)
+    if colours := sorted({o.colour for o in scene.objects} - {""}):
+        found["colours"] = colours
+    if is_pair(scene) and relation(*scene.objects) == "left":
+        found["order"] = _from_left(scene)
+    return found
+
+
+def is_pair(scene: Scene) -> bool:
+    """Say whether the scene holds two objects of different kinds."""
+    return len(scene.objects) == 2 and scene.objects[0].noun != scene.objects[1].noun
+
+
+def _from_left(scene: Scene) -> list[str]:
+    return [o.noun for o in sorted(scene.objects, key=lambda o: o.x)]
+
+
+def _take(objects: list[Object], noun: str) -> Object:
+    return objects.pop(next(k for k, o in enumerate(objects) if o.noun == noun))
+
+
+@lru_cache(maxsize=1024)
+def outline(thing: Object) -> Area:
+    """Return the pixels of an object that stands alone."""
+    return _render(Scene("meadow", "day", (thing,)))[1][0]
+
+
+def _overlap(a: Object, b: Object) -> float:
+    x, y = outline(replace(a, colour="")), outline(replace(b, colour=""))
+    return float((x & y).sum() / max(1, (x | y).sum()))
+
+
+def _union(masks: Sequence[Area]) -> Area:
+    return np.any([np.zeros((SIDE, SIDE), bool), *masks], axis=0)
+
+
+def _grown(area: Area, style: str) -> Area:
+    """Add what a style's filter reaches from an area of the plain picture."""
+    if style == "pixel":  # a block changes as a whole
+        blocks = area.reshape(SIDE // PIXEL, PIXEL, SIDE // PIXEL, PIXEL).any(axis=(1, 3))
+        return blocks.repeat(PIXEL, 0).repeat(PIXEL, 1)
+    for _ in range(SUPPORT[style]):
+        padded = np.pad(area, 1)
+        area = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:] | area
+    return area
+
+
+def _with(scene: Scene, index: int, thing: Object) -> Scene:
+    return replace(scene, objects=(*scene.objects[:index], thing, *scene.objects[index + 1 :]))
+
+
+def replace_object(scene: Scene, index: int, noun: str) -> SceneEdit:
+    """Put another object where one stands, of the same size and colour."""
+    return SceneEdit(
+        "replace", scene, _with(scene, index, replace(scene.objects[index], noun=noun))
+    )
+
+
+def add_object(scene: Scene, thing: Object) -> SceneEdit:
+    """Put one more object into the scene, in its place from left to right."""
+    index = next((k for k, o in enumerate(scene.objects) if o.x > thing.x), len(scene.objects))
+    return SceneEdit(
+        "add",
+        scene,
+        replace(scene, objects=(*scene.objects[:index], thing, *scene.objects[index:])),
+    )
+
+
+def remove_object(scene: Scene, index: int) -> SceneEdit:
+    """Take one of several objects away.
+
+    Raises ValueError where it is the only one, for a caption needs one.
+    """
+    if len(scene.objects) < 2:
+        raise ValueError("the only object of a scene cannot be removed")
+    return SceneEdit(
+        "remove", scene, replace(scene, objects=scene.objects[:index] + scene.objects[index + 1 :])
+    )
+
+
+def recolour(scene: Scene, noun: str, colour: str) -> SceneEdit:
+    """Paint all objects of a kind."""
+    painted = tuple(replace(o, colour=colour) if o.noun == noun else o for o in scene.objects)
+    return SceneEdit("recolour", scene, replace(scene, objects=painted))
+
+
+def restyle(scene: Scene, style: str) -> SceneEdit:
+    """Show the same scene in another style."""
+    return SceneEdit("restyle", scene, replace(scene, style=style))
+
+
+def change_place(scene: Scene, place: str) -> SceneEdit:
+    """Put the same objects somewhere else."""
+    return SceneEdit("background", scene, replace(scene, place=place))
+
+
+def change_time(scene: Scene, time: str) -> SceneEdit:
+    """Show the same scene at another time of day."""
+    return SceneEdit("time", scene, replace(scene, time=time))
+
+
+def move_left(scene: Scene, index: int) -> SceneEdit:
+    """Let the two of a pair change places; ValueError where there is no pair."""
+    if not is_pair(scene):
+        raise ValueError("only one of two different objects can be moved")
+    places = sorted(o.x for o in scene.objects)
+    things = [
+        replace(o, size=min(o.size, SIZES[1][1]))
+        for o in (scene.objects[index], scene.objects[1 - index])
+    ]
+    moved = tuple(
+        replace(o, x=min(max(x, o.size / 2), 1 - o.size / 2))
+        for o, x in zip(things, places, strict=True)
+    )
+    return SceneEdit("move", scene, replace(scene, objects=moved))
+
+
+def change_count(scene: Scene, count: int) -> SceneEdit:
+    """Show so many of the one kind of object, in a row.
+
+    Raises ValueError where there are several kinds, or for a count that no scene has.
+    """
+    if not 1 <= count <= MAX_OBJECTS:
+        raise ValueError(f"a scene has 1 to {MAX_OBJECTS} objects, got {count}")
+    kinds = {(o.noun, o.colour) for o in scene.objects}
+    if len(kinds) != 1:
+        raise ValueError(f"a change of count needs one kind of object, got {len(kinds)}")
+    first, size = scene.objects[0], sum(SIZES[count - 1]) / 2
+    return SceneEdit(
+        "count",
+        scene,
+        replace(
+            scene,
+            objects=tuple(replace(first, x=(k + 0.5) / count, size=size) for k in range(count)),
+        ),
+    )
+
+
+def both(first: SceneEdit, second: SceneEdit) -> SceneEdit:
+    """Make one edit of two; ValueError where the second does not start where the first ends."""
+    if first.after != second.before:
+        raise ValueError("the second edit must start from the result of the first")
+    return SceneEdit("two", first.before, second.after)
