@@ -20,7 +20,7 @@ from unitune import commandline, ending
 from unitune.errors import Diverged, Inactive, Refused, Stopped, Unfit
 
 ASSETS = Path(__file__).parent / "src" / "unitune" / "assets"
-PLAIN = {"doctor": "doctor", "precomputed": "published", "pretrain": "pretrain.main", "report": "figures.report", "scenes": "benchmarks.scenes"}
+PLAIN = {"doctor": "doctor", "precomputed": "published", "report": "figures.report", "scenes": "benchmarks.scenes"}
 REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
 ended = ending.Ended(Path(__file__).parent / "conf")
 

@@ -10,32 +10,23 @@ edits), of equal ones that with the smaller error. Every row is kept in experime
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import math
 import os
 import sys
-import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dial_runs import SCORES, WORK, Setting, digest, judged, measured
 from filelock import FileLock, Timeout
 
-from unitune.backends.cascade import files_digest
-from unitune.pocket import FOLDER as POCKET
-
-ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).parent / "records" / "dials.jsonl"
-WORK = Path("outputs/search")
 BOUND = 0.01
 SNAPSHOTS, WEIGHTS = (32, 64, 128), (1, 1.5, 2, 3, 4, 5)
-Setting = dict[str, float]
 # Of each method the tuning's rate, and what is turned without tuning again; 54 settings each. A window whose best value was its end has been moved, and the
 # rows of what lies outside it now are kept.
 GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
@@ -47,7 +38,6 @@ GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
 }
 LIMITS = {"steps": (0, 128), "start": (0, 1), "weight": (1, math.inf)}  # the budget's, and those of the dials themselves
 OVERRIDES = {"lr": "lr", "word": "method.embedding.lr"}
-SCORES = ("appear", "stay", "both", "outside", "inside", "base_inside")
 
 
 def settings(method: str) -> list[Setting]:
@@ -64,83 +54,10 @@ def cells() -> Iterator[tuple[str, Setting]]:
 
 def measure(method_name: str, rate: Setting, *, of: Sequence[str] = ("benchmark=development",), asked: Sequence[Setting] = ()) -> list[dict]:
     """Tune every image of a benchmark at the rate, sample each of its settings (or those that are asked), and score: one row an image and setting."""
-    overrides = [*of, f"method={method_name}", "stage=base", "model.stages=[base]", "model.resolution=64", f"snapshots={list(SNAPSHOTS)}"]
+    overrides = [*of, "stage=base", "model.stages=[base]", "model.resolution=64", f"snapshots={list(SNAPSHOTS)}"]
     overrides += [f"{OVERRIDES[name]}={value}" for name, value in rate.items()]
     asked = asked or [setting for setting in settings(method_name) if rate.items() <= setting.items()]
     return measured(method_name, [*overrides, "budget=equal"], asked)
-
-
-def measured(method_name: str, overrides: Sequence[str], asked: Sequence[Setting]) -> list[dict]:
-    """Run a method as the overrides say, sample its settings, and score: one row an image and setting."""
-    from hydra import compose, initialize_config_dir
-
-    warnings.simplefilter("ignore")
-    run = _run_module()
-    label = ["sampler=late_start"] if method_name == "unitune" else []  # `composed_alike`, which interpolation reads, is told to no other method
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", [*overrides, "seeds=1", *label])
-    from unitune import machine, models
-    from unitune.metrics.pixel import BaseErrorInsideMask, ErrorInsideMask, MSEOutsideMask
-    from unitune.metrics.success import EditSuccess
-    from unitune.store import Store
-
-    method, sampler, store = run.make(cfg.method), run.make(cfg.sampler), Store(WORK / "store")
-    device = machine.device("cpu")
-    described = models.described(run.OmegaConf.to_container(cfg.model, resolve=True))
-    model = run.cascade(described, device, machine.precision("auto", device), store)
-    metrics = [EditSuccess(cfg.metrics.judge, column=name) for name in SCORES[:3]] + [MSEOutsideMask(), ErrorInsideMask(), BaseErrorInsideMask()]
-    rows = []
-    for example in run.make(cfg.benchmark).examples(cfg.model.resolution):
-        began = time.monotonic()
-        found = _edits(model, method, sampler, example, asked, store)
-        made = time.monotonic() - began
-        for setting, edits in found:
-            scores = dict(zip(SCORES, (metric(edits) for metric in metrics), strict=True))
-            means = {name: _mean(values) for name, values in scores.items()}
-            about = {"method": method_name, "setting": setting, "image": example.id, "edits": sum(v == v for v in scores["both"])}
-            rows.append({**about, **means, "seconds": round(made / len(found), 2), "weights": model.digest, "judge": judged()})
-    return rows
-
-
-def _edits(model: Any, method: Any, sampler: Any, example: Any, asked: Sequence[Setting], store: Any) -> list[tuple[Setting, list]]:
-    """Sample an image's edits at each setting, one seed; a method whose tuning serves one edit is given them one by one."""
-    from unitune.types import Draw, Inactive
-
-    parts = [replace(example, requests=(request,)) for request in example.requests] if method.per_request else [example]
-    found: list[tuple[Setting, list]] = [(setting, []) for setting in asked]
-    for part in parts:
-        for key, group in itertools.groupby(found, key=lambda one: [one[0].get(name) for name in ("steps", "embedding_mix", "sr_start", "noise_level")]):
-            at, mix, sr_start, level = key
-            tuned = method.prepare(model, part, store=store, seed=0, at=None if at is None else int(at), report=None)
-            if reason := method.inactive(model, tuned):
-                raise Inactive(reason)
-            mixed = sampler if mix is None else replace(sampler, embedding_mix=mix)
-            if sr_start is not None:
-                mixed = replace(mixed, sr=replace(mixed.sr, start=sr_start, noise_level=level))
-            members = list(group)
-            draws = [
-                Draw(request, 0, float(s.get("weight", sampler.guidance.weight)), float(s.get("start", sampler.start)))
-                for s, _ in members
-                for request in part.requests
-            ]
-            with model.using(tuned):
-                edits = mixed(model, part, tuned=tuned, draws=draws)
-            for k, (_, kept) in enumerate(members):
-                kept += edits[k * len(part.requests) : (k + 1) * len(part.requests)]
-    return found
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    known = [value for value in values if value == value]
-    return float(f"{math.fsum(known) / len(known):.5g}") if known else None
-
-
-def _run_module() -> Any:
-    spec = importlib.util.spec_from_file_location("run", ROOT / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def search(todo: Mapping[str, Callable[[], list[dict]]], work: Path) -> list[dict]:
@@ -207,18 +124,6 @@ def refused(why: str) -> int:
     return 2
 
 
-@cache
-def digest() -> str:
-    """Name the shipped weights of the 64 px stage and its text encoder."""
-    return files_digest([POCKET / "base"])
-
-
-@cache
-def judged() -> str:
-    """Name the shipped judge."""
-    return files_digest([POCKET / "judge"])
-
-
 def table(rows: Sequence[dict]) -> dict[str, list[tuple[Setting, dict[str, float]]]]:
     """Average over all feasible edits, by method and setting; errors over images."""
     found: dict[str, list[tuple[Setting, dict[str, float]]]] = {}
@@ -242,8 +147,8 @@ def averages(members: Sequence[dict]) -> dict[str, float]:
 def chosen(found: Mapping[str, list[tuple[Setting, dict[str, float]]]], *, bound: float = BOUND) -> dict[str, tuple[Setting, dict[str, float]]]:
     """Choose of each method the setting with the highest success within the bound; where none is within it, that with the smallest error."""
     choice = {}
-    for method, measured in found.items():
-        within = [one for one in measured if one[1]["outside"] <= bound] or [min(measured, key=lambda one: one[1]["outside"])]
+    for method, members in found.items():
+        within = [one for one in members if one[1]["outside"] <= bound] or [min(members, key=lambda one: one[1]["outside"])]
         choice[method] = max(within, key=lambda one: (round(one[1]["both"], 6), -one[1]["outside"]))
     return choice
 

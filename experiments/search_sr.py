@@ -16,7 +16,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from search_dials import BOUND, POCKET, WORK, Setting, averages, files_digest, judged, measured, read, search
+from dial_runs import WORK, Setting, judged, measured
+from search_dials import BOUND, averages, read, search
+
+from unitune.backends.cascade import files_digest
+from unitune.pocket import FOLDER as POCKET
 
 RECORD = Path(__file__).parent / "records" / "dials_sr.jsonl"
 GRID = {"sr_lr": (1.25e-4, 2.5e-4, 5e-4), "sr_start": (0.6, 0.8, 1.0), "noise_level": (0.02, 0.05, 0.15)}

@@ -10,7 +10,8 @@ import torchvision
 from safetensors.torch import save_file
 from transformers import T5Tokenizer, ViTConfig, ViTModel
 
-from unitune.metrics import clip, judge
+from unitune.metrics import judge
+from unitune_lab.towers import build_towers, save_towers
 
 MODEL = "tiny-ViT-for-tests"
 LETTERS = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz")]
@@ -18,7 +19,8 @@ LETTERS = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -
 
 def pocket(folder: Path) -> Path:
     """A pocket CLIP and a judge in folders `clip` and `judge`."""
-    clip.save_clip(clip.build_clip(T5Tokenizer(vocab=LETTERS, extra_ids=0)), folder / "clip")
+    pieces = T5Tokenizer(vocab=LETTERS, extra_ids=0)
+    save_towers(build_towers(pieces), pieces, folder / "clip")
     judge.save_judge(judge.Judge(), folder / "judge")
     return folder
 

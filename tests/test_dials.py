@@ -10,7 +10,10 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 
-import search_dials  # noqa: E402  # a script
+import rare_token  # noqa: E402  # scripts
+import search_dials  # noqa: E402
+
+from unitune.pocket import FOLDER as POCKET  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def test_every_method_has_as_many_settings(rows: list[dict]):
 
 
 def test_the_search_was_on_other_images_than_the_benchmark(rows: list[dict]):
-    reported = {json.loads(line)["image"].removesuffix(".png") for line in (search_dials.POCKET.parent / "scenes" / "edits.jsonl").open()}
+    reported = {json.loads(line)["image"].removesuffix(".png") for line in (POCKET.parent / "scenes" / "edits.jsonl").open()}
     assert not {row["image"] for row in rows} & reported
 
 
@@ -107,3 +110,11 @@ def test_rows_are_kept_when_the_window_moves_and_a_cell_is_measured_once(tmp_pat
     for _ in range(2):
         assert len(search_dials.search({"cell": cell}, work)) == 1
     assert calls == [1]
+
+
+@pytest.mark.parametrize(("apart", "success", "default"), [(6.0, 0.45, "rare"), (5.9, 0.9, "description"), (9.0, 0.44, "description")])
+def test_the_rare_token_is_the_default_only_where_it_is_separate_and_about_as_good(apart: float, success: float, default: str):
+    setting = {"tuned_db": 20.0, "token": "rare", "empty_db": 20.0 - apart}
+    described = {"tuned_db": 21.0, "token": "description", "empty_db": 10.0}
+    rows = [row("unitune", {}, success, 0.01) | setting, row("unitune", {}, 0.5, 0.01) | described]
+    assert rare_token.verdict(rows)[0] == default

@@ -11,11 +11,15 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from unitune.pocket import FOLDER as POCKET
+from unitune.scenes import Object, Scene, caption, is_held_out
+from unitune.scenes.names import ALONE, CHANGED, NAMES, named, named_scene
 from unitune.scenes.render import render
+from unitune.scenes.vocabulary import COLOURFUL
 from unitune_lab import networks
 from unitune_lab import train as training
 from unitune_lab.batches import (
     EMPTY,
+    GROUP,
     MAP,
     MEANINGLESS,
     NAMED,
@@ -24,13 +28,12 @@ from unitune_lab.batches import (
     RARE_BEFORE,
     Batch,
     SceneBatches,
+    grouped,
     loader,
     object_map,
 )
 from unitune_lab.options import Phase, read
 from unitune_lab.parts.stage import StagePart
-from unitune_lab.world import Object, Scene, caption, is_held_out
-from unitune_lab.world.names import ALONE, CHANGED, NAMES, named, named_scene
 
 CPU = torch.device("cpu")
 DRAWS = 100_000
@@ -129,7 +132,7 @@ def test_a_changed_named_scene_keeps_what_its_name_stands_for():
 def test_the_map_of_objects_agrees_with_their_masks():
     cat, dog = Object("cat", 0.3, 0.9, 0.4), Object("dog", 0.6, 0.95, 0.5)
     scene = Scene("beach", "day", (cat, dog))
-    _, masks = render(scene)  # type: ignore[arg-type]
+    _, masks = render(scene)
     found = object_map(scene, masks)
     assert found.shape == (MAP, MAP) and found.dtype == np.uint8
     share = [mask.reshape(MAP, 4, MAP, 4).mean(axis=(1, 3)) for mask in masks]
@@ -184,3 +187,16 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(optimizer: str,
     assert not same(a["network"]["unet.conv_in.weight"], a["mean"]["module.unet.conv_in.weight"])
     exports = [UNet2DConditionModel.from_pretrained(f / "base" / "export") for f in (whole, parts)]
     assert same(*(dict(unet.state_dict()) for unet in exports))
+
+
+def test_a_clip_learns_from_groups_that_differ_in_their_objects_alone():
+    rng = np.random.default_rng(0)
+    drawn = SceneBatches(seed=0, batch_size=4 * GROUP, size=None, captions="clip")
+    pairs = [drawn.pair(rng) for _ in range(4 * GROUP)]
+    found = grouped(pairs, rng)
+    assert found[2 * GROUP :] == pairs[2 * GROUP :], "the other half is as it was drawn"
+    looks = [(scene.place, scene.time, scene.style) for scene, _ in found[:GROUP]]
+    assert looks.count(looks[0]) > GROUP // 2 and not any(is_held_out(scene) for scene, _ in found)
+    told = [text for (_, text), was in zip(found[:GROUP], pairs, strict=False) if text != was[1]]
+    assert len(set(told)) == len(told)
+    assert all(scene.style in COLOURFUL or not o.colour for scene, _ in found for o in scene.objects)

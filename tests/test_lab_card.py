@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from unitune.metrics.judge import read_card
+from unitune.scenes.scene import is_held_out
 from unitune_lab import card
 from unitune_lab.card_text import SMALL_IS_GOOD, TARGETS, WORDS, Row, gain, share, verdict, write
+from unitune_lab.options import Phase
 from unitune_lab.parts.stage import StagePart
-from unitune_lab.world.scene import is_held_out
+from unitune_lab.records import history, records
 
 
 def test_a_share_has_wilsons_interval():
@@ -40,13 +43,51 @@ def test_verdicts_know_which_way_is_better():
 
 def test_what_is_written_reads_back(tmp_path: Path):
     rows = [Row("single", 0.9, 0.8, 0.95, 64), Row("sr_psnr", 0.5)]
+    (tmp_path / "NOTES.md").write_text("They draw cats.\n")
     write(tmp_path, rows, {"cat": [1, 4], "dog": [4, 4]}, count=64, minutes=1.25)
     data = json.loads((tmp_path / "card.json").read_text())
     assert [row["name"] for row in data["rows"]] == ["single", "sr_psnr"]
     assert data["rows"][1]["low"] is None and data["nouns"]["cat"] == [1, 4]
-    text = (tmp_path / "card.md").read_text()
+    text = (tmp_path / "README.md").read_text()
     assert "| single object present | 0.9 | [0.8, 0.95] | 64 | 0.85 reached | 0.95 missed |" in text
-    assert "cat 0.25" in text and "dog" not in text
+    assert "of their pictures: cat (1 of 4)." in text and text.endswith("They draw cats.\n")
+    assert "24 nouns, 8 places" in text and "No look at the first stage is kept." in text
+
+
+def test_a_parts_trainings_are_summed_from_the_first_to_the_last(tmp_path: Path):
+    first = {"samples": 1000, "minutes": 60.0, "before": {}}
+    options = {"threads": 1, "optimizer": "adamw", "lr": 5e-4, "phases": [vars(Phase(32, 16, 500))]}
+    second = {"samples": 500, "minutes": 30.0, "before": first, "options": options}
+    assert history(second) == [first, second]
+    (tmp_path / "training.json").write_text(json.dumps({"base": second}))
+    line = {"part": "base", "samples": 500, "minutes": 30.0, "error": 0.1, "single": 0.5}
+    (tmp_path / "training_curve.jsonl").write_text(json.dumps(line) + "\n")
+    write(tmp_path, [], {}, count=1, minutes=1.0)
+    text = (tmp_path / "README.md").read_text()
+    told = "| base | 1,500 | 1.5 | 1 | adamw | 0.0005 | 500 at 32 px in batches of 16 |"
+    assert told in text and "(curve.png)" in text
+    card.draw_curve(card.looks(tmp_path), tmp_path / "curve.png")
+    assert [file.name for file in tmp_path.glob("curve.*")] == ["curve.png"]
+
+
+def test_a_training_in_progress_stands_before_what_ships(tmp_path: Path):
+    (tmp_path / "training.json").write_text(json.dumps({"base": {"samples": 1}, "judge": {}}))
+    (tmp_path / "training_curve.jsonl").write_text('{"part": "base", "samples": 1}\n')
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "done.json").write_text('{"samples": 2}')
+    (tmp_path / "base" / "curve.jsonl").write_text('{"samples": 2}\n')
+    assert records(tmp_path) == {"base": {"samples": 2}, "judge": {}}
+    assert card.looks(tmp_path) == [{"part": "base", "samples": 2}]
+
+
+def test_accuracies_lie_beside_the_weights_that_have_them(tmp_path: Path):
+    judge = tmp_path / "judge" / "export"
+    judge.mkdir(parents=True)
+    (judge / "model.safetensors").touch()
+    card.write_accuracies(tmp_path, "judge", [Row("judge_nouns", 0.98765), Row("pair", 0.5)])
+    card.write_accuracies(tmp_path, "clip", [Row("clip_noun", 0.9)])
+    assert read_card(judge) == {"nouns": "0.988"}
+    assert not (tmp_path / "clip").exists(), "a part that is not there has no card"
 
 
 def test_its_scenes_are_unseen_ones():

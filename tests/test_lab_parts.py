@@ -19,7 +19,9 @@ from unitune.metrics.judge import load_judge
 from unitune.pocket import FOLDER as POCKET
 from unitune_lab import networks, optimizers, watch
 from unitune_lab.batches import Batch, SceneBatches
+from unitune_lab.make import build as build_part
 from unitune_lab.make import go_on
+from unitune_lab.options import read
 from unitune_lab.parts import Part
 from unitune_lab.parts.clip import ClipPart
 from unitune_lab.parts.judge import JudgePart
@@ -260,6 +262,13 @@ def test_a_start_takes_the_weights_over_and_knows_the_earlier_training(tmp_path:
         heads = {key for key in own if key.startswith("head.") and name == "base"}
         assert all(torch.equal(own[k], given[k].half().to(own[k])) for k in own.keys() - heads)
         assert all(not torch.equal(own[key], given[key]) for key in heads)
+
+
+def test_a_start_lends_its_text_encoder_and_its_judge(tmp_path: Path):
+    options = read("base", [f"start={POCKET}", f"folder={tmp_path}", "device=cpu"])
+    stage: Any = build_part("base", options)
+    assert len(stage.tokenizer) == len(networks.tokenizer())
+    assert stage.judge is not None, "the judge of the start reads the samples"
 
 
 def test_scoring_parts_are_written_as_the_package_reads_them(tmp_path: Path):

@@ -20,7 +20,7 @@ LAYERS = [
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
     | {"parameters", "scenes", "plans", "statistics", "fronts"},
     {"tuning", "backends", "diffusion", "estimate", "pocket"},
-    {"methods", "metrics", "benchmarks", "selection", "paste", "figures", "pretrain"},
+    {"methods", "metrics", "benchmarks", "selection", "paste", "figures"},
     {"outcome", "experiment", "reference_rows", "published", "rescoring", "doctor", "loggers"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
@@ -28,7 +28,6 @@ LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 # What a part may import of the libraries that hold models; parts that are not named here may import nothing of them.
 ALLOWED = {
     "backends": ("diffusers", "transformers"),
-    "pretrain": ("diffusers", "transformers"),
     "tuning": ("transformers.Adafactor", "transformers.optimization"),
     "metrics": ("transformers.T5Tokenizer", "transformers.ViTModel"),
 }

@@ -14,11 +14,11 @@ from unitune.backends import tiny
 from unitune.backends.stage import LOSS, read_losses
 from unitune.diffusion.loss import Losses, StageLoss, check_dials, drawn, losses
 from unitune.diffusion.schedule import Schedule
-from unitune.pretrain import networks
-from unitune.pretrain.gpu.learners import denoise_loss
-from unitune.pretrain.tasks import DenoiseTask
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.types import Example, Refused, Request
+from unitune_lab import assemble
+from unitune_lab.batches import SceneBatches
+from unitune_lab.parts.stage import StagePart
 
 SCHEDULE = Schedule.cosine()
 LEVELS = torch.tensor([0, 1, 50, 300, 500, 700, 900, 950, 999])
@@ -134,31 +134,28 @@ def shipped() -> backend.Cascade:
 
 
 @pytest.mark.parametrize("name", ["base", "sr256"])
-def test_pretraining_and_tuning_of_a_stage_use_the_same_loss(shipped: backend.Cascade, name: str, monkeypatch: pytest.MonkeyPatch):
-    """One batch of a tuning goes through the loss of pretraining, and gives the same number."""
+def test_a_stage_is_tuned_and_was_pretrained_with_the_losses_that_its_folder_names(shipped: backend.Cascade, name: str):
+    """The weights of the folder's losses are those by which the trainer and a tuning weigh their errors."""
     stage, text = shipped.stage(name), shipped.encode(["a cat in a city"])
+    settings = json.loads((pocket.FOLDER / name / "scheduler" / "scheduler_config.json").read_text())
+    both, trained = read_losses(pocket.FOLDER / name, settings), json.loads((pocket.FOLDER / "training.json").read_text())[name]
+    assert stage.loss == both.tuning == assemble.TUNING and trained["options"]["weighting"] == both.pretraining.weighting
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     batch = OneImage(stage, Example("one", image, (Request("a dog"),)), text, 0, 4, NoiseDials(crop=64)).batch(0)
     output = batch.target + 0.1 * torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(1))
     errors = (output - batch.target).square().mean(dim=(1, 2, 3))
-    task = DenoiseTask(torch.device("cpu"), network=torch.nn.Identity(), text_folder=pocket.FOLDER / "base", low_resolution=name == "sr256")
-    monkeypatch.setattr(task, "error", lambda *_, **__: errors)
-    monkeypatch.setattr(torch, "randint", lambda *_, **__: batch.t)
-    pretrained = task.loss(type("Batch", (), {"captions": ("",) * 4})(), stage.resolution)
-    torch.testing.assert_close(batch.loss(output), pretrained.float())
-    assert stage.loss == networks.LOSS
+    torch.testing.assert_close(batch.loss(output), (errors * both.tuning.weights(stage.schedule, batch.t).float()).mean())
 
 
-def test_the_trainer_on_a_gpu_has_the_same_loss(monkeypatch: pytest.MonkeyPatch):
-    task = DenoiseTask(torch.device("cpu"), network=torch.nn.Identity(), text_folder=pocket.FOLDER / "base", low_resolution=False)
-    monkeypatch.setattr(task, "output", lambda x, *_: torch.zeros_like(x))
-    image, ids = torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.ones(4, 77, dtype=torch.long)
-    found = denoise_loss(task, image, ids, 64)
-    generator = torch.Generator().manual_seed(task.generator.initial_seed())
-    t = torch.randint(SCHEDULE.T, (4,), generator=generator)
-    eps = torch.randn((4, 3, 64, 64), generator=generator)
-    errors = SCHEDULE.v(torch.full_like(eps, -1.0), eps, t).square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(found, (errors * networks.LOSS.weights(SCHEDULE, t).float()).mean())
+@pytest.mark.parametrize("weighting", ["plain", "min_snr"])
+def test_the_trainer_weighs_errors_as_the_loss_says(weighting: str, monkeypatch: pytest.MonkeyPatch):
+    options = {"super_resolution": False, "channels": [32, 32, 32, 32], "weighting": weighting}
+    part = StagePart(pocket.FOLDER / "base", torch.device("cpu"), **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(part, "output", lambda _, x, *rest: (torch.zeros_like(x), None))
+    batch = SceneBatches(seed=0, batch_size=4, size=64).batch(0)
+    asked = part.noised(batch, 64, noise=torch.Generator().manual_seed(7))
+    expected = asked["v"].square().mean(dim=(1, 2, 3)) * StageLoss("v_prediction", weighting).weights(SCHEDULE, asked["t"]).float()
+    torch.testing.assert_close(part.loss(batch, 64, seed=7), expected.mean())
 
 
 def test_another_loss_is_another_key(tmp_path: Path, tmp_store):

@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,64 +15,60 @@ from PIL import Image
 from unitune import images
 from unitune.benchmarks import scenes as benchmark
 from unitune.benchmarks.manifest import Folder
-from unitune.metrics.judge import VOCABULARY
-from unitune.pretrain.data import NOUN, PLACE, STYLE, SceneBatches
-from unitune.pretrain.networks import vocabulary
+from unitune.metrics.judge import VOCABULARY, found, read_facts, reduced, shared_judge
 from unitune.scenes import Object, Scene, caption, is_held_out, random_scene, render, sprites
-from unitune.scenes.edits import (
-    KINDS,
-    SceneEdit,
+from unitune.scenes.changes import (
     add_object,
     both,
     change_count,
     change_place,
     change_time,
-    facts,
-    is_pair,
     move_left,
     recolour,
     remove_object,
     replace_object,
     restyle,
 )
+from unitune.scenes.edits import KINDS, SceneEdit, facts, is_pair
+from unitune.scenes.instructions import instruction
 from unitune.scenes.legible import own_colours, shows_well
 from unitune.scenes.render import SIDE, SUPPORT
 from unitune.scenes.render import STYLE as FILTERS
-from unitune.scenes.scene import MAX_OBJECTS, NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out, relation
+from unitune.scenes.scene import MAX_OBJECTS, NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out, left_of
 from unitune.scenes.suite import generate
-from unitune.scenes.vocabulary import COLOURFUL, COLOURS, COUNTS, RELATIONS, plural
+from unitune.scenes.vocabulary import COLOURFUL, COLOURS, COUNTS, LEFT, plural
 from unitune.types import Refused
+from unitune_lab.networks import vocabulary
 
 SHIPPED = Path(benchmark.__file__).parent.parent / "assets" / "scenes"
 ABOUT = json.loads((SHIPPED / "benchmark.json").read_text())
 CAT, DOG = Object("cat", 0.27, 0.9, 0.4), Object("dog", 0.74, 0.85, 0.42, flip=True)
 PAIR = Scene("beach", "day", (CAT, DOG), seed=3)
 ONE = replace(PAIR, objects=(CAT,))
-BEHIND = replace(PAIR, objects=(Object("cat", 0.68, 0.76, 0.42), Object("dog", 0.44, 0.92, 0.45)))
 
 
 @pytest.fixture(scope="module")
 def edits() -> list[SceneEdit]:
-    return generate(seed=ABOUT["seed"], per_type=ABOUT["per_type"])
+    return benchmark.draw(seed=ABOUT["seed"], per_type=ABOUT["per_type"])[0]
 
 
 def each(kind: str) -> SceneEdit:
     return {
         "replace": replace_object(PAIR, 1, "rocket"),
         "add": add_object(ONE, DOG),
-        "remove": remove_object(BEHIND, 1),
+        "remove": remove_object(PAIR, 1),
         "recolour": recolour(PAIR, "dog", "green"),
-        "restyle": restyle(PAIR, "grey"),
+        "restyle": restyle(PAIR, "sepia"),
         "background": change_place(PAIR, "moon"),
         "time": change_time(PAIR, "night"),
         "move": move_left(PAIR, 1),
         "count": change_count(ONE, 3),
-        "two": both(first := replace_object(PAIR, 0, "tree"), change_place(first.after, "room")),
+        "two": both(first := replace_object(PAIR, 0, "tree"), change_place(first.after, "snow")),
     }[kind]
 
 
 def test_the_shipped_benchmark_regenerates_byte_for_byte(edits, tmp_path):
-    benchmark.write(tmp_path / "again", edits, about={name: ABOUT[name] for name in ("seed", "per_type")})
+    benchmark.write(tmp_path / "again", edits, about={name: ABOUT[name] for name in ("seed", "per_type", "drawn", "dropped")})
     new, old = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in (tmp_path / "again", SHIPPED))
     assert new.keys() == old.keys() and not [name for name in old if new[name] != old[name]]
     assert sum(map(len, old.values())) <= 6e6 and (ABOUT["seed"], ABOUT["per_type"], ABOUT["edits"]) == (0, 12, 120)
@@ -144,31 +139,28 @@ def test_an_instruction_says_what_changes():
         "add": "add a dog",
         "remove": "remove the dog",
         "recolour": "make the dog green",
-        "restyle": "make it black and white",
+        "restyle": "make it sepia",
         "background": "put them on the moon",
         "time": "make it night",
         "move": "put the dog left of the cat",
         "count": "show three cats",
-        "two": "replace the cat with a tree and put them in a room",
+        "two": "replace the cat with a tree and put them in the snow",
     }
     assert SceneEdit("time", ONE, ONE).instruction == "" and each("replace").local and not each("time").local
 
 
-@pytest.mark.parametrize("world", ["unitune.scenes", "unitune_lab.world"])
-def test_an_instruction_to_count_says_a_change_of_colour_too(world):
-    scene, instructions = (import_module(f"{world}.{name}") for name in ("scene", "instructions"))
-
+def test_an_instruction_to_count_says_a_change_of_colour_too():
     def cats(count: int, colour: str):
-        return scene.Scene("beach", "day", tuple(scene.Object("cat", 0.2 * (k + 1), 0.9, 0.2, colour=colour) for k in range(count)))
+        return Scene("beach", "day", tuple(Object("cat", 0.2 * (k + 1), 0.9, 0.2, colour=colour) for k in range(count)))
 
     changes = [((1, "green"), (3, "red")), ((3, "green"), (1, "red")), ((1, ""), (2, "red")), ((1, "red"), (3, "red")), ((3, "red"), (1, "red"))]
-    assert [instructions.instruction(cats(*before), cats(*after)) for before, after in changes] == [
+    assert [instruction(cats(*before), cats(*after)) for before, after in changes] == [
         "show three red cats", "show one red cat only", "show two red cats", "show three cats", "show one cat only"
     ]  # fmt: skip
 
 
 def test_local_edits_have_a_mask_under_half_of_the_picture(edits):
-    assert all(edit.local == (edit.mask().mean() < 0.5) for edit in edits) and sum(edit.local for edit in edits) == 73
+    assert all(edit.local == (edit.mask().mean() < 0.5) for edit in edits)
     assert all(edit.instruction for edit in edits)
 
 
@@ -230,7 +222,7 @@ def test_a_style_reaches_no_farther_than_it_says(style):
         assert styled.any() and not (styled & ~near).any()
 
 
-@pytest.mark.parametrize("style", ["plain", "grey", "sepia"])
+@pytest.mark.parametrize("style", ["plain", "sepia"])
 def test_some_styles_are_pixel_local(style):
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.float32)
     order = np.random.default_rng(1).permutation(SIDE * SIDE)
@@ -240,7 +232,7 @@ def test_some_styles_are_pixel_local(style):
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_recolouring_is_pixel_local_and_keeps_the_outline(colour):
-    tile = np.asarray(sprites.sprite("cow"))
+    tile = np.asarray(sprites.sprite("dog"))
     order = np.random.default_rng(1).permutation(tile.shape[0] * tile.shape[1])
     shuffled = Image.fromarray(tile.reshape(-1, 4)[order].reshape(tile.shape))
     painted, again = (np.asarray(sprites.recoloured(x, colour)) for x in (Image.fromarray(tile), shuffled))
@@ -267,7 +259,7 @@ def said(edit: SceneEdit, name: str, value: object) -> bool:
         return len(named) == value or f"{COUNTS[value]} {edit.after.objects[0].colour}".strip() in text  # type: ignore[index]
     if name == "order":
         return bool(re.search(f"{value[0]} left of an? .*{value[1]}", text))  # type: ignore[index]
-    hints = {"grey": "black and white", "plain": "a photo of", "underwater": "under water", "day": "by day", "pixel": "pixel art"}
+    hints = {"plain": "a photo of", "underwater": "under water", "day": "by day", "pixel": "pixel art"}
     return all(hints.get(str(word), str(word)) in text or plural(str(word)) in text for word in (value if isinstance(value, list) else [value]))
 
 
@@ -300,7 +292,6 @@ def test_facts_are_those_of_the_result_in_words_that_a_judge_knows(edits):
 
 def test_captions_agree_with_scenes():
     assert caption(PAIR, related=True) == "a cat left of a dog on a beach"
-    assert caption(BEHIND) == "a cat behind a dog on a beach"
     assert caption(replace(ONE, objects=(replace(CAT, colour="purple"),))) == "a purple cat on a beach"
     for k in range(2, MAX_OBJECTS + 1):
         assert caption(change_count(ONE, k).after) == f"{COUNTS[k]} cats on a beach"
@@ -312,25 +303,22 @@ def test_captions_agree_with_scenes():
             assert re.search(rf"\b{thing.colour} ?({thing.noun}|{plural(thing.noun)})\b", text)
         if len({(o.noun, o.colour) for o in scene.objects}) == 1 and len(scene.objects) > 1:
             assert f"{COUNTS[len(scene.objects)]} " in text
-        if is_pair(scene) and (how := relation(a := scene.objects[0], b := scene.objects[1])):
-            assert re.search(rf"{a.noun} {RELATIONS[how][0][0]} an? .*{b.noun}", text)
-            assert a.x < b.x if how == "left" else a.y < b.y
+        if is_pair(scene) and left_of(a := scene.objects[0], b := scene.objects[1]):
+            assert re.search(rf"{a.noun} {LEFT[0]} an? .*{b.noun}", text) and a.x < b.x
 
 
 def test_edits_by_hand():
     assert each("move").prompt == "a dog left of a cat on a beach" and each("move").appear == {"order": ["dog", "cat"]}
     assert [o.noun for o in each("move").after.objects] == ["dog", "cat"] and not each("move").composed_alike
-    out = move_left(BEHIND, 0)
-    assert relation(*out.after.objects) == "left" and out.appear["order"] == ["cat", "dog"] and not out.composed_alike
     assert change_time(replace(PAIR, time="night"), "day").prompt == "a cat and a dog on a beach by day"
     assert restyle(replace(PAIR, style="sepia"), "plain").prompt == "a photo of a cat and a dog on a beach"
     assert each("add").after == PAIR and each("add").appear == {"nouns": ["dog"], "count": 2} and "order" not in each("add").facts
     assert each("time").stay["order"] == ["cat", "dog"] and each("recolour").appear == {"colours": ["green"]}
-    row = change_count(ONE, 4).after.objects
+    row = change_count(ONE, 3).after.objects
     assert all(b.x - a.x >= a.size for a, b in pairwise(row)) and all(o.size / 2 <= o.x <= 1 - o.size / 2 for o in row)
-    assert change_count(change_count(ONE, 4).after, 1).prompt == "a cat on a beach"
+    assert change_count(change_count(ONE, 3).after, 1).prompt == "a cat on a beach"
     assert replace_object(ONE, 0, "rabbit").composed_alike and not replace_object(ONE, 0, "rocket").composed_alike
-    assert "yellow" in own_colours("star") and "green" in own_colours("tree") and not own_colours("robot")
+    assert "red" in own_colours("balloon") and "green" in own_colours("tree") and not own_colours("robot")
 
 
 IMPOSSIBLE = [
@@ -338,8 +326,8 @@ IMPOSSIBLE = [
     (lambda: move_left(ONE, 0), "two different"),
     (lambda: move_left(change_count(ONE, 2).after, 0), "two different"),
     (lambda: change_count(PAIR, 3), "one kind"),
-    (lambda: change_count(ONE, 0), "1 to 4"),
-    (lambda: change_count(ONE, 5), "1 to 4"),
+    (lambda: change_count(ONE, 0), "1 to 3"),
+    (lambda: change_count(ONE, 4), "1 to 3"),
     (lambda: both(each("add"), each("count")), "start from the result"),
     (lambda: SceneEdit("style", PAIR, ONE), "unknown kind"),
 ]
@@ -355,22 +343,16 @@ def test_the_list_of_held_out_compositions_is_the_rule():
     header, *lines = (SHIPPED / "held_out.txt").read_text().splitlines()
     listed = {tuple(line.split()) for line in lines}
     assert listed == {(n, p, s) for n in NOUN_LIST for p in PLACE_LIST for s in STYLE_LIST if held_out(n, p, s)} and len(listed) == len(lines)
-    assert str(len(lines)) in header and 0.08 < len(lines) / (len(NOUN_LIST) * len(PLACE_LIST) * len(STYLE_LIST)) < 0.12
+    assert str(len(lines)) in header and 0.08 < len(lines) / (len(NOUN_LIST) * len(PLACE_LIST) * len(STYLE_LIST)) < 0.14
     assert {n for n, _, _ in listed} == set(NOUN_LIST)
 
 
-def test_pretraining_never_sees_a_held_out_composition():
-    """100,000 draws of the stream that trains the parts, read off the facts that it hands on."""
-    never = torch.zeros(len(NOUN), len(PLACE), len(STYLE))
-    for line in (SHIPPED / "held_out.txt").read_text().splitlines()[1:]:
-        noun, place, style = line.split()
-        never[NOUN[noun], PLACE[place], STYLE[style]] = 1
-    stream, seen = SceneBatches(seed=0, batch_size=1000, size=None), torch.zeros_like(never)
-    for k in range(100):
-        batch = stream.batch(k)
-        for row, noun in batch.nouns.nonzero().tolist():
-            seen[noun, batch.place[row], batch.style[row]] += 1
-    assert not (seen * never).any() and (seen > 0).float().mean() > 0.85
+def test_few_drawn_edits_are_dropped_and_the_folder_says_how_many(edits):
+    assert ABOUT["dropped"] <= 0.02 * ABOUT["drawn"] and ABOUT["drawn"] >= len(edits)
+    assert f"of {ABOUT['drawn']} drawn edits {ABOUT['dropped']} were dropped" in (SHIPPED / "README.md").read_text()
+    judge = shared_judge(benchmark.JUDGE)
+    seen = read_facts(judge, torch.cat([reduced(images.from_uint8(edit.target()), 64) for edit in edits]))
+    assert all(found(edit.facts, facts) for edit, facts in zip(edits, seen, strict=True))
 
 
 def test_held_out_scenes_are_held_out():

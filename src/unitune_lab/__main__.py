@@ -17,7 +17,7 @@ from unitune.errors import Refused  # noqa: E402
 
 from unitune_lab.make import build, go_on  # noqa: E402
 from unitune_lab.options import PARTS, phases, read  # noqa: E402
-from unitune_lab.train import CHECKPOINT, Training, train  # noqa: E402
+from unitune_lab.train import CHECKPOINT, Training, check, train  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ def run(part: str, overrides: Sequence[str]) -> None:
         torch.set_num_threads(options["threads"])
     torch.manual_seed(options["seed"])
     trained = build(part, options)
+    check(trained, plan)
     folder = Path(options["folder"]) / part
     before: dict = {}
     if options["start"] and not (folder / CHECKPOINT).exists():

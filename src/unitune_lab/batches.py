@@ -5,18 +5,17 @@ stopped.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from unitune.scenes.caption import caption, rare_word
+from unitune.scenes.names import named_scene
 from unitune.scenes.render import SIDE, reduced, render
-
-from unitune_lab.world.caption import caption, rare_word
-from unitune_lab.world.names import named_scene
-from unitune_lab.world.scene import Object, Scene, random_scene
-from unitune_lab.world.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
+from unitune.scenes.scene import Object, Scene, is_held_out, random_scene
+from unitune.scenes.vocabulary import COLOURFUL, COLOURS, NOUNS, PLACES, STYLES, TIMES
 
 NOUN = {word: k for k, word in enumerate(NOUNS)}
 PLACE = {word: k for k, word in enumerate(PLACES)}
@@ -27,6 +26,7 @@ MIDDLE = 0.08  # share of the width from the middle within which an object stand
 MAP = 64  # px of the map of objects
 EMPTY, NAMED, MEANINGLESS = 0.10, 0.10, 0.03  # shares of the captions that a diffusion stage learns
 RARE_ALONE, RARE_BEFORE = 0.07, 0.18  # shares of the captions that the text encoder learns
+GROUP = 8  # scenes of one place, time and style among which a CLIP must tell the objects
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,38 @@ def sampled(objects: Tensor, side: int) -> Tensor:
     return objects[:, k // 2 :: k, k // 2 :: k] if k > 1 else objects
 
 
+def grouped(
+    pairs: Sequence[tuple[Scene, str]], rng: np.random.Generator
+) -> list[tuple[Scene, str]]:
+    """Give the scenes of each GROUP in the first half the place, time and style of its first.
+
+    Of scenes at random places a CLIP learns the places alone, which tell most captions apart. A
+    scene that would be held out, or have a caption of its group, stays as it is.
+    """
+    found: list[tuple[Scene, str]] = []
+    for k, (scene, text) in enumerate(pairs):
+        group = found[k - k % GROUP :]
+        if group and 2 * k < len(pairs):
+            first = group[0][0]
+            painted = first.style in COLOURFUL
+            things = tuple(o if painted else replace(o, colour="") for o in scene.objects)
+            look = {"place": first.place, "time": first.time, "style": first.style}
+            other = replace(scene, objects=things, **look)
+            if not is_held_out(other):
+                said = caption(other, rng)
+                scene, text = (
+                    (scene, text) if said in [told for _, told in group] else (other, said)
+                )
+        found.append((scene, text))
+    return found
+
+
 class SceneBatches(IterableDataset[Batch]):
     """Batch k of the stream `seed`, from batch `first` on.
 
     `size` is the side of the pictures in px, None for none; `captions` says for whom they are
-    ("stage": with names and empty ones, "text": with many rare words, "plain": none of these);
+    ("stage": with names and empty ones, "text": with many rare words, "plain": none of these,
+    "clip": half of the batch in groups that differ in their objects alone);
     `counts` are the chances of one, two and three objects.
     """
 
@@ -136,10 +163,12 @@ class SceneBatches(IterableDataset[Batch]):
         """Draw batch `k`."""
         rng = np.random.default_rng([self.seed, k, int(self.held_out)])
         pairs = [self.pair(rng) for _ in range(self.batch_size)]
+        if self.captions == "clip":
+            pairs = grouped(pairs, rng)
         scenes = [scene for scene, _ in pairs]
         image = objects = None
         if self.size is not None:
-            drawn = [render(scene, SIDE) for scene in scenes]  # type: ignore[arg-type]
+            drawn = [render(scene, SIDE) for scene in scenes]
             pictures = np.stack([reduced(picture, self.size) for picture, _ in drawn])
             image = torch.from_numpy(pictures).permute(0, 3, 1, 2)
             maps = [object_map(s, masks) for s, (_, masks) in zip(scenes, drawn, strict=True)]

@@ -1,5 +1,6 @@
-"""The card's rows with their intervals and targets, as plain data and as Markdown."""
+"""The card's rows with their intervals and targets, as plain data and as a model card."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
+from unitune.pocket import GUIDANCE, STEPS
+from unitune.scenes.scene import held_out
+from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 
+from unitune_lab.records import history, looks, records, total
 from unitune_lab.train import write_whole
 
 LEVEL = 0.95
@@ -44,6 +49,49 @@ TARGETS: Mapping[str, tuple[float, float]] = {
 SMALL_IS_GOOD = {"sr_stlpips"}
 CHANCE = {"relation": 0.5}  # a target of this value is reached by an interval that lies above it
 WEAK = 0.9  # nouns found in a smaller share of their pictures are named
+CARD = """# The embedded models
+
+A cascade of the shape of DeepFloyd IF (a T5 encoder, a UNet of 64 px, a UNet from 64 to 256 px),
+a judge that reads pictures and two CLIPs, trained on the scenes world of this package alone. This
+card is written by `python -m unitune_lab.card FOLDER`, {count} prompts of one object and as many
+of two, in {minutes} minutes; card.json has its numbers. Weights: float16 safetensors, under the
+project's licence; the sprites of the scenes are Noto Color Emoji (SIL Open Font License 1.1).
+
+## Training
+
+Scenes are drawn and captioned while a part trains: {world}:
+no part is ever shown one, and everything below is measured on them.
+
+{training}
+
+Hours are on the clock, with the drawing of scenes and the looks at unseen ones, of as many threads
+as the table says; `training.json` has every option.
+
+{curve}
+
+## Numbers
+
+{numbers}
+
+{weak}
+
+Nothing is chosen: every prompt is the standard caption of a held-out composition (with "left of"
+or "right of" where that is asked), sampled once as `model=pocket` samples: {sampling}.
+Every noun is asked for equally often. What is present and right in a sample is what the judge
+reads, which errs as its own rows say.
+Intervals are Wilson's for shares and Student's for means; the judge's own rows and the distances
+of texts have none.
+
+## Samples
+
+Held-out captions as they were drawn, four samples of each.
+
+![Samples](samples.png)
+
+## What they can and cannot do
+
+{notes}
+"""
 
 
 @dataclass(frozen=True)
@@ -90,16 +138,57 @@ def write(
     folder: Path, rows: Sequence[Row], nouns: Mapping[str, Sequence[int]], *, count: int,
     minutes: float,
 ) -> None:  # fmt: skip
-    """Write card.json and card.md into a folder."""
+    """Write card.json and README.md, the model card, into a folder."""
     plain = [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
     data = {"count": count, "minutes": round(minutes, 1), "rows": plain, "nouns": dict(nouns)}
     text = json.dumps(data, indent=1) + "\n"
     write_whole(folder / "card.json", lambda file: file.write_text(text, encoding="utf-8"))
-    lines = "\n".join(_markdown(rows, nouns)) + "\n"
-    write_whole(folder / "card.md", lambda file: file.write_text(lines, encoding="utf-8"))
+    tables = {
+        "world": _world(), "training": "\n".join(_training(folder)), "count": count,
+        "numbers": "\n".join(_numbers(rows)), "weak": _weak(nouns), "minutes": round(minutes),
+        "curve": _curve(folder), "notes": _notes(folder),
+        "sampling": f"{STEPS} ancestral steps, guidance weight {GUIDANCE:g}",
+    }  # fmt: skip
+    card = CARD.format(**tables)
+    write_whole(folder / "README.md", lambda file: file.write_text(card, encoding="utf-8"))
 
 
-def _markdown(rows: Sequence[Row], nouns: Mapping[str, Sequence[int]]) -> Iterator[str]:
+def _world() -> str:
+    all_of = itertools.product(NOUNS, PLACES, STYLES)
+    kept = sum(held_out(*composition) for composition in all_of)
+    count = len(NOUNS) * len(PLACES) * len(STYLES)
+    return (
+        f"{len(NOUNS)} nouns, {len(PLACES)} places, {len(TIMES)} times of day, {len(STYLES)} "
+        f"styles and {len(COLOURS)} colours, with one to three objects.\n"
+        f"Of {count} compositions of noun, place and style {kept} are held out"
+    )
+
+
+def _training(folder: Path) -> Iterator[str]:
+    yield "| part | samples | hours | threads | optimizer | learning rate | phases |"
+    yield "|---|---|---|---|---|---|---|"
+    for part, done in records(folder).items():
+        samples, hours = total(done, "samples"), total(done, "minutes") / 60
+        last = done.get("options", {})
+        phases = ", ".join(
+            f"{phase['samples']:,} at {phase['resolution']} px in batches of {phase['batch_size']}"
+            for phase in last.get("phases", ())
+        )
+        least = "at least " if any(one.get("unrecorded") for one in history(done)) else ""
+        threads = last.get("threads") or "all"
+        rate = f"{last['lr']:g}" if "lr" in last else ""
+        cells = [
+            part,
+            f"{least}{samples:,.0f}",
+            f"{least}{hours:.1f}",
+            threads,
+            last.get("optimizer", ""),
+            rate,
+        ]
+        yield f"| {' | '.join(map(str, cells))} | {phases} |"
+
+
+def _numbers(rows: Sequence[Row]) -> Iterator[str]:
     yield "| what | value | 95 % interval | n | first target | final target |"
     yield "|---|---|---|---|---|---|"
     for row in rows:
@@ -109,7 +198,22 @@ def _markdown(rows: Sequence[Row], nouns: Mapping[str, Sequence[int]]) -> Iterat
         )
         what = WORDS.get(row.name, row.name.replace("_", " "))
         yield f"| {what} | {row.value:.3g} | {span} | {row.n or ''} | {first} | {final} |"
-    weak = {noun: hit / asked for noun, (hit, asked) in nouns.items() if hit / asked < WEAK}
-    if weak:
-        told = ", ".join(f"{n} {s:.2f}" for n, s in sorted(weak.items(), key=lambda one: one[1]))
-        yield f"\nNouns found in fewer than {WEAK:.0%} of their pictures: {told}."
+
+
+def _weak(nouns: Mapping[str, Sequence[int]]) -> str:
+    if not nouns:
+        return "The first stage was not measured."
+    weak = [one for one in nouns.items() if one[1][0] / one[1][1] < WEAK]
+    weak.sort(key=lambda one: one[1][0] / one[1][1])
+    told = [f"{noun} ({hit} of {asked})" for noun, (hit, asked) in weak]
+    return f"Nouns found in fewer than {WEAK:.0%} of their pictures: {', '.join(told) or 'none'}."
+
+
+def _curve(folder: Path) -> str:
+    shown = any(line["part"] == "base" for line in looks(folder))
+    return "![Scores against hours](curve.png)" if shown else "No look at the first stage is kept."
+
+
+def _notes(folder: Path) -> str:
+    file = folder / "NOTES.md"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else "Nothing is noted."

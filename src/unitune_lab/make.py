@@ -1,6 +1,5 @@
 """Builds a part from its options, and lets it go on from trained weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from unitune_lab.parts import Part
 from unitune_lab.parts.judge import JudgePart
 from unitune_lab.parts.stage import StagePart
 from unitune_lab.parts.text import TextPart
+from unitune_lab.records import records
 from unitune_lab.start import (
     check_tokenizer,
     exported,
@@ -20,7 +20,6 @@ from unitune_lab.start import (
     start_text,
     text_folder,
 )
-from unitune_lab.train import DONE
 
 STAGE_OPTIONS = (
     "channels",
@@ -40,7 +39,7 @@ def build(part: str, options: dict[str, Any]) -> Part:
         return TextPart(tokenizer(), device)
     if part == "judge":
         return JudgePart(device)
-    text = text_folder(Path(options["text"] or folder))
+    text = text_folder(*_folders("text", options))
     check_tokenizer(text)
     if part.startswith("clip"):
         from unitune_lab.parts.clip import ClipPart  # timm is needed here alone
@@ -50,18 +49,27 @@ def build(part: str, options: dict[str, Any]) -> Part:
     stage = StagePart(text, device, super_resolution=part == "sr256", **chosen)
     stage.looks = folder / part
     if part == "base":  # no other stage's samples are read
-        judge = exported(Path(options["judge"] or folder), "judge")
-        stage.judge = None if judge is None else load_judge(judge)
+        judges = [exported(place, "judge") for place in _folders("judge", options)]
+        stage.judge = next((load_judge(judge) for judge in judges if judge is not None), None)
     return stage
 
 
+def _folders(name: str, options: dict[str, Any]) -> list[Path]:
+    """List where another part may lie: where it is named, else here or where the start is."""
+    given = [options[name]] if options[name] else [options["folder"], options["start"]]
+    return [Path(folder) for folder in given if folder]
+
+
 def go_on(part: str, trained: Part, folder: Path) -> dict:
-    """Take the mean weights of a folder over; return what is known of their training."""
+    """Take the mean weights of a folder over; return what is known of their training.
+
+    Where the folder has no record of it, that is noted, so that no sum passes for the whole.
+    """
     if part == "text":
         start_text(trained.network, folder)
     elif part in ("base", "sr256"):
         start_stage(trained.network, part, folder)
     else:
         start_scoring(trained.network, part, folder)
-    file = folder / part / DONE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    unknown = {"samples": 0, "minutes": 0.0, "unrecorded": True}
+    return records(folder).get(part, unknown)

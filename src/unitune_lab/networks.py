@@ -10,8 +10,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from unitune.errors import Refused, whole
-
-from unitune_lab.world.vocabulary import (
+from unitune.scenes.vocabulary import (
     COLOURS,
     COUNTS,
     LEFT,
@@ -66,14 +65,27 @@ def _blocks(kind: str, attention: str) -> tuple[str, ...]:
 
 
 def _unet(
-    channels: Sequence[int], attention: str, *, norm_groups: int, **more: Any
+    channels: Sequence[int],
+    attention: str,
+    *,
+    norm_groups: int,
+    super_resolution: bool = False,
+    **more: Any,
 ) -> UNet2DConditionModel:
-    if not all(whole(count) and count > 0 and count % 16 == 0 for count in channels):
-        raise Refused(f"channels must be multiples of 16 above 0; got {list(channels)}")
-    if len(attention) != len(channels) or not set(attention) <= set("ra"):
+    levels = len(attention)
+    if len(channels) != levels and super_resolution:  # which levels attend is no option there
+        raise Refused(f"channels must list {levels} levels; got {list(channels)}")
+    if len(channels) != levels or not set(attention) <= set("ra"):
         raise Refused(
             f"attention must have a letter r or a for each of the {len(channels)} levels that "
             f"channels lists; got {attention!r}"
+        )
+    units = [32 if letter == "a" else 16 for letter in attention[:-1]] + [32]
+    fits = (whole(c) and c > 0 and c % unit == 0 for c, unit in zip(channels, units, strict=True))
+    if not all(fits):
+        raise Refused(
+            "channels must be multiples of 16 above 0, and of 32 where a level attends to the text "
+            f"and at the coarsest; got {list(channels)}"
         )
     return UNet2DConditionModel(
         out_channels=6, block_out_channels=tuple(channels), layers_per_block=1,
@@ -105,7 +117,7 @@ def sr_unet(channels: Sequence[int] = CHANNELS["sr256"]) -> UNet2DConditionModel
     `class_labels` is the noise level of the latter.
     """
     unet = _unet(
-        channels, "rrra", norm_groups=2, sample_size=256, in_channels=6,
+        channels, "rrra", norm_groups=2, super_resolution=True, sample_size=256, in_channels=6,
         class_embed_type="timestep", only_cross_attention=True, resnet_skip_time_act=True,
         resnet_out_scale_factor=SHORTCUT_SCALE, mid_block_scale_factor=SHORTCUT_SCALE,
     )  # fmt: skip

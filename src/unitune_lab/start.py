@@ -35,17 +35,18 @@ def required(folder: Path, part: str) -> Path:
     return found
 
 
-def text_folder(folder: Path) -> Path:
-    """Return where a folder of trained parts has its tokenizer and its text encoder.
+def text_folder(*folders: Path) -> Path:
+    """Return where the first of these folders that has tokenizer and text encoder has them.
 
-    That is FOLDER/text/export (of a training), FOLDER/text (of a start) or FOLDER itself.
+    That is FOLDER/text/export (of a training), FOLDER/text (of a start), FOLDER/base (of what
+    ships) or FOLDER itself.
     """
     places = ("text/export", "text", "base", "")
-    for found in (folder / place for place in places):
+    for found in (folder / place for folder in folders for place in places):
         if (found / "tokenizer").is_dir() and (found / "text_encoder").is_dir():
             return found
     raise Refused(
-        f"{folder} holds no text encoder: text/tokenizer and text/text_encoder are missing; "
+        f"{folders[0]} holds no text encoder: text/tokenizer and text/text_encoder are missing; "
         f"train it first (python -m unitune_lab text) or name a folder that has them"
     )
 

@@ -15,16 +15,18 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unitune.errors import Refused
+from unitune.scenes.scene import world_digest
 
 from unitune_lab import optimizers
 from unitune_lab.batches import SceneBatches, loader
 from unitune_lab.options import FOLDERS, Phase
 from unitune_lab.parts import Part
-from unitune_lab.world.scene import world_digest
+from unitune_lab.records import CURVE, DONE, total
 
 log = logging.getLogger(__name__)
-CHECKPOINT, CURVE, DONE = "checkpoint.pt", "curve.jsonl", "done.json"
+CHECKPOINT = "checkpoint.pt"
 VERSION = 1
+NOISE_APART = 1_000_003  # between the noise of one seed and of the next
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
@@ -52,6 +54,8 @@ class Training:
         self.done = {"step": 0, "samples": 0, "minutes": 0.0, "before": before}
         if (folder / CHECKPOINT).exists():
             self._resume(folder / CHECKPOINT)
+        # A training that goes on from earlier weights draws other scenes and noise than theirs.
+        self.first = int(total(self.done["before"], "step"))
         folder.mkdir(parents=True, exist_ok=True)  # nothing is refused from here on
 
     def _about(self) -> dict[str, object]:
@@ -59,13 +63,14 @@ class Training:
         return {
             "version": VERSION, "part": self.folder.name, "world": world_digest(),
             "optimizer": self.options["optimizer"], "shapes": repr(shapes),
+            "text encoder": self.part.reads,
         }  # fmt: skip
 
     def _resume(self, file: Path) -> None:
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, weights_only=True, map_location="cpu")
         about = state.get("about", {})
         for name, value in self._about().items():
-            if about.get(name) != value:
+            if name in about and about[name] != value:
                 shown = "" if name == "shapes" else f" ({about.get(name)}, not {value})"
                 raise Refused(
                     f"{file} is a checkpoint of another {name.replace('shapes', 'architecture')}"
@@ -90,7 +95,7 @@ class Training:
         self.part.export(self.mean.module, self.folder / "export")
         # A record tells how weights were made; where files lay on one machine is not part of it.
         kept = {name: self.options[name] for name in self.options if name not in FOLDERS}
-        text = json.dumps({**self.done, "options": kept}) + "\n"
+        text = json.dumps({**self.done, "reads": self.part.reads, "options": kept}) + "\n"
         write_whole(self.folder / DONE, lambda file: file.write_text(text, encoding="utf-8"))
 
     def look(self, resolution: int) -> None:
@@ -112,13 +117,24 @@ class Training:
         `begun` steps were made since this optimizer's start, `left` samples are left to the end.
         """
         options, done = self.options, self.done
-        loss = self.part.loss(batch, resolution, seed=done["step"])
+        noise = options["seed"] * NOISE_APART + self.first + done["step"]
+        loss = self.part.loss(batch, resolution, seed=noise)
         loss.backward()
         schedule = {"warmup": options["warmup"], "cooldown": options["cooldown"]}
         lr = optimizers.rate(options["lr"], step=begun, left=left, **schedule)
         self.optimizer.step(lr)
         self.mean.update_parameters(self.part.network)
         return float(loss.detach())
+
+
+def check(part: Part, phases: Sequence[Phase]) -> None:
+    """Refuse phases of a resolution that the part cannot learn at."""
+    odd = [phase.resolution for phase in phases if phase.resolution not in part.resolutions]
+    if odd:
+        sides = list(part.resolutions)
+        some = [*sides[:3], "...", sides[-1]] if len(sides) > 4 else sides
+        allowed = ", ".join(map(str, some))
+        raise Refused(f"this part learns at {allowed} px; got a phase at {odd[0]} px")
 
 
 def train(training: Training, phases: Sequence[Phase]) -> bool:
@@ -174,7 +190,7 @@ def _batches(training: Training, phases: Sequence[Phase]) -> Iterator[tuple[Phas
             part = training.part
             stream = SceneBatches(
                 seed=options["seed"], batch_size=phase.batch_size, size=part.size,
-                captions=part.captions, first=training.done["step"],
+                captions=part.captions, first=training.first + training.done["step"],
             )  # fmt: skip
             for batch in loader(stream, workers=options["workers"]):
                 yield phase, batch

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from unitune.backends.floyd import FloydStage
 from unitune.diffusion.loop import Condition, denoise
 from unitune.diffusion.loss import StageLoss
-from unitune.diffusion.steps import DDIM, Threshold, levels
+from unitune.diffusion.steps import DDPM, Threshold, levels
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.metrics.judge import Judge, read_facts, reduced
+from unitune.pocket import GUIDANCE, STEPS
+from unitune.scenes import Scene, caption, random_scene
 
 from unitune_lab.batches import SceneBatches, sampled
-from unitune_lab.world import Scene, caption, random_scene
 
 if TYPE_CHECKING:
     from unitune_lab.parts.stage import StagePart
 
 LEVELS = (300, 500, 700, 900)  # t, at which unseen scenes are denoised in one step
 UNSEEN, SINGLE, PAIRS = 64, 64, 32  # scenes whose error is measured; samples of one and two objects
-STEPS, WEIGHT = 16, 3.0
 SEED = 2
 
 
@@ -63,7 +63,7 @@ def sample(
     resolution: int,
     seed: int = SEED,
 ) -> Tensor:
-    """Sample a first stage with guidance and deterministic steps, (B, 3, S, S)."""
+    """Sample a first stage as `model=pocket` samples, with ancestral steps; (B, 3, S, S)."""
     unet: Any = network["unet"]  # type: ignore[index]
     loss = StageLoss("v_prediction")
     stage = FloydStage(
@@ -71,14 +71,17 @@ def sample(
     )
     count = len(captions)
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn((count, 3, resolution, resolution), generator=generator)
+
+    def noise(*_: object) -> Tensor:
+        return torch.randn((count, 3, resolution, resolution), generator=generator)
+
     steps = levels(part.schedule, part.schedule.T - 1, STEPS)[:, None].expand(-1, count)
     text = Condition(part.embed(captions).cpu())
     empty = Condition(part.embed([""] * count).cpu())
-    weight = torch.full((count,), WEIGHT)
+    weight = torch.full((count,), GUIDANCE)
     return denoise(
-        stage, noise, levels=steps, condition=text, reference=empty, weight=weight,
-        step=DDIM(), noise=lambda *_: noise,
+        stage, noise(), levels=steps, condition=text, reference=empty, weight=weight,
+        step=DDPM(), noise=noise,
     )  # fmt: skip
 
 

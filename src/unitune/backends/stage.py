@@ -62,7 +62,7 @@ class UNetStage:
     resolution: int
     network: UNet2DConditionModel
     schedule: Schedule
-    loss: StageLoss  # that it is tuned with: its pretraining's
+    loss: StageLoss  # that it is tuned with
     threshold: Threshold
     low_resolution: int = 0  # side of the previous stage's picture, 0 in a first stage
     align_corners: bool = True  # of the bilinear upsampling of that picture

@@ -17,18 +17,22 @@ from pathlib import Path
 
 from unitune import images
 from unitune.benchmarks import manifest
-from unitune.scenes import Scene, caption, render, sprites, vocabulary
+from unitune.metrics.judge import SIZE, Judge, found, read_facts, reduced, shared_judge
+from unitune.pocket import FOLDER as POCKET
+from unitune.scenes import Scene, caption, render, sprites
 from unitune.scenes.edits import SceneEdit
-from unitune.scenes.scene import NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out
+from unitune.scenes.scene import NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out, world_digest
 from unitune.scenes.suite import generate
 from unitune.types import Example, Refused
 
 log = logging.getLogger(__name__)
+JUDGE = POCKET / "judge"
 
 README = """# Scenes: edits whose right answers are known
 
 {edits} edit prompts for {images} base images: ten kinds of edit (replace, add, remove, recolour, restyle, background, time, move, count, two of these at
-once), half of them composed as the base image is. Seed {seed}, {per_type} of each kind; made by
+once), half of them composed as the base image is. Seed {seed}, {per_type} of each kind; of {drawn} drawn edits {dropped} were dropped and drawn anew,
+because the embedded judge did not find all facts in their exact targets. Made by
 
     python run.py --config-name scenes seed={seed} per_type={per_type} folder=FOLDER
 
@@ -46,7 +50,34 @@ under that licence too; the rest is under the Apache License 2.0.
 def run(*, folder: Path, seed: int, per_type: int) -> None:
     """Generate the benchmark of a seed with `per_type` edits of each kind and write it into a new folder."""
     _check_numbers(seed=seed, per_type=per_type)
-    write(folder, generate(seed=seed, per_type=per_type), about={"seed": seed, "per_type": per_type})
+    edits, about = draw(seed=seed, per_type=per_type)
+    write(folder, edits, about=about)
+
+
+@dataclass
+class Legible:
+    """Accepts an edit where the judge finds all facts of its exact target; counts those that it was asked about and turned down."""
+
+    judge: Judge
+    asked: int = 0
+    dropped: int = 0
+
+    def __call__(self, edit: SceneEdit) -> bool:
+        """Read the exact target."""
+        (seen,) = read_facts(self.judge, reduced(images.from_uint8(edit.target()), SIZE))
+        good = found(edit.facts, seen)
+        self.asked, self.dropped = self.asked + 1, self.dropped + (not good)
+        return good
+
+
+def draw(*, seed: int, per_type: int, judge: Path = JUDGE) -> tuple[list[SceneEdit], dict[str, object]]:
+    """Draw edits whose exact targets the judge reads right; also return what `benchmark.json` says of the draw.
+
+    An edit that the judge fails is drawn anew, as no method could succeed on it; `drawn` and `dropped` say how many there were.
+    """
+    accept = Legible(shared_judge(judge))
+    edits = generate(seed=seed, per_type=per_type, accept=accept)
+    return edits, {"seed": seed, "per_type": per_type, "drawn": accept.asked, "dropped": accept.dropped}
 
 
 def _check_numbers(*, seed: int, per_type: int) -> None:
@@ -98,7 +129,7 @@ def _fill(folder: Path, edits: Sequence[SceneEdit], about: Mapping[str, object])
     counts = {"edits": len(edits), "images": len(names)}
     _text(folder / "edits.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     _text(folder / "held_out.txt", held_out_list())
-    _text(folder / "README.md", README.format(**{"seed": "SEED", "per_type": "N", **about, **counts}))
+    _text(folder / "README.md", README.format(**{"seed": "SEED", "per_type": "N", "drawn": "the", "dropped": "some", **about, **counts}))
     files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
     _text(folder / "benchmark.json", json.dumps({**about, **counts, "world": world(), "files": files}, indent=1) + "\n")
 
@@ -123,9 +154,8 @@ def held_out_list() -> str:
 
 
 def world() -> str:
-    """Name the version of the world: a digest of its words and sprites."""
-    words = (vocabulary.NOUNS, vocabulary.PLACES, vocabulary.TIMES, vocabulary.STYLES, vocabulary.COLOURS, vocabulary.COUNTS, vocabulary.RELATIONS)
-    digest = hashlib.sha256(json.dumps(words).encode())
+    """Name the version of the world: a digest of its words and shares and of its sprites."""
+    digest = hashlib.sha256(world_digest().encode())
     for noun in NOUN_LIST:
         digest.update((sprites.BANK / f"{noun}.png").read_bytes())
     return digest.hexdigest()[:16]
@@ -150,7 +180,8 @@ class Drawn:
         known = self._known()
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "scenes"
-            write(root, generate(seed=self.seed, per_type=self.per_type), about={"seed": self.seed, "per_type": self.per_type})
+            edits, about = draw(seed=self.seed, per_type=self.per_type)
+            write(root, edits, about=about)
             lines = manifest.read(root)
             for line in lines:
                 for file in (line["image"], line["target"]):

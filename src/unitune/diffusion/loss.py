@@ -1,6 +1,6 @@
 """The loss that belongs to a stage: what its network predicts, how its errors are weighed over the noise levels, and how often each level is drawn.
 
-Pretraining and tuning use the same one. With another weighting the tuning does not continue the pretraining but a different task: plain v weighs the error of
+Pretraining and tuning use the same one unless the stage's folder names both. The weighting decides what tuning keeps of the text: plain v weighs the error of
 x_0 at the paper's start 0.95 some 165 times more than min-SNR does, and the network then memorises the image there, whatever the text says.
 """
 

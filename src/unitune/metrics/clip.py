@@ -14,7 +14,6 @@ from typing import Protocol
 import open_clip
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import T5Tokenizer
@@ -24,24 +23,9 @@ from unitune.metrics.judge import CHUNK, read_card, reduced
 from unitune.types import Picture, Refused
 
 SIZE = 64  # px
-CONTEXT = 32  # tokens; the longest caption of the scenes world has 21
+CONTEXT = 32  # tokens; the longest caption of the scenes world has 23
 WEIGHTS = "open_clip_model.safetensors"
 PREPARE = partial(reduced, size=SIZE)
-
-
-def model_config(tokenizer: T5Tokenizer) -> dict:
-    """Return the open_clip config: a small residual network for pictures, two causal transformer layers for text, pooled at the end token.
-
-    A convolutional tower learns from fewer pictures than patches do, and costs a third of a ViT's time per step on a CPU.
-    """
-    return {
-        "embed_dim": 64,
-        "vision_cfg": {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "mlp", "image_size": SIZE},
-        "text_cfg": {
-            "context_length": CONTEXT, "vocab_size": len(tokenizer), "width": 96, "heads": 3, "layers": 2, "hf_tokenizer_name": "tokenizer",
-            "tokenizer_kwargs": {"clean": "lower"}, "pad_id": tokenizer.pad_token_id, "eos_id": tokenizer.eos_token_id, "pool_type": "eos",
-        },
-    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,23 +56,6 @@ class Clip:
     accuracy: Mapping[str, str] = field(default_factory=dict)
     texts: dict[str, Tensor] = field(default_factory=dict)
     pictures: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
-
-
-def build_clip(tokenizer: T5Tokenizer) -> Clip:
-    """Build an untrained pocket CLIP."""
-    return Clip(open_clip.CLIP(**model_config(tokenizer)), Words(tokenizer), PREPARE)
-
-
-def save_clip(clip: Clip, folder: Path) -> None:
-    """Write weights (float16), config and tokenizer of a pocket CLIP under the names that open_clip expects."""
-    assert isinstance(clip.tokenizer, Words)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in clip.network.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
-    preprocessing = {"size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
-    config = {"model_cfg": model_config(clip.tokenizer.pieces), "preprocess_cfg": preprocessing}
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    clip.tokenizer.pieces.save_pretrained(folder)
 
 
 def load_clip(folder: str | Path) -> Clip:

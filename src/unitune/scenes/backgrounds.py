@@ -27,10 +27,10 @@ def _tinted(colour: Colour, time: str) -> Colour:
     return tuple(int(c * k) for c, k in zip(colour, TINT[time], strict=True))  # type: ignore[return-value]
 
 
-def _gradient(canvas: Image.Image, top: Colour, bottom: Colour, y_0: int, y_1: int, x_0: int = 0, x_1: int = SIDE) -> None:
+def _gradient(canvas: Image.Image, top: Colour, bottom: Colour, y_0: int, y_1: int) -> None:
     u = np.arange(y_1 - y_0)[:, None] / max(1, y_1 - y_0)
     column = (np.array(top) + (np.array(bottom) - np.array(top)) * u).astype(np.uint8)
-    canvas.paste(Image.fromarray(column[:, None]).resize((x_1 - x_0, y_1 - y_0), Image.Resampling.NEAREST), (x_0, y_0))
+    canvas.paste(Image.fromarray(column[:, None]).resize((SIDE, y_1 - y_0), Image.Resampling.NEAREST), (0, y_0))
 
 
 def _sky(canvas: Image.Image, time: str, horizon: int, rng: Rng) -> None:
@@ -112,21 +112,6 @@ def _meadow(canvas: Image.Image, time: str, rng: Rng) -> None:
         draw.ellipse([x, y, x + 5, y + 5], fill=_tinted(((250, 240, 110), (250, 250, 250), (240, 130, 170))[kind], time))
 
 
-def _room(canvas: Image.Image, time: str, rng: Rng) -> None:
-    draw = ImageDraw.Draw(canvas)
-    floor = int(rng.integers(166, 178))
-    wall: Colour = (226, 206, 176)
-    _gradient(canvas, _tinted(wall, time), _tinted(_mix(wall, (190, 160, 130), 0.4), time), 0, floor)
-    _gradient(canvas, _tinted((150, 100, 62), time), _tinted((118, 74, 44), time), floor, SIDE)
-    x = int(rng.integers(24, 150))
-    draw.rectangle([x - 6, 24, x + 82, 110], fill=_tinted((246, 242, 234), time))
-    _gradient(canvas, *SKY[time], 30, 104, x, x + 76)
-    if time == "night":
-        draw.ellipse([x + 44, 40, x + 64, 60], fill=(248, 243, 205))
-    draw.rectangle([x + 36, 30, x + 40, 104], fill=_tinted((246, 242, 234), time))
-    draw.rectangle([x, 65, x + 76, 69], fill=_tinted((246, 242, 234), time))
-
-
 def _underwater(canvas: Image.Image, time: str, rng: Rng) -> None:
     draw = ImageDraw.Draw(canvas)
     sand = int(rng.integers(196, 212))
@@ -154,20 +139,6 @@ def _moon(canvas: Image.Image, time: str, rng: Rng) -> None:
         draw.ellipse([x - r, y - r // 3, x + r, y + r // 3], fill=_tinted((118, 118, 126), time), outline=_tinted((222, 222, 226), time))
 
 
-def _stage(canvas: Image.Image, time: str, rng: Rng) -> None:
-    draw = ImageDraw.Draw(canvas)
-    floor = int(rng.integers(176, 192))
-    _gradient(canvas, _tinted((88, 30, 60), time), _tinted((128, 48, 78), time), 0, floor)
-    x, tilt = int(rng.integers(90, 166)), int(rng.integers(-40, 40))
-    draw.polygon([(x + tilt, 0), (x - 60, floor), (x + 60, floor)], fill=_tinted((206, 150, 140), time))  # a spotlight
-    for left, fold in ((0, int(rng.integers(16, 24))), (SIDE - 60, int(rng.integers(16, 24)))):
-        for k, start in enumerate(range(left, left + 60, fold)):
-            shade = _mix((150, 16, 28), (208, 34, 46), k % 2)
-            draw.rectangle([start, 0, min(start + fold, left + 60), floor], fill=_tinted(shade, time))
-    draw.rectangle([0, 0, SIDE, 22], fill=_tinted((176, 22, 36), time))
-    _gradient(canvas, _tinted((196, 140, 84), time), _tinted((140, 92, 52), time), floor, SIDE)
-
-
 DRAW: dict[str, Callable[[Image.Image, str, Rng], None]] = {
     "beach": _beach,
     "forest": _forest,
@@ -175,10 +146,8 @@ DRAW: dict[str, Callable[[Image.Image, str, Rng], None]] = {
     "snow": _snow,
     "desert": _desert,
     "meadow": _meadow,
-    "room": _room,
     "underwater": _underwater,
     "moon": _moon,
-    "stage": _stage,
 }
 
 

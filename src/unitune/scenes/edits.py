@@ -1,13 +1,16 @@
-"""Edits as operations on a scene: each knows its prompt, its exact target, the exact mask of what may change, and what a judge must find in the result.
+"""Edits as operations on a scene, with prompt, instruction, exact target, exact mask and facts.
 
-Two labels are read off the pictures. An edit is `local` where less than half of the picture may change (the paper's split). Base and result are
-`composed_alike` where every object of the base has a partner in the result with nearly the same outline, so that the two can be blended.
+Two labels are read off the pictures. An edit is `local` where less than half of the picture may
+change (the split of the paper). Base and result are `composed_alike` where every object of the base
+has a partner in the result with nearly the same outline, so that the two can be blended:
+interpolation reads this one.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -15,13 +18,23 @@ from jaxtyping import Bool, UInt8
 from unitune.scenes.caption import caption
 from unitune.scenes.instructions import instruction
 from unitune.scenes.render import PIXEL, SIDE, SUPPORT, render
-from unitune.scenes.scene import MAX_OBJECTS, SIZES, Object, Scene, relation
+from unitune.scenes.scene import Object, Scene, left_of
 from unitune.scenes.vocabulary import STYLES, TIMES
 
-KINDS = ("replace", "add", "remove", "recolour", "restyle", "background", "time", "move", "count", "two")
+KINDS = (
+    "replace",
+    "add",
+    "remove",
+    "recolour",
+    "restyle",
+    "background",
+    "time",
+    "move",
+    "count",
+    "two",
+)
 SAME_OUTLINE = 0.5  # intersection over union of two outlines that count as one
-SIDE_BY_SIDE = (0.27, 0.73)  # where the two of a pair stand that stood one behind the other, shares of the picture's side
-Facts = dict[str, object]
+Facts = dict[str, Any]
 Area = Bool[np.ndarray, "256 256"]
 
 
@@ -49,7 +62,10 @@ class SceneEdit:
 
     @property
     def composed_alike(self) -> bool:
-        """Whether before and after are composed alike; objects of one noun are partners first, then the others in their order."""
+        """Whether the base's objects have partners of nearly the same outline in the result.
+
+        Objects of one noun are partners first, then the others in their order.
+        """
         before, after = list(self.before.objects), list(self.after.objects)
         if len(before) != len(after):
             return False
@@ -59,7 +75,10 @@ class SceneEdit:
 
     @property
     def prompt(self) -> str:
-        """A description of the result, not an instruction; it says the time, the style and who stands where as far as they change."""
+        """A description of the result, not an instruction.
+
+        It says the time, the style and who stands where as far as they change.
+        """
         text = caption(self.after, related="order" in self.appear)
         if self.after.time == "day" != self.before.time:
             text = f"{text} {TIMES['day'][-1]}"
@@ -67,7 +86,7 @@ class SceneEdit:
 
     @property
     def appear(self) -> Facts:
-        """The facts of the result that the base image lacks: a copy of the base fails on each of them."""
+        """The facts of the result that the base image lacks; a copy of the base fails on each."""
         return self._facts()[0]
 
     @property
@@ -79,7 +98,7 @@ class SceneEdit:
     def facts(self) -> Facts:
         """What a judge must find in the result: what appears and what stays."""
         appear, stay = self._facts()
-        both = {name: sorted({*appear[name], *stay[name]}) for name in ("nouns", "colours") if name in appear and name in stay}  # type: ignore[misc]
+        both = {name: sorted({*appear[name], *stay[name]}) for name in ("nouns", "colours") if name in appear and name in stay}
         return {**appear, **stay, **both}
 
     def _facts(self) -> tuple[Facts, Facts]:
@@ -93,10 +112,12 @@ class SceneEdit:
         for name, value in now.items():
             if isinstance(value, list):
                 old = was.get(name, [])
-                appear[name], stay[name] = [word for word in value if word not in old], [word for word in value if word in old]  # type: ignore[operator]
+                appear[name] = [word for word in value if word not in old]
+                stay[name] = [word for word in value if word in old]
             else:
                 (stay if was[name] == value else appear)[name] = value
-        return tuple({name: value for name, value in found.items() if value != []} for found in (appear, stay))  # type: ignore[return-value]
+        appear, stay = ({name: value for name, value in found.items() if value != []} for found in (appear, stay))
+        return appear, stay
 
     def target(self) -> UInt8[np.ndarray, "256 256 3"]:
         """The exact answer."""
@@ -105,8 +126,9 @@ class SceneEdit:
     def mask(self) -> Area:
         """What may change: outside it base and target are the same pixels.
 
-        Every pixel where time or style changes; else the pixels of objects that come, go or change, in both pictures, and the whole background where the
-        place changes; grown by what the style's filter reaches.
+        Every pixel may change where the time or the style changes. Else the pixels of objects that
+        come, go or change may, in both pictures, and the whole background where the place changes;
+        that area is grown by what the style's filter reaches.
         """
         before, after = self.before, self.after
         if (before.time, before.style) != (after.time, after.style):
@@ -121,12 +143,21 @@ class SceneEdit:
 
 
 def facts(scene: Scene) -> Facts:
-    """List what a judge can find in a picture of the scene; `colours` where something is painted, `order` (from left to right) of a pair side by side."""
-    found: Facts = {"nouns": sorted({o.noun for o in scene.objects}), "place": scene.place, "time": scene.time, "style": scene.style}
+    """List what a judge can find in a picture of the scene.
+
+    There are `colours` where something is painted, and the `order` from left to right of a pair
+    that stands side by side.
+    """
+    found: Facts = {
+        "nouns": sorted({o.noun for o in scene.objects}),
+        "place": scene.place,
+        "time": scene.time,
+        "style": scene.style,
+    }
     found["count"] = len(scene.objects)
     if colours := sorted({o.colour for o in scene.objects} - {""}):
         found["colours"] = colours
-    if is_pair(scene) and relation(*scene.objects) == "left":
+    if is_pair(scene) and left_of(*scene.objects):
         found["order"] = _from_left(scene)
     return found
 
@@ -147,7 +178,7 @@ def _take(objects: list[Object], noun: str) -> Object:
 @lru_cache(maxsize=1024)
 def outline(thing: Object) -> Area:
     """Return the pixels of an object that stands alone."""
-    return render(Scene("room", "day", (thing,)))[1][0]
+    return render(Scene("meadow", "day", (thing,)))[1][0]
 
 
 def _overlap(a: Object, b: Object) -> float:
@@ -168,74 +199,3 @@ def _grown(area: Area, style: str) -> Area:
         padded = np.pad(area, 1)
         area = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:] | area
     return area
-
-
-def _with(scene: Scene, index: int, thing: Object) -> Scene:
-    return replace(scene, objects=(*scene.objects[:index], thing, *scene.objects[index + 1 :]))
-
-
-def replace_object(scene: Scene, index: int, noun: str) -> SceneEdit:
-    """Put another object where one stands, of the same size and colour."""
-    return SceneEdit("replace", scene, _with(scene, index, replace(scene.objects[index], noun=noun)))
-
-
-def add_object(scene: Scene, thing: Object) -> SceneEdit:
-    """Put one more object into the scene, in its place from left to right."""
-    index = next((k for k, o in enumerate(scene.objects) if o.x > thing.x), len(scene.objects))
-    return SceneEdit("add", scene, replace(scene, objects=(*scene.objects[:index], thing, *scene.objects[index:])))
-
-
-def remove_object(scene: Scene, index: int) -> SceneEdit:
-    """Take one of several objects away; ValueError where it is the only one, for a caption needs one."""
-    if len(scene.objects) < 2:
-        raise ValueError("the only object of a scene cannot be removed")
-    return SceneEdit("remove", scene, replace(scene, objects=scene.objects[:index] + scene.objects[index + 1 :]))
-
-
-def recolour(scene: Scene, noun: str, colour: str) -> SceneEdit:
-    """Paint all objects of a kind."""
-    painted = tuple(replace(o, colour=colour) if o.noun == noun else o for o in scene.objects)
-    return SceneEdit("recolour", scene, replace(scene, objects=painted))
-
-
-def restyle(scene: Scene, style: str) -> SceneEdit:
-    """Show the same scene in another style."""
-    return SceneEdit("restyle", scene, replace(scene, style=style))
-
-
-def change_place(scene: Scene, place: str) -> SceneEdit:
-    """Put the same objects somewhere else."""
-    return SceneEdit("background", scene, replace(scene, place=place))
-
-
-def change_time(scene: Scene, time: str) -> SceneEdit:
-    """Show the same scene at another time of day."""
-    return SceneEdit("time", scene, replace(scene, time=time))
-
-
-def move_left(scene: Scene, index: int) -> SceneEdit:
-    """Let one of a pair stand left of the other: side by side they change places, and one that was behind comes out; ValueError where there is no pair."""
-    if not is_pair(scene):
-        raise ValueError("only one of two different objects can be moved")
-    places = sorted(o.x for o in scene.objects) if relation(*scene.objects) == "left" else SIDE_BY_SIDE
-    things = [replace(o, size=min(o.size, SIZES[1][1])) for o in (scene.objects[index], scene.objects[1 - index])]
-    moved = tuple(replace(o, x=min(max(x, o.size / 2), 1 - o.size / 2)) for o, x in zip(things, places, strict=True))
-    return SceneEdit("move", scene, replace(scene, objects=moved))
-
-
-def change_count(scene: Scene, count: int) -> SceneEdit:
-    """Show so many of the one kind of object, in a row; ValueError where there are several kinds, or for a count that no scene has."""
-    if not 1 <= count <= MAX_OBJECTS:
-        raise ValueError(f"a scene has 1 to {MAX_OBJECTS} objects, got {count}")
-    kinds = {(o.noun, o.colour) for o in scene.objects}
-    if len(kinds) != 1:
-        raise ValueError(f"a change of count needs one kind of object, got {len(kinds)}")
-    first, size = scene.objects[0], sum(SIZES[count - 1]) / 2
-    return SceneEdit("count", scene, replace(scene, objects=tuple(replace(first, x=(k + 0.5) / count, size=size) for k in range(count))))
-
-
-def both(first: SceneEdit, second: SceneEdit) -> SceneEdit:
-    """Make one edit of two, the second of which starts where the first ends; ValueError where it does not."""
-    if first.after != second.before:
-        raise ValueError("the second edit must start from the result of the first")
-    return SceneEdit("two", first.before, second.after)

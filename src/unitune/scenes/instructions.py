@@ -1,4 +1,4 @@
-"""What changes between two scenes, said as an instruction: what editors that follow instructions read."""
+"""Says what changes between two scenes as an instruction, for editors that follow instructions."""
 
 from collections import Counter
 
@@ -10,7 +10,6 @@ STYLES = {
     "plain": "make it a photo",
     "pencil": "make it a pencil sketch",
     "pixel": "make it pixel art",
-    "grey": "make it black and white",
     "sepia": "make it sepia",
 }
 

@@ -1,4 +1,7 @@
-"""What a picture needs so that its facts can be told from it: objects that lie inside, are seen and stand out, and edits that change something."""
+"""What a picture needs so that its facts can be told from it.
+
+Its objects lie inside, are seen and stand out, and an edit changes something plainly.
+"""
 
 from colorsys import rgb_to_hsv
 from dataclasses import replace
@@ -6,17 +9,24 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from unitune.scenes.edits import SceneEdit, is_pair, outline
+from unitune.scenes.edits import SceneEdit, outline
 from unitune.scenes.render import render
-from unitune.scenes.scene import Scene, relation
+from unitune.scenes.scene import Scene
 from unitune.scenes.sprites import sprite
 from unitune.scenes.vocabulary import COLOURFUL, COLOURS
 
 MIN_CONTRAST = 24.0  # mean change of a pixel, 0-255, that an object makes on what is behind it
-MIN_CHANGE, MIN_REPAINTED = 14.0, 30.0  # mean change of a pixel of the mask, 0-255, by an edit; by a new colour
-NEAR_HUE, COLOURED, OWN_SHARE = 50.0, 0.35, 0.35  # degrees; least saturation; share of an object's pixels that make a colour its own
+MIN_CHANGE, MIN_REPAINTED = (
+    14.0,
+    30.0,
+)  # mean change of a pixel of the mask, 0-255, by an edit; by a new colour
+NEAR_HUE, COLOURED, OWN_SHARE = (
+    50.0,
+    0.35,
+    0.35,
+)  # degrees; least saturation; share of an object's pixels that make a colour its own
 PALE = {"pencil": 0.6}  # styles of little contrast: the share of the above that is asked of them
-MIN_SEEN, MIN_SEEN_BEHIND = 0.9, 0.3  # share of an object that the others leave to be seen
+MIN_SEEN = 0.9  # share of an object that the others leave to be seen
 MARGIN = 0.005  # by which an object may leave the picture: rounding to pixels
 
 _render = lru_cache(maxsize=64)(render)
@@ -32,15 +42,17 @@ def own_colours(noun: str) -> frozenset[str]:
 
 
 def shows_well(scene: Scene) -> bool:
-    """Say whether every object lies inside the picture, is seen and stands out, in colours and blocks that the world's pictures have."""
+    """Say whether every object lies inside the picture, is seen and stands out.
+
+    Neither paint in a style that hides it nor three objects in pixel art show well.
+    """
     things = scene.objects
     if (scene.style not in COLOURFUL and any(o.colour for o in things)) or (scene.style == "pixel" and len(things) > 2):  # too few blocks for three
         return False
     if any(abs(o.x - 0.5) > (1 - o.size) / 2 + MARGIN or not o.size <= o.y <= 1 for o in things):
         return False
     picture, masks = _render(scene)
-    seen = MIN_SEEN_BEHIND if is_pair(scene) and relation(*things) == "behind" else MIN_SEEN
-    if any(mask.sum() < seen * outline(thing).sum() for thing, mask in zip(things, masks, strict=True)):
+    if any(mask.sum() < MIN_SEEN * outline(thing).sum() for thing, mask in zip(things, masks, strict=True)):
         return False
     rest = (_render(replace(scene, objects=things[:k] + things[k + 1 :]))[0] for k in range(len(things)))
     enough = MIN_CONTRAST * PALE.get(scene.style, 1.0)

@@ -19,10 +19,6 @@ def _plain(rgb: np.ndarray) -> np.ndarray:
     return rgb
 
 
-def _black_and_white(rgb: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(sprites.luminance(rgb)[..., None], rgb.shape)
-
-
 def _sepia(rgb: np.ndarray) -> np.ndarray:
     grey = sprites.luminance(rgb)[..., None]
     return grey * np.array([1.0, 0.84, 0.62], np.float32) + np.array([18, 10, 2], np.float32)
@@ -41,8 +37,8 @@ def _pencil(rgb: np.ndarray) -> np.ndarray:
     return paper[..., None] * np.array([1.0, 0.99, 0.95], np.float32)
 
 
-STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": _plain, "grey": _black_and_white, "pixel": _pixel_art, "pencil": _pencil, "sepia": _sepia}
-SUPPORT = {"plain": 0, "grey": 0, "pixel": PIXEL - 1, "pencil": 1, "sepia": 0}  # px that a style's filter reaches: an exact mask grows by it
+STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": _plain, "pixel": _pixel_art, "pencil": _pencil, "sepia": _sepia}
+SUPPORT = {"plain": 0, "pixel": PIXEL - 1, "pencil": 1, "sepia": 0}  # px that a style's filter reaches: an exact mask grows by it
 
 
 def _paste(canvas: Image.Image, thing: Object, time: str) -> np.ndarray:

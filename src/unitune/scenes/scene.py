@@ -1,26 +1,38 @@
-"""What a scene is: a place, a time of day, one to four objects and a style, plus the seed of the background's details."""
+"""What a scene is: a place, a time of day, one to three objects and a style.
 
+The seed of the background's details belongs to it too.
+"""
+
+import hashlib
+import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from unitune.scenes.vocabulary import COLOURFUL, COLOURS, NOUNS, PLACES, STYLES, TIMES
 
-MAX_OBJECTS = 4
-HELD_OUT_SHARE = 0.1  # of all compositions noun x place x style
-NOUN_LIST, PLACE_LIST, TIME_LIST, STYLE_LIST, COLOUR_LIST = (list(words) for words in (NOUNS, PLACES, TIMES, STYLES, COLOURS))
-COUNT_SHARES = (0.55, 0.27, 0.10, 0.08)
-TIME_SHARES = (0.56, 0.22, 0.22)
-STYLE_SHARES = (0.60, 0.10, 0.10, 0.10, 0.10)
-SIZES = ((0.45, 0.66), (0.34, 0.46), (0.26, 0.32), (0.20, 0.24))  # of one, two, three, four objects
-ALIKE_SHARES = (0.0, 0.3, 0.5, 0.8)  # of scenes of so many objects, those whose objects are all of one kind
-COLOUR_SHARE, BEHIND_SHARE = 0.2, 0.2
+MAX_OBJECTS = 3
+HELD_OUT_SHARE = 0.1  # of all compositions noun x place x style, about: 93 of 768
+NOUN_LIST, PLACE_LIST, TIME_LIST = list(NOUNS), list(PLACES), list(TIMES)
+STYLE_LIST, COLOUR_LIST = list(STYLES), list(COLOURS)
+COUNT_SHARES = (0.50, 0.33, 0.17)  # of one, two, three objects
+TIME_SHARES = (0.50, 0.25, 0.25)
+STYLE_SHARES = (0.61, 0.13, 0.13, 0.13)
+SIZES = ((0.50, 0.68), (0.38, 0.48), (0.28, 0.33))  # of one, two, three objects
+ALIKE_SHARES = (0.0, 0.3, 0.5)  # of scenes of so many objects, those that hold one kind only
+COLOUR_SHARE = 0.3
+ASIDE_SHARE = 0.25  # of scenes drawn with several objects: those from which one is then taken away
 
 
 @dataclass(frozen=True)
 class Object:
-    """One object: `x` is its centre and `y` its feet, `size` its longer side, all as shares of the picture's side; `colour` "" is its own."""
+    """One object: `x` is its centre, `y` its feet and `size` its longer side.
+
+    All three are shares of the picture's side. `colour` "" leaves the object in its own colours.
+    """
 
     noun: str
     x: float
@@ -33,14 +45,15 @@ class Object:
         if self.noun not in NOUNS:
             raise ValueError(f"unknown noun {self.noun!r}; the scenes world has: {', '.join(NOUNS)}")
         if self.colour and self.colour not in COLOURS:
-            raise ValueError(f"unknown colour {self.colour!r}; the scenes world has: {', '.join(COLOURS)}")
+            known = ", ".join(COLOURS)
+            raise ValueError(f"unknown colour {self.colour!r}; the scenes world has: {known}")
         if not 0 < self.size <= 1:
             raise ValueError(f"size must be in (0, 1], got {self.size}")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture as facts; objects are drawn in order, from left to right or from back to front when made by `random_scene`."""
+    """A picture as facts; objects are drawn in their order, `random_scene`'s from left to right."""
 
     place: str
     time: str
@@ -49,15 +62,16 @@ class Scene:
     seed: int = 0  # of the background's details: skyline, trees, stars
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("place", self.place, PLACES), ("time", self.time, TIMES), ("style", self.style, STYLES)):
-            if value not in allowed:
+        words = (("place", PLACES), ("time", TIMES), ("style", STYLES))
+        for name, allowed in words:
+            if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
         if not 0 <= len(self.objects) <= MAX_OBJECTS:
             raise ValueError(f"a scene has at most {MAX_OBJECTS} objects, got {len(self.objects)}")
 
 
 def held_out(noun: str, place: str, style: str) -> bool:
-    """Say whether pretraining never sees this noun in this place in this style; `assets/scenes/held_out.txt` lists all such compositions."""
+    """Say whether pretraining never sees this noun in this place in this style."""
     return zlib.crc32(f"{noun}|{place}|{style}".encode()) % 1000 < 1000 * HELD_OUT_SHARE
 
 
@@ -66,15 +80,21 @@ def is_held_out(scene: Scene) -> bool:
     return any(held_out(o.noun, scene.place, scene.style) for o in scene.objects)
 
 
-def relation(first: Object, second: Object) -> str:
-    """Say how the first object stands to the second: "behind" (overlapped by it, feet clearly higher), "left" or "" for neither."""
-    apart = abs(first.x - second.x) / ((first.size + second.size) / 2)
-    if apart < 0.75 and first.y < second.y - 0.05:
-        return "behind"
-    return "left" if first.x < second.x and apart >= 0.75 else ""
+def left_of(first: Object, second: Object) -> bool:
+    """Say whether the first object stands clearly left of the second."""
+    return second.x - first.x >= 0.75 * (first.size + second.size) / 2
 
 
-def _draw(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
+@cache
+def world_digest() -> str:
+    """Name the world's words and shares: what was trained or drawn in another world has another."""
+    sizes = [SIZES, COUNT_SHARES, TIME_SHARES, STYLE_SHARES, ALIKE_SHARES, COLOUR_SHARE]
+    sizes.append(ASIDE_SHARE)
+    words = [NOUNS, PLACES, TIMES, STYLES, COLOURS, COLOURFUL, HELD_OUT_SHARE]
+    return hashlib.sha256(json.dumps([words, sizes], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _draw(rng: np.random.Generator, shares: Sequence[float]) -> int:
     u, total = rng.random() * sum(shares), 0.0
     for k, share in enumerate(shares):
         total += share
@@ -83,41 +103,39 @@ def _draw(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
     return len(shares) - 1
 
 
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
 def _object(noun: str, colour: str, slot: int, count: int, rng: np.random.Generator) -> Object:
     size = float(rng.uniform(*SIZES[count - 1]))
-    centre = (slot + 0.5) / count
-    x = min(max(centre + float(rng.uniform(-0.12, 0.12)) / count, size / 2), 1 - size / 2)
-    return Object(noun, x, float(rng.uniform(0.80, 0.92)), size, bool(rng.random() < 0.5), colour)
+    centre = (slot + 0.5) / count + float(rng.uniform(-0.12, 0.12)) / count
+    x = min(max(centre, size / 2), 1 - size / 2)
+    y, flip = float(rng.uniform(0.80, 0.92)), bool(rng.random() < 0.5)
+    return Object(noun, x, y, size, flip, colour)
 
 
-def _behind(nouns: list[str], colours: list[str], rng: np.random.Generator) -> tuple[Object, ...]:
-    """Draw two objects, the first partly hidden by the second."""
-    size, side = float(rng.uniform(0.40, 0.50)), 1 if rng.random() < 0.5 else -1
-    x, shift = 0.5 - side * float(rng.uniform(0.06, 0.14)), side * size * float(rng.uniform(0.5, 0.65))
-    front = Object(nouns[1], x, float(rng.uniform(0.88, 0.95)), size, bool(rng.random() < 0.5), colours[1])
-    back = Object(nouns[0], x + shift, front.y - float(rng.uniform(0.14, 0.20)), size * float(rng.uniform(0.85, 1.0)), bool(rng.random() < 0.5), colours[0])
-    return (back, front)
+def random_scene(rng: np.random.Generator, *, held_out: bool = False, counts: Sequence[float] | None = None) -> Scene:
+    """Draw a scene.
 
-
-def random_scene(rng: np.random.Generator, *, held_out: bool = False, counts: tuple[float, ...] = COUNT_SHARES) -> Scene:
-    """Draw a scene; `counts` are the chances of 1, 2, 3, 4 objects; `held_out` asks for compositions that pretraining never sees."""
+    `counts` are the chances of one, two and three objects; without them the world's own are taken,
+    and from some scenes one of several objects is taken away, as an edit may do: what stays is as
+    small, and stands as far aside, as it was. `held_out` asks for a composition that pretraining
+    never sees.
+    """
     while True:
-        count = _draw(rng, counts) + 1
+        count = _draw(rng, counts or COUNT_SHARES) + 1
         style = STYLE_LIST[_draw(rng, STYLE_SHARES)]
         alike = rng.random() < ALIKE_SHARES[count - 1]
         order = rng.permutation(len(NOUN_LIST))
         nouns = [NOUN_LIST[order[0 if alike else k]] for k in range(count)]
-        coloured = [style in COLOURFUL and rng.random() < COLOUR_SHARE for _ in nouns]
-        colours = [COLOUR_LIST[int(rng.integers(len(COLOUR_LIST)))] if yes else "" for yes in coloured]
+        painted = [style in COLOURFUL and rng.random() < COLOUR_SHARE for _ in nouns]
+        colours = [_pick(rng, COLOUR_LIST) if yes else "" for yes in painted]
         colours = colours[:1] * count if alike else colours
-        behind = count == 2 and not alike and rng.random() < BEHIND_SHARE
-        placed = _behind(nouns, colours, rng) if behind else tuple(_object(n, c, k, count, rng) for k, (n, c) in enumerate(zip(nouns, colours, strict=True)))
-        scene = Scene(
-            place=PLACE_LIST[int(rng.integers(len(PLACE_LIST)))],
-            time=TIME_LIST[_draw(rng, TIME_SHARES)],
-            objects=placed,
-            style=style,
-            seed=int(rng.integers(2**31)),
-        )
+        things = [_object(nouns[k], colours[k], k, count, rng) for k in range(count)]
+        if counts is None and count > 1 and rng.random() < ASIDE_SHARE:
+            del things[int(rng.integers(count))]
+        place, time = _pick(rng, PLACE_LIST), TIME_LIST[_draw(rng, TIME_SHARES)]
+        scene = Scene(place, time, tuple(things), style, int(rng.integers(2**31)))
         if is_held_out(scene) == held_out:
             return scene

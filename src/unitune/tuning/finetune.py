@@ -82,7 +82,7 @@ class Tuning:
 
 
 class FineTune(pl.LightningModule):
-    """The loss is the stage's own, as it was pretrained: its own prediction, weighed over noise levels alike. The module's state is what is tuned."""
+    """The loss is the stage's own: its own prediction, weighed over noise levels as its folder says. The module's state is what is tuned."""
 
     def __init__(self, data: Batches, tuning: Tuning, tuned: Mapping[str, nn.Parameter]) -> None:
         super().__init__()

@@ -125,12 +125,16 @@ def measure_after(cascade: "Cascade", example: Example, before: Visibility, prom
     untouched = _predictions(cascade, example, asked, seed=seed)
     with cascade.using(tuned):
         changed = _predictions(cascade, example, asked, seed=seed)
-        pictures = _pictures(cascade, example, [texts.tuned, "", texts.other], seed=seed)
-    base = reduced(example.image, stage.resolution)
-    tuned_db, empty_db, other_db = (_psnr(picture, base) for picture in pictures.split(1))
+        tuned_db, empty_db, other_db = given_back(cascade, example, [texts.tuned, "", texts.other], seed=seed)
     response = _rms(changed[1:] - changed[:1]) / max(_rms(untouched[1:] - untouched[:1]), 1e-12) if len(asked) > 1 else None
     found = {"tuned_db": tuned_db, "empty_db": empty_db, "other_db": other_db, "response": response}
     return dataclasses.replace(before, steps=tuned.steps, key=tuned.stored.get(stage.name, ""), **found)
+
+
+def given_back(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> list[float]:
+    """Sample each text from pure noise, unguided, with the first stage as it is now; PSNR to the base image at its resolution, dB."""
+    base = reduced(example.image, cascade.stages[0].resolution)
+    return [_psnr(picture, base) for picture in _pictures(cascade, example, texts, seed=seed).split(1)]
 
 
 def _predictions(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> Tensor:

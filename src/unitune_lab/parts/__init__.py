@@ -1,5 +1,6 @@
 """What a part is: a loss on a batch of scenes, a look at unseen scenes, and how it is written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,12 +27,22 @@ class Part(Protocol):
         """The kind of captions that it learns from, as SceneBatches names them."""
         ...
 
+    @property
+    def reads(self) -> str:
+        """What names the weights of the text encoder that it learns from; "" without one."""
+        ...
+
+    @property
+    def resolutions(self) -> Sequence[int]:
+        """The sides in px at which it can learn."""
+        ...
+
     def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
         """Return the loss on a batch; whatever it draws depends on the seed alone."""
         ...
 
     def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
-        """Measure mean weights on compositions that training never sees."""
+        """Measure mean weights on scenes that training does not draw."""
         ...
 
     def export(self, network: nn.Module, folder: Path) -> None:

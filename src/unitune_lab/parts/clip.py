@@ -13,18 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from transformers import T5Tokenizer
+from unitune.scenes.vocabulary import NOUNS, PLACES, article
 
 from unitune_lab.batches import Batch, SceneBatches
 from unitune_lab.parts.judge import RECENT
 from unitune_lab.parts.stage import pixels
 from unitune_lab.towers import CONTEXT, build_towers, contrastive_loss, save_towers
-from unitune_lab.world.vocabulary import NOUNS, PLACES, article
 
 
 class ClipPart:
     """The two towers of unitune_lab.towers."""
 
-    size, captions = 64, "plain"
+    size, captions, resolutions = 64, "clip", (64,)
+    reads = ""
 
     def __init__(self, text: Path, device: torch.device) -> None:
         self.device = device

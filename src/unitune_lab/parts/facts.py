@@ -2,9 +2,9 @@
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from unitune.scenes.scene import MAX_OBJECTS
 
 from unitune_lab.batches import COLOUR, NOUN, PLACE, STYLE, TIME, Batch
-from unitune_lab.world.scene import MAX_OBJECTS
 
 ONE_OF_MANY = ("place", "time", "style", "count")
 

@@ -9,18 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from unitune.metrics.judge import Judge, save_judge
+from unitune.scenes.vocabulary import COLOURFUL
 
-from unitune_lab.batches import COLOUR, NOUN, PLACE, STYLE, TIME, Batch, SceneBatches
+from unitune_lab.batches import STYLE, Batch, SceneBatches
 from unitune_lab.parts.facts import fact_loss
 from unitune_lab.parts.stage import pixels
-from unitune_lab.world.scene import MAX_OBJECTS
-from unitune_lab.world.vocabulary import COLOURFUL
 
 RECENT = 8  # batches from which the statistics of batch normalisation are taken anew
-VOCABULARY = {
-    "nouns": tuple(NOUN), "place": tuple(PLACE), "time": tuple(TIME), "style": tuple(STYLE),
-    "colours": tuple(COLOUR),
-}  # fmt: skip
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -47,11 +42,12 @@ def augment(image: Tensor, generator: torch.Generator) -> Tensor:
 class JudgePart:
     """The judge of unitune.metrics.judge with this world's words."""
 
-    size, captions = 64, "plain"
+    size, captions, resolutions = 64, "plain", (64,)
+    reads = ""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        judge: Any = Judge(VOCABULARY, max_objects=MAX_OBJECTS)
+        judge: Any = Judge()
         self.network: nn.Module = judge.to(device, memory_format=torch.channels_last)
         self.recent: deque[Tensor] = deque(maxlen=RECENT)
 

@@ -1,6 +1,7 @@
 """A diffusion stage: v-prediction on the cosine schedule, the super-resolution stage on crops."""
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,17 @@ from unitune_lab.batches import NOUN, Batch, sampled
 from unitune_lab.parts.text import embed
 
 WEIGHTINGS = ("plain", "min_snr")
+TUNING = StageLoss("v_prediction", "min_snr")  # of what ships, whatever its pretraining weighed
 
 
 def pixels(image: Tensor, device: torch.device) -> Tensor:
     """Turn uint8 pictures into float32 in [-1, 1]."""
     return image.to(device).float().div_(127.5).sub_(1)
+
+
+def digest(text: Path) -> str:
+    """Name the weights of a folder's text encoder."""
+    return hashlib.sha256((text / "text_encoder" / "model.safetensors").read_bytes()).hexdigest()
 
 
 class StagePart:
@@ -59,7 +66,9 @@ class StagePart:
             raise Refused(f"crops must be at least 1; got {crops}")
         self.device, self.super_resolution, self.crops = device, super_resolution, crops
         self.size = 256 if super_resolution else 64
+        self.resolutions = range(32, 257, 8) if super_resolution else (16, 32, 64)
         self.tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
+        self.reads = digest(text)
         encoder: Any = T5EncoderModel.from_pretrained(text / "text_encoder")
         self.encoder = encoder.float().eval().requires_grad_(False).to(device)
         unet = (
@@ -106,7 +115,7 @@ class StagePart:
     def noised(
         self, batch: Batch, resolution: int, *, noise: torch.Generator, t: Tensor | None = None
     ) -> dict[str, Any]:
-        """Draw what the network is asked: x_0, its noise, its levels, the text and the objects."""
+        """Draw what the network is asked and what it should answer, with the map of objects."""
         assert batch.image is not None and batch.objects is not None
         x_0, low = pixels(batch.image, self.device), None
         objects, captions = batch.objects.to(self.device), list(batch.captions)

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import T5Tokenizer
+from unitune.scenes.vocabulary import NOUNS, article
 
 from unitune_lab import networks
 from unitune_lab.batches import Batch, SceneBatches
 from unitune_lab.parts.facts import FactHeads, fact_loss
-from unitune_lab.world.vocabulary import NOUNS, article
 
 PADDED = 24  # tokens to which a batch is padded; longer captions are padded to their own length
 RARE = "beikkpic"
@@ -29,7 +29,8 @@ class TextPart:
     caption's tokens from a padded position's state, because the UNet reads padded positions too.
     """
 
-    size, captions = None, "text"
+    size, captions, resolutions = None, "text", (64,)
+    reads = ""
 
     def __init__(self, tokenizer: T5Tokenizer, device: torch.device) -> None:
         self.tokenizer, self.device = tokenizer, device

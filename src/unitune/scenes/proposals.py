@@ -1,0 +1,113 @@
+"""Draws single edits of a scene, those first whose words were used least."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from unitune.scenes.changes import (
+    add_object,
+    change_count,
+    change_place,
+    change_time,
+    move_left,
+    recolour,
+    remove_object,
+    replace_object,
+    restyle,
+)
+from unitune.scenes.edits import SceneEdit
+from unitune.scenes.legible import own_colours
+from unitune.scenes.scene import (
+    COLOUR_LIST,
+    MAX_OBJECTS,
+    NOUN_LIST,
+    PLACE_LIST,
+    SIZES,
+    STYLE_LIST,
+    TIME_LIST,
+    Object,
+    Scene,
+    is_held_out,
+)
+
+# Two of these are composed alike; one of them after one of another kind is not.
+LOOKS = ("recolour", "restyle", "background", "time")
+SPREAD = 2.0  # by how many uses a draw may depart from strict balance
+
+Accept = Callable[[SceneEdit], bool]
+Word = TypeVar("Word", bound=str | int)
+
+
+@dataclass(frozen=True)
+class Dice:
+    """Draws that prefer what was used least in the same role."""
+
+    rng: np.random.Generator
+    accept: Accept
+    used: Counter[tuple[str, object]] = field(default_factory=Counter)
+
+    def pick(self, options: Sequence[Word], role: str) -> Word:
+        """Draw one of `options`; `note` what comes of it."""
+        return min(options, key=lambda option: self.used[role, option] + SPREAD * self.rng.random())
+
+    def note(self, role: str, words: Collection[object]) -> None:
+        """Count words as used."""
+        self.used.update((role, word) for word in words)
+
+    def between(self, low: float, high: float) -> float:
+        """Draw a number."""
+        return float(self.rng.uniform(low, high))
+
+
+def two(scene: Scene, structure: Sequence[str], dice: Dice) -> list[SceneEdit]:
+    """Draw two changes at once, of different kinds: one of `structure`, then one of LOOKS."""
+    first = propose(kind := dice.pick(structure, "two"), scene, dice)
+    return [
+        first,
+        propose(dice.pick([look for look in LOOKS if look != kind], "two"), first.after, dice),
+    ]
+
+
+def propose(kind: str, scene: Scene, dice: Dice) -> SceneEdit:
+    """Draw one edit of a kind, of those whose results are held out if there are any."""
+    options = _options(kind, scene, dice)
+    unseen = {word: edit for word, edit in options.items() if is_held_out(edit.after)} or options
+    return unseen[dice.pick(list(unseen), kind)]
+
+
+def _options(kind: str, scene: Scene, dice: Dice) -> dict[str | int, SceneEdit]:
+    """List the edits of a kind by the word or the number that tells them apart."""
+    things = scene.objects
+    thing = things[index := int(dice.rng.integers(len(things)))]
+    match kind:
+        case "replace":
+            return {n: replace_object(scene, index, n) for n in _other_nouns(things)}
+        case "add":
+            x, y, size, flip = (
+                0.75 if thing.x < 0.5 else 0.25,
+                thing.y + dice.between(-0.03, 0.03),
+                dice.between(*SIZES[1]),
+                bool(dice.rng.random() < 0.5),
+            )
+            return {n: add_object(scene, Object(n, x, y, size, flip)) for n in _other_nouns(things)}
+        case "remove":
+            return {k: remove_object(scene, k) for k in range(len(things))}
+        case "recolour":
+            return {c: recolour(scene, thing.noun, c) for c in COLOUR_LIST if c not in own_colours(thing.noun) | {o.colour for o in things}}
+        case "restyle":
+            return {s: restyle(scene, s) for s in STYLE_LIST if s != scene.style}
+        case "background":
+            return {p: change_place(scene, p) for p in PLACE_LIST if p != scene.place}
+        case "time":
+            return {t: change_time(scene, t) for t in TIME_LIST if t != scene.time}
+        case "move":
+            return {0: move_left(scene, int(np.argmax([o.x for o in things])))}
+        case _:
+            return {k: change_count(scene, k) for k in range(1, MAX_OBJECTS + 1) if k != len(things)}
+
+
+def _other_nouns(things: Sequence[Object]) -> list[str]:
+    return [noun for noun in NOUN_LIST if noun not in {o.noun for o in things}]
