@@ -292,3 +292,19 @@ def test_scoring_parts_are_written_as_the_package_reads_them(tmp_path: Path):
         ):
             unit = nn.functional.normalize(own, dim=-1)
             torch.testing.assert_close(read, unit, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("part", ["judge", "clip"])
+def test_a_resumed_training_exports_the_statistics_of_one_that_was_not(part, tmp_path) -> None:
+    def scoring() -> Any:
+        return JudgePart(CPU) if part == "judge" else ClipPart(TEXT, CPU)
+
+    trained, resumed = scoring(), scoring()
+    for k in range(2):  # the pictures that a training has just seen must not matter
+        trained.loss(batch_for(trained, 4), 64, seed=k)
+    resumed.network.load_state_dict(trained.network.state_dict())
+    for name, one in (("trained", trained), ("resumed", resumed)):
+        one.export(copy.deepcopy(one.network), tmp_path / name)
+    weights = "model.safetensors" if part == "judge" else "open_clip_model.safetensors"
+    first, second = (tmp_path / name / weights for name in ("trained", "resumed"))
+    assert first.read_bytes() == second.read_bytes()

@@ -29,7 +29,7 @@ from unitune_lab.card_text import Row, share, write  # noqa: E402
 from unitune_lab.make import build, go_on  # noqa: E402
 from unitune_lab.networks import tokenizer  # noqa: E402
 from unitune_lab.options import read  # noqa: E402
-from unitune_lab.parts.judge import accuracies  # noqa: E402
+from unitune_lab.parts.judge import answers  # noqa: E402
 from unitune_lab.parts.stage import StagePart  # noqa: E402
 from unitune_lab.parts.text import TextPart  # noqa: E402
 from unitune_lab.records import looks  # noqa: E402
@@ -96,13 +96,13 @@ def relations(stage: StagePart, judge: Judge, count: int) -> Row:
 
 def judge_rows(judge: Judge) -> list[Row]:
     """Let the judge read clean renders, and the exact targets of edits as they are drawn."""
-    answers = accuracies(judge, count=4 * COUNT, seed=SEED)
+    told = answers(judge, count=4 * COUNT, seed=SEED)
     edits = generate(seed=SEED, per_type=30)
     pictures = torch.cat([picture(edit.after, 64) for edit in edits])
     seen = read_facts(judge, pictures)
     hits = [found(edit.facts, facts) for edit, facts in zip(edits, seen, strict=True)]
     names = ("colours", "nouns", "place", "time", "style", "count", "side")
-    rows = [Row(f"judge_{name}", answers[name]) for name in names]
+    rows = [share(f"judge_{name}", told[name]) for name in names]
     return [share("judge_targets", hits), *rows]
 
 
@@ -158,8 +158,8 @@ def measure(folder: Path, count: int) -> None:
         elif part == "sr256":
             rows += sr_rows(trained, max(8, count // 8))
         else:
-            seen = trained.look(trained.network, 64)
-            rows += [Row(f"{part}_{name}", value, n=256) for name, value in seen.items()]
+            told = trained.answers(trained.network.eval())
+            rows += [share(f"{part}_{name}", hits) for name, hits in told.items()]
     for part in SCORING:
         write_accuracies(folder, part, rows)
     if learned := looks(folder):

@@ -79,8 +79,7 @@ Nothing is chosen: every prompt is the standard caption of a held-out compositio
 or "right of" where that is asked), sampled once as `model=pocket` samples: {sampling}.
 Every noun is asked for equally often. What is present and right in a sample is what the judge
 reads, which errs as its own rows say.
-Intervals are Wilson's for shares and Student's for means; the judge's own rows and the distances
-of texts have none.
+Intervals are Wilson's for shares and Student's for means; the distances of texts have none.
 
 ## Samples
 

@@ -1,21 +1,18 @@
 """The judge learns the facts of lightly damaged renders."""
 
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from unitune.metrics.judge import Judge, save_judge
 from unitune.scenes.vocabulary import COLOURFUL
 
 from unitune_lab.batches import STYLE, Batch, SceneBatches
 from unitune_lab.parts.facts import fact_loss
+from unitune_lab.parts.normalisation import Statistics
 from unitune_lab.parts.stage import pixels
-
-RECENT = 8  # batches from which the statistics of batch normalisation are taken anew
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -49,35 +46,39 @@ class JudgePart:
         self.device = device
         judge: Any = Judge()
         self.network: nn.Module = judge.to(device, memory_format=torch.channels_last)
-        self.recent: deque[Tensor] = deque(maxlen=RECENT)
+        damage = torch.Generator()
+        self.statistics = Statistics(device, lambda x: augment(x, damage))
 
     def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
         """Return the cross entropies of all facts."""
         assert batch.image is not None
         generator = torch.Generator().manual_seed(seed)
         x = augment(pixels(batch.image, self.device), generator)
-        self.recent.append(x)
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(x.contiguous(memory_format=torch.channels_last))
         return fact_loss({name: value.float() for name, value in logits.items()}, batch)
 
     def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
         """Return shares of right answers on clean renders of unseen compositions."""
-        if self.recent:
-            update_bn(list(self.recent), network)
+        self.statistics.renew(network)
         network.eval()
         return accuracies(network, count=512, seed=1)
 
     def export(self, network: nn.Module, folder: Path) -> None:
         """Write the judge."""
-        if self.recent:
-            update_bn(list(self.recent), network)
+        self.statistics.renew(network)
         save_judge(network, folder)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
 def accuracies(judge: nn.Module, *, count: int, seed: int) -> dict[str, float]:
-    """Measure a judge in eval mode on clean renders of compositions it never saw.
+    """Return the shares of right answers; see `answers`."""
+    told = answers(judge, count=count, seed=seed)
+    return {name: sum(hits) / len(hits) for name, hits in told.items()}
+
+
+@torch.no_grad()
+def answers(judge: nn.Module, *, count: int, seed: int) -> dict[str, list[bool]]:
+    """Say which answers of a judge in eval mode are right on clean renders of unseen compositions.
 
     `nouns` asks for the whole set of nouns, `colours` for that of colours in coloured styles,
     `side` whether an object that stands clearly left or right is said to stand there, and `all`
@@ -100,11 +101,11 @@ def accuracies(judge: nn.Module, *, count: int, seed: int) -> dict[str, float]:
             for name in ("place", "time", "style", "count")
         }
         coloured = torch.isin(batch.style, colourful)
-        answers = {
+        told = {
             "nouns": nouns, "colours": painted.all(dim=1)[coloured], **single,
             "side": ((logits["side"] > 0) == (batch.side > 0))[known],
             "all": nouns & painted.all(dim=1) & torch.stack(list(single.values())).all(dim=0),
         }  # fmt: skip
-        for name, hits in answers.items():
+        for name, hits in told.items():
             right.setdefault(name, []).append(hits)
-    return {name: float(torch.cat(hits).float().mean()) for name, hits in right.items()}
+    return {name: torch.cat(hits).tolist() for name, hits in right.items()}
