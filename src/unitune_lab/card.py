@@ -23,11 +23,12 @@ from unitune.scenes.vocabulary import LEFT, RIGHT  # noqa: E402
 
 from unitune_lab import start  # noqa: E402
 from unitune_lab.card_pictures import draw_curve, draw_samples  # noqa: E402
-from unitune_lab.card_scenes import SEED, colours_of, distinct, draw, leftward, nouns_of, picture  # noqa: E402
+from unitune_lab.card_scenes import SEED, distinct, draw, leftward, picture  # noqa: E402
 from unitune_lab.card_sr import sr_rows  # noqa: E402
 from unitune_lab.card_text import Row, share, write  # noqa: E402
 from unitune_lab.make import build, go_on  # noqa: E402
 from unitune_lab.networks import tokenizer  # noqa: E402
+from unitune_lab.obeyed import nouns_of, obeyed  # noqa: E402
 from unitune_lab.options import read  # noqa: E402
 from unitune_lab.parts.judge import answers  # noqa: E402
 from unitune_lab.parts.stage import StagePart  # noqa: E402
@@ -59,21 +60,15 @@ def base_rows(stage: StagePart, judge: Judge, count: int) -> tuple[list[Row], di
     two = draw(count, counts=(0.0, 1.0), seed=2, wanted=distinct)
     many = draw(count // 4, counts=(0.0, 1.0, 1.0), seed=3, wanted=lambda s: len(nouns_of(s)) == 1)
     seen = {
-        name: list(zip(scenes, read_samples(stage, judge, list(map(caption, scenes))), strict=True))
+        name: read_samples(stage, judge, list(map(caption, scenes)))
         for name, scenes in {"one": one, "two": two, "many": many}.items()
     }
-    both = seen["one"] + seen["two"]
-    rows = [
-        share("single", [nouns_of(s) <= f["nouns"] for s, f in seen["one"]]),
-        share("single_alone", [nouns_of(s) == f["nouns"] for s, f in seen["one"]]),
-        share("pair", [nouns_of(s) <= f["nouns"] for s, f in seen["two"]]),
-        *(share(name, [getattr(s, name) == f[name] for s, f in both]) for name in
-          ("place", "time", "style")),
-        share("colours", [colours_of(s) <= f["colours"] for s, f in both if colours_of(s)]),
-        share("count", [len(s.objects) == f["count"] for s, f in seen["many"]]),
-    ]  # fmt: skip
+    told = obeyed((*one, *two), seen["one"] + seen["two"]) | {
+        "count": obeyed(many, seen["many"])["count"]
+    }
+    rows = [share(name, hits) for name, hits in told.items()]
     nouns: dict[str, list[int]] = {}
-    for scene, facts in seen["one"]:
+    for scene, facts in zip(one, seen["one"], strict=True):
         entry = nouns.setdefault(scene.objects[0].noun, [0, 0])
         entry[0] += scene.objects[0].noun in facts["nouns"]
         entry[1] += 1

@@ -9,6 +9,7 @@ from unitune.scenes import Scene, random_scene
 from unitune.scenes.render import render
 from unitune.scenes.scene import NOUN_LIST, left_of
 
+from unitune_lab.obeyed import nouns_of
 from unitune_lab.parts.stage import pixels
 
 SEED = 6
@@ -35,16 +36,6 @@ def distinct(scene: Scene) -> bool:
 def leftward(scene: Scene) -> bool:
     """Say whether the scene is a pair of different objects, the first left of the second."""
     return distinct(scene) and left_of(*scene.objects)
-
-
-def nouns_of(scene: Scene) -> set[str]:
-    """Return the nouns of a scene."""
-    return {thing.noun for thing in scene.objects}
-
-
-def colours_of(scene: Scene) -> set[str]:
-    """Return the colours that its objects are painted in."""
-    return {thing.colour for thing in scene.objects} - {""}
 
 
 def picture(scene: Scene, size: int) -> Tensor:

@@ -16,11 +16,12 @@ from unitune.diffusion.loss import StageLoss
 from unitune.diffusion.steps import DDPM, Threshold, levels
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
-from unitune.metrics.judge import Judge, read_facts, reduced
+from unitune.metrics.judge import read_facts, reduced
 from unitune.pocket import GUIDANCE, STEPS
 from unitune.scenes import Scene, caption, random_scene
 
 from unitune_lab.batches import SceneBatches, sampled
+from unitune_lab.obeyed import nouns_of, obeyed
 
 if TYPE_CHECKING:
     from unitune_lab.parts.stage import StagePart
@@ -91,7 +92,7 @@ def unseen(count: int, *, objects: int, seed: int) -> list[Scene]:
     counts = [float(k + 1 == objects) for k in range(3)]
     while len(scenes) < count:
         scene = random_scene(rng, held_out=True, counts=counts)
-        if len({o.noun for o in scene.objects}) == objects:
+        if len(nouns_of(scene)) == objects:
             scenes.append(scene)
     return scenes
 
@@ -105,32 +106,10 @@ def sampled_facts(part: "StagePart", network: nn.Module, *, resolution: int) -> 
     pictures = sample(part, network, captions, resolution=resolution)
     if part.looks is not None:
         _draw(pictures, part.looks / "samples.png")
-    judge = part.judge
-    return {} if judge is None else facts_found(judge, (*single, *pairs), pictures)
-
-
-def facts_found(judge: Judge, scenes: Sequence[Scene], pictures: Tensor) -> dict[str, float]:
-    """Return the shares of what was asked that the judge finds."""
-    seen: list[dict[str, Any]] = read_facts(judge, reduced(pictures, 64))
-    both = list(zip(scenes, seen, strict=True))
-    one = [(s, f) for s, f in both if len(s.objects) == 1]
-    two = [(s, f) for s, f in both if len(s.objects) == 2]
-    painted = [(s, f) for s, f in both if any(o.colour for o in s.objects)]
-
-    def nouns(scene: Scene) -> set[str]:
-        return {thing.noun for thing in scene.objects}
-
-    shares = {
-        "single": [nouns(s) <= f["nouns"] for s, f in one],
-        "single_alone": [nouns(s) == f["nouns"] for s, f in one],
-        "pair": [nouns(s) <= f["nouns"] for s, f in two],
-        "colours": [{o.colour for o in s.objects} - {""} <= f["colours"] for s, f in painted],
-        "place": [s.place == f["place"] for s, f in both],
-        "time": [s.time == f["time"] for s, f in both],
-        "style": [s.style == f["style"] for s, f in both],
-        "count": [len(s.objects) == f["count"] for s, f in both],
-    }
-    return {name: float(np.mean(hits)) for name, hits in shares.items() if hits}
+    if part.judge is None:
+        return {}
+    found = obeyed((*single, *pairs), read_facts(part.judge, reduced(pictures, 64)))
+    return {name: float(np.mean(hits)) for name, hits in found.items()}
 
 
 def _draw(pictures: Tensor, path: Path) -> None:
