@@ -64,11 +64,10 @@ class Dice:
 
 def two(scene: Scene, structure: Sequence[str], dice: Dice) -> list[SceneEdit]:
     """Draw two changes at once, of different kinds: one of `structure`, then one of LOOKS."""
-    first = propose(kind := dice.pick(structure, "two"), scene, dice)
-    return [
-        first,
-        propose(dice.pick([look for look in LOOKS if look != kind], "two"), first.after, dice),
-    ]
+    kind = dice.pick(structure, "two")
+    first = propose(kind, scene, dice)
+    look = dice.pick([look for look in LOOKS if look != kind], "two")
+    return [first, propose(look, first.after, dice)]
 
 
 def propose(kind: str, scene: Scene, dice: Dice) -> SceneEdit:
@@ -81,17 +80,16 @@ def propose(kind: str, scene: Scene, dice: Dice) -> SceneEdit:
 def _options(kind: str, scene: Scene, dice: Dice) -> dict[str | int, SceneEdit]:
     """List the edits of a kind by the word or the number that tells them apart."""
     things = scene.objects
-    thing = things[index := int(dice.rng.integers(len(things)))]
+    index = int(dice.rng.integers(len(things)))
+    thing = things[index]
     match kind:
         case "replace":
             return {n: replace_object(scene, index, n) for n in _other_nouns(things)}
         case "add":
-            x, y, size, flip = (
-                0.75 if thing.x < 0.5 else 0.25,
-                thing.y + dice.between(-0.03, 0.03),
-                dice.between(*SIZES[1]),
-                bool(dice.rng.random() < 0.5),
-            )
+            x = 0.75 if thing.x < 0.5 else 0.25
+            y = thing.y + dice.between(-0.03, 0.03)
+            size = dice.between(*SIZES[1])
+            flip = bool(dice.rng.random() < 0.5)
             return {n: add_object(scene, Object(n, x, y, size, flip)) for n in _other_nouns(things)}
         case "remove":
             return {k: remove_object(scene, k) for k in range(len(things))}
