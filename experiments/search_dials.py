@@ -30,8 +30,8 @@ SNAPSHOTS, WEIGHTS = (32, 64, 128), (1, 1.5, 2, 3, 4, 5)
 # Of each method the tuning's rate, and what is turned without tuning again; 54 settings each. A window whose best value was its end has been moved, and the
 # rows of what lies outside it now are kept.
 GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "unitune": {"lr": (6.25e-5, 1.25e-4, 2.5e-4), "steps": (64, 128), "weight": (1.5, 2, 4), "start": (0.8, 0.85, 0.9)},
-    "untuned": {"weight": (2, 3, 4, 5, 7, 10), "start": (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)},
+    "unitune": {"lr": (1.25e-4, 2.5e-4, 5e-4), "steps": (64, 128), "weight": (2, 4, 6), "start": (0.85, 0.9, 0.95)},
+    "untuned": {"weight": (2, 3, 4, 5, 7, 10), "start": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)},
     "dreambooth": {"lr": (2.5e-4, 5e-4, 1e-3), "steps": SNAPSHOTS, "weight": WEIGHTS},
     "textual_inversion": {"word": (1e-2, 3e-2, 1e-1), "steps": SNAPSHOTS, "weight": WEIGHTS},
     "imagic": {"lr": (6.25e-5, 1.25e-4, 2.5e-4), "embedding_mix": (0.4, 0.7, 1.0), "weight": WEIGHTS},

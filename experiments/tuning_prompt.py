@@ -2,7 +2,7 @@
 
 Command:  python run.py -m experiment=tuning_prompt && python experiments/tuning_prompt.py
 Claim:    tuning on a description works too; rare tokens are preferred because no description of the image is needed.
-Expected: the description does better: the pocket text encoder hardly sees letters without a meaning, so that token ties the image to every prompt (tunings.jsonl).
+Expected: the description does better: on the pocket cascade a tuning on a rare token gives the image to the empty prompt too (rare_token.py, tunings.jsonl).
           That says nothing of the paper's model; token=random draws other letters.
 Minutes:  3 on two CPU cores: a tuning of the 64 px stage for each prompt and image.
 """
