@@ -19,6 +19,7 @@ from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.unitune import UniTune
 from unitune.store import Store
+from unitune.tuning import make
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Request
 
@@ -45,7 +46,7 @@ def main() -> None:
     small = reduced(example.image, cascade.stages[0].resolution)
     lines, rows = [], []
     for at in STEPS:
-        tuned = method.prepare(cascade, example, store=Store(Path("store")), seed=0, at=at, report=None)
+        tuned = make.prepare(method.recipe(example), cascade, example, store=Store(Path("store")), at=at)
         with cascade.using(tuned):
             edits = alone(cascade, example, tuned=tuned, draws=[Draw(example.requests[0], seed) for seed in range(options.seeds)])
         for edit in edits:

@@ -15,7 +15,6 @@ from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler, SuperResolution
 from unitune.experiment import Setting
-from unitune.methods.class_images import ClassImages
 from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.imagic import Imagic
 from unitune.methods.textual_inversion import TextualInversion
@@ -24,6 +23,7 @@ from unitune.methods.untuned import Untuned
 from unitune.metrics.pixel import PSNR, TargetPSNR
 from unitune.plans import Dials, Seeds
 from unitune.selection import Chosen, Redraw
+from unitune.tuning.class_images import ClassImages
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Edit, Example, Refused, Request, Stopped
 
