@@ -85,7 +85,7 @@ def sampled(built: Bench, example: Any, asked: Sequence[Setting], *, seeds: int 
             tuned = make.prepare(recipe, model, part, store=built.store, at=None if at is None else int(at))
             if reason := make.inactive(recipe, model, tuned):
                 raise Inactive(reason)
-            mixed = sampler if mix is None else replace(sampler, embedding_mix=mix)
+            mixed = sampler if mix is None else replace(sampler, text=replace(sampler.text, eta=mix))
             if sr_start is not None:
                 mixed = replace(mixed, sr=replace(mixed.sr, start=sr_start, noise_level=level))
             members = list(group)

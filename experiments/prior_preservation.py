@@ -23,8 +23,8 @@ import torch
 from unitune import pocket, rng
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.loop import Condition
 from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.stage import Condition
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.dreambooth import DreamBooth

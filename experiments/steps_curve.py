@@ -13,8 +13,9 @@ import torch
 
 from unitune import pocket
 from unitune.benchmarks.manifest import Folder
+from unitune.diffusion.blend import reduced
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, reduced
+from unitune.diffusion.sampler import Sampler
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.unitune import UniTune

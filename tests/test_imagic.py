@@ -13,7 +13,9 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
+from unitune.diffusion.texts import Mix
 from unitune.experiment import Setting
 from unitune.methods.imagic import Imagic
 from unitune.plans import Seeds
@@ -57,7 +59,7 @@ def told(cascade: Cascade, tuned: Tuned, mix: float, monkeypatch: pytest.MonkeyP
             return predict(x, t, condition)
 
         monkeypatch.setattr(stage, "predict", noted)
-    replace(SAMPLER, embedding_mix=mix)(cascade, EXAMPLE, tuned=tuned, draws=[Draw(EXAMPLE.requests[0], 0)])
+    replace(SAMPLER, text=Mix(mix))(cascade, EXAMPLE, tuned=tuned, draws=[Draw(EXAMPLE.requests[0], 0)])
     return texts
 
 
@@ -98,8 +100,8 @@ def test_the_mix_means_nothing_without_an_embedding(cascade: Cascade, monkeypatc
 
 @pytest.mark.parametrize("mix", [float("nan"), float("inf")])
 def test_a_mix_that_is_no_number_is_refused(mix):
-    with pytest.raises(Refused, match="embedding_mix must be a finite number"):
-        replace(SAMPLER, embedding_mix=mix)
+    with pytest.raises(Refused, match=r"sampler\.text\.eta must be a finite number"):
+        replace(SAMPLER, text=Mix(mix))
 
 
 def test_every_prompt_is_tuned_once_and_the_mix_tunes_nothing(cascade: Cascade, tmp_store: Store, tmp_path: Path):
@@ -108,7 +110,7 @@ def test_every_prompt_is_tuned_once_and_the_mix_tunes_nothing(cascade: Cascade, 
     setting = Setting(cascade, method, SAMPLER, [], tmp_store, Seeds(1))
     for mix, name in ((0.7, "a"), (0.0, "b")):
         (tmp_path / name).mkdir()
-        done = experiment.run(replace(setting, sampler=replace(SAMPLER, embedding_mix=mix)), [TWO], folder=tmp_path / name)
+        done = experiment.run(replace(setting, sampler=replace(SAMPLER, text=Mix(mix))), [TWO], folder=tmp_path / name)
         edits = [record for record in done if record.row == "edit"]
         assert [record.prompt for record in edits] == [record.text for record in edits] == ["a dog", "a cat"]
         assert all(record.cost["optimizer_steps"] == 4 for record in edits)

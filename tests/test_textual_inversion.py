@@ -11,7 +11,8 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.methods.textual_inversion import TextualInversion
 from unitune.models import Model
 from unitune.plans import Seeds
@@ -98,7 +99,8 @@ def test_every_stage_is_told_the_word(cascade: Cascade, tmp_store: Store):
 
 def test_a_word_that_stood_still_is_found_out(cascade: Cascade, tmp_store: Store):
     sabotaged = replace(METHOD, embedding=replace(METHOD.embedding, lr=1e-30))
-    assert "<image> did not move in 4 steps; use a larger method.embedding.lr" in make.inactive(sabotaged.recipe(EXAMPLE), cascade, prepare(sabotaged, cascade, tmp_store))
+    said = make.inactive(sabotaged.recipe(EXAMPLE), cascade, prepare(sabotaged, cascade, tmp_store))
+    assert "<image> did not move in 4 steps; use a larger method.embedding.lr" in said
 
 
 def test_templates_are_drawn_by_the_step(cascade: Cascade, tmp_store: Store, monkeypatch: pytest.MonkeyPatch):

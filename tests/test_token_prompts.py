@@ -14,7 +14,7 @@ from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, load
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.blend import reduced
-from unitune.diffusion.loop import Condition
+from unitune.diffusion.stage import Condition
 from unitune.methods.unitune import UniTune
 from unitune.store import Store
 from unitune.tuning import make, naming

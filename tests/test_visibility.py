@@ -10,8 +10,8 @@ from analytic import Denoiser, FakeCascade, FakeStage, Gaussian
 from torch import Tensor
 
 from unitune import pocket
-from unitune.diffusion.loop import Condition
 from unitune.diffusion.schedule import Schedule
+from unitune.diffusion.stage import Condition
 from unitune.methods import Method
 from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.imagic import Imagic

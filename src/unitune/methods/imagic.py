@@ -1,6 +1,6 @@
 """Imagic (arXiv 2210.09276): optimise the edit prompt's embedding, then the weights around it.
 
-Sampling mixes the optimised embedding with the prompt's own (sampler.embedding_mix).
+Sampling mixes the optimised embedding with the prompt's own (sampler.text).
 """
 
 import math

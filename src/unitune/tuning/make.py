@@ -8,7 +8,6 @@ from unitune.backends.cascade import Cascade
 from unitune.parameters import Sizes
 from unitune.store import Store
 from unitune.tuning import weights
-from unitune.tuning.data import UNIFORM
 from unitune.tuning.finetune import StepDone
 from unitune.tuning.learned import embedded, initializer_of, learned_word
 from unitune.tuning.material import material
@@ -96,11 +95,9 @@ def prepare(
         e, of = None, material(recipe, told.about, cascade, example, store=store, seed=seed)
     made = weights.stored(tune, of, cascade, store=store, report=report)
     steps = max((tuning.steps if at is None else at for tuning in tune.values()), default=0)
-    lows = {name: tune[name].low_level for name in made if tune[name].low_level != UNIFORM}
     tuned = replace(
         told, weights=weights.load(made, cascade, tune=tune, at=at), steps=steps,
         cost=weights.cost(made.values()), stored={name: entry.name for name, entry in made.items()},
-        low_levels={name: float(level) for name, level in lows.items()},
     )  # fmt: skip
     if e is None:
         return tuned
