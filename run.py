@@ -46,7 +46,7 @@ def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
 
 def edit(cfg: Any, folder: Path) -> None:
     """Tune, sample, score, record; print the table and the grid's path. Whatever can be refused before the model loads is refused there."""
-    from unitune import experiment, machine, metrics, models, parameters, paste
+    from unitune import experiment, machine, metrics, models, parameters, paste, preflight
 
     if cfg["from"]:
         cfg = OmegaConf.merge(OmegaConf.load(commandline.config_of(cfg["from"])), {"from": None, "store": cfg.store})
@@ -58,8 +58,8 @@ def edit(cfg: Any, folder: Path) -> None:
     machine.use_threads(cfg.machine.threads)
     examples = benchmark.examples(cfg.model.resolution)
     sizes, room = parameters.sizes(described := models.described(settings["model"])), {"store": Path(cfg.store.path), "budget_gib": cfg.store.budget_gib}
-    experiment.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, oracle=cfg.oracle, **room)
-    experiment.check_parts(method, sampler, plan, selection, examples)
+    preflight.check(method, plan, examples, at=cfg.snapshot, sizes=sizes, folder=folder, oracle=cfg.oracle, **room)
+    preflight.check_parts(method, sampler, plan, selection, examples)
     metrics.check(chosen := [make(metric) for metric in cfg.metrics.use], examples)
     paster, store, logger = (paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None), make(cfg.store), make(cfg.logger, save_dir=str(folder))
     commandline.advise(settings, ASSETS)

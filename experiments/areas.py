@@ -20,7 +20,7 @@ DIALS: Mapping[str, Mapping[str, Sequence[float]]] = {  # 12 settings of each me
     "untuned": {"start": (0.56, 0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1)},
     "dreambooth": GUIDED,
     "textual_inversion": GUIDED,
-    "imagic": {"sampler.embedding_mix": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)},
+    "imagic": {"sampler.text.eta": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6)},
 }
 LIMITS = {"start": (0.0, 1.0), "snapshot": (0.0, 128.0), "weight": (1.0, math.inf)}  # of a dial itself: start 1 is pure noise, 128 steps are the budget
 CORNER = (0.0, -1.0)

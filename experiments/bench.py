@@ -23,6 +23,7 @@ from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.methods.unitune import UniTune
 from unitune.store import Store
+from unitune.tuning import make
 from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Tuned
@@ -53,9 +54,8 @@ def tuning(cascade, example, folder: Path) -> tuple[float, float, float]:
     reset_peak()
     began = time.perf_counter()
     try:
-        UniTune(tune={"base": Tuning(lr=2.5e-4), "sr256": Tuning(lr=2.5e-4, crop=64)}).prepare(
-            cascade, example, store=Store(folder), seed=0, at=None, report=None
-        )
+        method = UniTune(tune={"base": Tuning(lr=2.5e-4), "sr256": Tuning(lr=2.5e-4, crop=64)})
+        make.prepare(method.recipe(example), cascade, example, store=Store(folder))
     finally:
         torch.optim.AdamW.step, OneImage.batch = clocks["step"].function, clocks["batch"].function
     seconds = time.perf_counter() - began

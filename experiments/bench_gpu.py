@@ -33,7 +33,8 @@ from unitune.backends.floyd import FloydStage  # noqa: E402
 from unitune.cost import peak_memory_mib, reset_peak  # noqa: E402
 from unitune.diffusion.guidance import Guidance  # noqa: E402
 from unitune.diffusion.loss import StageLoss  # noqa: E402
-from unitune.diffusion.sampler import Sampler, SuperResolution  # noqa: E402
+from unitune.diffusion.sampler import Sampler  # noqa: E402
+from unitune.diffusion.sampling import SuperResolution  # noqa: E402
 from unitune.diffusion.schedule import Schedule  # noqa: E402
 from unitune.diffusion.steps import DDPM, Threshold  # noqa: E402
 from unitune.tuning.data import OneImage  # noqa: E402
@@ -117,9 +118,8 @@ def flop(which: FloydStage, data: OneImage) -> float:
 
 def editing(cascade: Random, example: Example, *, steps: int, samples: int) -> dict[str, float]:
     """Sample edits through both stages with guidance: seconds an edit, peak MiB."""
-    sampler = Sampler(
-        "bench", template="{edit}", steps=steps, guidance=Guidance(8.0), sr=SuperResolution(steps, DDPM(), Guidance(4.0)), max_pixels=samples * 2**16
-    )
+    sr = SuperResolution(steps=steps, step=DDPM(), guidance=Guidance(4.0))
+    sampler = Sampler("bench", template="{edit}", steps=steps, guidance=Guidance(8.0), sr=sr, max_pixels=samples * 2**16)
     draws = [Draw(example.requests[0], seed) for seed in range(samples)]
     reset_peak()
     began = time.perf_counter()

@@ -33,7 +33,8 @@ from unitune.backends import cascade as backend  # first: it makes torchvision i
 from unitune.backends import tiny
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.diffusion.steps import DDIM, DDPM, Step, Threshold
 from unitune.types import Draw, Example, Request, Tuned
 
@@ -144,7 +145,7 @@ def ours_256(size: Size) -> tuple[Callable[[], object], Any]:
     sr = cascade.stages[1]
     cascade.encode([*PROMPTS, ""])
     cascade.stages = [Given(torch.zeros(1, 3, 64, 64), sr.schedule), sr]  # type: ignore[list-item]
-    how = SuperResolution(size.steps, DDPM(), Guidance(WEIGHT), noise_level=0.25)
+    how = SuperResolution(steps=size.steps, step=DDPM(), guidance=Guidance(WEIGHT), noise_level=0.25)
     run = sampling(cascade, PROMPTS[: size.batch], 1, steps=1, step=DDIM(), sr=how)
     return run, sr.network
 

@@ -72,18 +72,20 @@ def measured(method: str, overrides: Sequence[str], asked: Sequence[Setting], *,
 
 def sampled(built: Bench, example: Any, asked: Sequence[Setting], *, seeds: int = 1) -> list[tuple[Setting, list]]:
     """Sample an image's edits at each setting; a method whose tuning serves one edit is given them one by one."""
+    from unitune.tuning import make
     from unitune.types import Draw, Inactive
 
     method, sampler, model = built.method, built.sampler, built.model
-    parts = [replace(example, requests=(request,)) for request in example.requests] if method.per_request else [example]
+    parts = [replace(example, requests=(request,)) for request in example.requests] if method.recipe(example).per_request else [example]
     found: list[tuple[Setting, list]] = [(setting, []) for setting in asked]
     for part in parts:
         for key, group in itertools.groupby(found, key=lambda one: [one[0].get(name) for name in ("steps", "embedding_mix", "sr_start", "noise_level")]):
             at, mix, sr_start, level = key
-            tuned = method.prepare(model, part, store=built.store, seed=0, at=None if at is None else int(at), report=None)
-            if reason := method.inactive(model, tuned):
+            recipe = method.recipe(part)
+            tuned = make.prepare(recipe, model, part, store=built.store, at=None if at is None else int(at))
+            if reason := make.inactive(recipe, model, tuned):
                 raise Inactive(reason)
-            mixed = sampler if mix is None else replace(sampler, embedding_mix=mix)
+            mixed = sampler if mix is None else replace(sampler, text=replace(sampler.text, eta=mix))
             if sr_start is not None:
                 mixed = replace(mixed, sr=replace(mixed.sr, start=sr_start, noise_level=level))
             members = list(group)

@@ -16,13 +16,15 @@ from steps_curve import psnr
 
 from unitune import pocket
 from unitune.benchmarks.manifest import Folder
+from unitune.diffusion.blend import reduced
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, reduced
+from unitune.diffusion.sampler import Sampler
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.unitune import UniTune
 from unitune.metrics.success import EditSuccess
 from unitune.store import Store
+from unitune.tuning import make
 from unitune.tuning.adapters import Full, Lora
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.optimizers import Adafactor, AdamW
@@ -54,7 +56,7 @@ def main() -> None:
         for lr in RATES[name]:
             optimizer, adapter = Adafactor() if name == "adafactor" else AdamW(), Lora() if name == "lora" else Full()
             method = UniTune(tune={"base": Tuning(lr=lr or 1e-4, optimizer=optimizer, adapter=adapter)}, stages=("base",), prompt="{caption}")
-            tuned = method.prepare(cascade, example, store=Store(Path("store")), seed=0, at=None if lr else 0, report=None)
+            tuned = make.prepare(method.recipe(example), cascade, example, store=Store(Path("store")), at=None if lr else 0)
             with cascade.using(tuned):
                 plain = alone(cascade, example, tuned=tuned, draws=[Draw(Request("the tuning prompt alone"), seed) for seed in range(options.seeds)])
                 draws = [Draw(request, seed) for request in example.requests for seed in range(options.seeds)]

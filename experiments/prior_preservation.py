@@ -23,16 +23,17 @@ import torch
 from unitune import pocket, rng
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.loop import Condition
 from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.stage import Condition
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
-from unitune.methods.class_images import ClassImages
 from unitune.methods.dreambooth import DreamBooth
 from unitune.metrics.clip import image_features, load_clip
 from unitune.metrics.perceptual import STLPIPS, distance, features
 from unitune.statistics import interval, verdict
 from unitune.store import Store
+from unitune.tuning import make
+from unitune.tuning.class_images import ClassImages
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Request, Tuned
 
@@ -109,7 +110,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for prior in (0.0, 1.0):
             method = DreamBooth({"base": tuning}, stages=("base",), prior=prior, class_images=of_class)
-            tuned = method.prepare(cascade, example, store=Store(Path("store")), seed=seed, at=None, report=None)
+            tuned = make.prepare(method.recipe(example), cascade, example, store=Store(Path("store")), seed=seed)
             after = sampled(tuned)
             mse = (after.clamp(-1, 1) - before.clamp(-1, 1)).square().flatten(1).mean(dim=1)
             away = 1 - torch.nn.functional.cosine_similarity(image_features(clip, after), image_features(clip, before))

@@ -17,6 +17,7 @@ from pathlib import Path
 from dial_runs import bench, measured
 from search_dials import averages, read
 
+from unitune.tuning import make
 from unitune.tuning.visibility import SEPARATE, given_back
 
 RECORD = Path(__file__).parent / "records" / "rare_token.jsonl"
@@ -31,7 +32,7 @@ def measure(token: str) -> list[dict]:
     overrides = [*AT, TOKENS[token]]
     rows, built = measured("unitune", overrides, [{}], seeds=SEEDS), bench("unitune", overrides)
     for row, example in zip(rows, built.examples, strict=True):
-        tuned = built.method.prepare(built.model, example, store=built.store, seed=0, at=None, report=None)
+        tuned = make.prepare(built.method.recipe(example), built.model, example, store=built.store)
         with built.model.using(tuned):
             told = [given_back(built.model, example, [tuned.about or tuned.prompt, ""], seed=seed) for seed in range(SEEDS)]
         row |= {"token": token, "prompt": tuned.about or tuned.prompt, "tuned_db": _mean([one[0] for one in told]), "empty_db": _mean([one[1] for one in told])}

@@ -13,12 +13,14 @@ import torch
 
 from unitune import pocket
 from unitune.benchmarks.manifest import Folder
+from unitune.diffusion.blend import reduced
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, reduced
+from unitune.diffusion.sampler import Sampler
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.unitune import UniTune
 from unitune.store import Store
+from unitune.tuning import make
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Request
 
@@ -45,7 +47,7 @@ def main() -> None:
     small = reduced(example.image, cascade.stages[0].resolution)
     lines, rows = [], []
     for at in STEPS:
-        tuned = method.prepare(cascade, example, store=Store(Path("store")), seed=0, at=at, report=None)
+        tuned = make.prepare(method.recipe(example), cascade, example, store=Store(Path("store")), at=at)
         with cascade.using(tuned):
             edits = alone(cascade, example, tuned=tuned, draws=[Draw(example.requests[0], seed) for seed in range(options.seeds)])
         for edit in edits:

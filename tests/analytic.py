@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unitune.diffusion.loop import Condition
 from unitune.diffusion.schedule import Schedule
+from unitune.diffusion.stage import Condition
 
 Denoiser = Callable[[Schedule, Tensor, Tensor, Condition], Tensor]  # (schedule, x_t, t, condition) -> x_0
 
@@ -69,6 +70,7 @@ class FakeStage:
     calls: list[int] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     in_base: bool = False
+    editor: Any = None  # of attention probabilities, inside `attention`
     base_calls: int = 0
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -86,6 +88,14 @@ class FakeStage:
 
     def upsampled(self, low: Tensor) -> Tensor:
         return F.interpolate(low, (self.resolution, self.resolution), mode="nearest")
+
+    @contextmanager
+    def attention(self, editor: Any) -> Iterator[None]:
+        self.editor = editor
+        try:
+            yield
+        finally:
+            self.editor = None
 
     @contextmanager
     def base_weights(self) -> Iterator[None]:

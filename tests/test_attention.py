@@ -10,10 +10,11 @@ from unitune.backends import attention as hooks
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade
-from unitune.diffusion.attention import NONE, changed, factors, massed, partners, refine, reweight, tokens
-from unitune.diffusion.control import Chains, PromptToPrompt
-from unitune.diffusion.loop import Condition
+from unitune.diffusion.stage import Condition
 from unitune.models import Model
+from unitune.prompt_to_prompt.align import NONE, changed, factors, massed, partners, refine, reweight, tokens
+from unitune.prompt_to_prompt.chains import Chains
+from unitune.prompt_to_prompt.control import PromptToPrompt
 from unitune.types import Refused
 
 CPU = torch.device("cpu")
@@ -133,7 +134,7 @@ def cascade(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def chains(cascade: Cascade, control: PromptToPrompt, *edits: str, k: int = 0) -> Chains:
-    made = control.chains("a cat", edits=edits, rows=[0] * len(edits), tokenize=cascade.tokenize, offset=77 - cascade.max_tokens, length=77)
+    made = control.chains("a cat", edits, [0] * len(edits), tokenize=cascade.tokenize, offset=77 - cascade.max_tokens, length=77)
     made.begin(k, 10, side=side(cascade))
     return made
 
@@ -146,7 +147,8 @@ def predict(cascade: Cascade, control: Chains | None, *texts: str) -> torch.Tens
     """From an x_t of every row its own."""
     stage, channels = cascade.stages[0], cascade.stages[0].channels
     x = torch.randn(len(texts), channels, side(cascade), side(cascade), generator=torch.Generator().manual_seed(0))
-    return stage.predict(x, torch.full((len(texts),), 500), Condition(cascade.encode(list(texts)), control=control))
+    with stage.attention(control):
+        return stage.predict(x, torch.full((len(texts),), 500), Condition(cascade.encode(list(texts))))
 
 
 ROWS = ("a cat", "a dog", "a dog at night", "", "", "")  # a source, two edits, guidance's reference of each
@@ -190,8 +192,8 @@ def test_after_its_shares_the_network_keeps_its_own_processors(cascade: Cascade,
 def test_equal_rows_and_prompts_stay_equal(cascade: Cascade):
     stage = cascade.stages[0]
     x = torch.randn(1, stage.channels, side(cascade), side(cascade), generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
-    condition = Condition(cascade.encode(["a cat", "a cat"]), control=chains(cascade, PromptToPrompt(), "a cat"))
-    source, edit = stage.predict(x, torch.full((2,), 500), condition)
+    with stage.attention(chains(cascade, PromptToPrompt(), "a cat")):
+        source, edit = stage.predict(x, torch.full((2,), 500), Condition(cascade.encode(["a cat", "a cat"])))
     torch.testing.assert_close(source, edit, rtol=0, atol=1e-6)
 
 
@@ -207,7 +209,7 @@ JOINT = [(mode, cross, own) for mode in ("swap", "refine") for cross in (False, 
 
 def joint(mode: str, cross: bool, own: bool, *edits: str, reweight: dict[str, float] | None = None) -> Chains:
     control = PromptToPrompt(mode, cross_share=float(cross), self_share=float(own), self_side=1.0, reweight=reweight or {})
-    made = control.chains("a cat", edits=edits, rows=[0] * len(edits), tokenize=sentence, offset=0, length=L)
+    made = control.chains("a cat", edits, [0] * len(edits), tokenize=sentence, offset=0, length=L)
     made.begin(0, 1, side=2)
     return made
 
@@ -255,6 +257,6 @@ def test_words_are_reweighted_after_their_maps_are_scaled():
 
 
 def test_attention_among_many_pixels_is_left_alone():
-    made = PromptToPrompt(cross_share=0.0).chains("a cat", edits=["a dog"], rows=[0], tokenize=sentence, offset=0, length=L)
+    made = PromptToPrompt(cross_share=0.0).chains("a cat", ["a dog"], [0], tokenize=sentence, offset=0, length=L)
     made.begin(0, 1, side=64)
     assert made.wants(text=0, pixels=32**2) and not made.wants(text=0, pixels=33**2) and not made.wants(text=0, pixels=64**2)

@@ -13,8 +13,8 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.backends.floyd import FloydStage
-from unitune.diffusion.loop import Condition
 from unitune.diffusion.loss import StageLoss
+from unitune.diffusion.stage import Condition
 from unitune.types import Refused, Tuned
 
 STAGES = ("base", "sr256")

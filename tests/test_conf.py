@@ -67,7 +67,7 @@ def composed(*overrides: str) -> DictConfig:
 def arguments(option: str, small: list[str]) -> list[str]:
     given = [*small, option, *NEEDS.get(option, [])]
     if option == "mask=words":
-        given += [f"mask.model={small[0].removeprefix('model.path=').removesuffix('tiny')}clipseg", "mask.words=a cat"]
+        given += [f"mask.segmenter.model={small[0].removeprefix('model.path=').removesuffix('tiny')}clipseg", "mask.words=a cat"]
     if option == "benchmark=pie":
         given.append(f"benchmark.path={small[0].removeprefix('model.path=').removesuffix('tiny')}pie")
     if (name := option.removeprefix("model=")) in LATENT:
@@ -204,7 +204,7 @@ def test_a_method_may_have_its_own_dials_on_a_model():
     """Rates and steps are read by the method, the rest by the sampler that it is published with, also under another method."""
     own = ["model.dials.imagic.lr={adamw:1e-3,adafactor:1e-2}", "model.dials.imagic.steps=9", "model.dials.imagic.text=0.3", "model.dials.imagic.weight=5"]
     cfg = composed("method=imagic", "budget=model", "model.dials.imagic.embedding_mix=0.9", *own)
-    assert (cfg.lr, cfg.steps, cfg.method.embedding.lr, cfg.sampler.guidance.weight, cfg.sampler.embedding_mix) == (1e-3, 9, 0.3, 5, 0.9)
+    assert (cfg.lr, cfg.steps, cfg.method.embedding.lr, cfg.sampler.guidance.weight, cfg.sampler.text.eta) == (1e-3, 9, 0.3, 5, 0.9)
     assert composed("method=imagic", "optimizer=adafactor", *own).lr == 1e-2 and composed("method=imagic", "lr=7", *own).method.tune.base.lr == 7
     other = composed("budget=model", "sampler=imagic", *own)
     assert (other.lr, other.steps, other.sampler.guidance.weight) == (composed().lr, composed().model.dials.unitune.steps, 5)
@@ -270,7 +270,7 @@ def test_weights_are_the_models_own():
 def test_dreambooth_samples_super_resolution_at_the_level_it_is_tuned_at():
     for sampler in ("dreambooth", "unitune"):
         cfg = composed("method=dreambooth", f"sampler={sampler}")
-        assert cfg.method.tune.sr256.low_level == 1e-5 and cfg.sampler.sr.as_tuned
+        assert cfg.method.tune.sr256.low_level == cfg.sampler.sr.noise_level == 1e-5
 
 
 def test_the_tuning_prompt_is_the_tokens_or_the_models():

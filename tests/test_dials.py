@@ -34,7 +34,7 @@ def conf(method: str):
 @pytest.mark.parametrize("method", search_dials.GRID)
 def test_conf_has_the_dials_that_the_record_chooses(choice: dict[str, dict[str, float]], method: str):
     cfg, chosen = conf(method), choice[method]
-    has = {"lr": cfg.lr, "weight": cfg.sampler.guidance.weight, "start": cfg.sampler.start, "embedding_mix": cfg.sampler.embedding_mix, "steps": cfg.steps}
+    has = {"lr": cfg.lr, "weight": cfg.sampler.guidance.weight, "start": cfg.sampler.start, "embedding_mix": cfg.sampler.text.eta, "steps": cfg.steps}
     if "word" in chosen:
         has["word"] = cfg.method.embedding.lr
     assert {name: has[name] for name in chosen} == chosen

@@ -8,20 +8,21 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from unitune import experiment, prompts
+from unitune import experiment, preflight, prompts
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import weights_digest
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.masks import DiffEdit
-from unitune.diffusion.sampler import Sampler, SuperResolution
-from unitune.methods import weights
-from unitune.methods.class_images import ClassImages
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
+from unitune.masks.sources import DiffEdit
 from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.plans import Seeds
 from unitune.store import Store
+from unitune.tuning import make, naming, weights
+from unitune.tuning.class_images import ClassImages
 from unitune.tuning.data import UNIFORM, NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.prior import Pictures, WithPrior
@@ -41,7 +42,7 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
 
 
 def prepare(method, cascade, store, *, example=EXAMPLE, seed=0, at=None):
-    return method.prepare(cascade, example, store=store, seed=seed, at=at, report=None)
+    return make.prepare(method.recipe(example), cascade, example, store=store, seed=seed, at=at)
 
 
 def pictures(cascade: backend.Cascade, stage: str, *, count: int = 3, crop: int = 0, low_level: float | str = UNIFORM) -> Pictures:
@@ -184,7 +185,7 @@ def test_the_first_stage_is_shared_by_choices_of_later_ones(cascade, tmp_store, 
     monkeypatch.setattr(weights, "fit", lambda data, tuning, **more: fits.append(data.stage.name) or fit(data, tuning, **more))
     alone, both = prepare(BASE_ONLY, cascade, tmp_store), prepare(METHOD, cascade, tmp_store)
     assert fits == ["base", "sr256"] and both.cost.network_evaluations == 2 * (2 + 2) * 2 + 3 * (2 * 2 + 1)
-    assert (alone.low_levels, both.low_levels) == ({}, {"sr256": 1e-5}), "super-resolution is sampled as it was tuned"
+    assert set(alone.weights) == {"base"} and set(both.weights) == {"base", "sr256"}
     other = replace(OF_CLASS, sr=SuperResolution(steps=2))
     prepare(replace(METHOD, class_images=other), cascade, tmp_store)
     assert fits == ["base", "sr256", "sr256"]
@@ -195,11 +196,11 @@ def test_the_edit_names_the_image_before_its_noun(cascade, tmp_store):
     assert not list(tmp_store.path.glob("*-*")), "untouched weights need no class images"
     texts = Sampler("x").texts(EXAMPLE, [Draw(EXAMPLE.requests[0], 0)], tuned=tuned)
     assert texts[0] == "a beikkpic cat in the snow"
-    assert METHOD.texts(cascade, EXAMPLE, seed=0) == ["a beikkpic cat", "a cat", ""]
-    assert METHOD.names(cascade, EXAMPLE, seed=0).about == "a beikkpic cat" and Untuned().names(cascade, EXAMPLE, seed=0).about == ""
+    assert make.texts(METHOD.recipe(EXAMPLE), cascade, EXAMPLE, seed=0) == ["a beikkpic cat", "a cat", ""]
+    assert [naming.named(one.recipe(EXAMPLE), cascade, EXAMPLE, seed=0).about for one in (METHOD, Untuned())] == ["a beikkpic cat", ""]
     random = replace(METHOD, token="{random}")
-    assert random.names(cascade, EXAMPLE, seed=3).prompt == prompts.random_rare_token(cascade.pieces, seed=3)
-    assert replace(METHOD, prior=0).texts(cascade, EXAMPLE, seed=0) == ["a beikkpic cat"]
+    assert naming.named(random.recipe(EXAMPLE), cascade, EXAMPLE, seed=3).prompt == prompts.random_rare_token(cascade.pieces, seed=3)
+    assert make.texts(replace(METHOD, prior=0).recipe(EXAMPLE), cascade, EXAMPLE, seed=0) == ["a beikkpic cat"]
 
 
 def test_the_text_that_is_tuned_on_is_named(cascade, tmp_store, tmp_path, caplog):
@@ -221,7 +222,7 @@ def test_guidance_and_masks_compare_with_the_text_that_was_tuned_on(cascade, tmp
 
 def test_an_image_without_a_noun_is_refused_before_a_model_is_loaded(tmp_path):
     with pytest.raises(Refused, match=r"method=dreambooth needs the class noun of every image, and none is known of 'two': give noun=cat beside image="):
-        experiment.check(
+        preflight.check(
             METHOD, Seeds(1), [EXAMPLE, replace(EXAMPLE, id="two", noun=" ")], at=None, sizes={}, folder=tmp_path, store=tmp_path / "s", budget_gib=1
         )
 
@@ -255,9 +256,9 @@ def test_class_images_that_are_all_the_same_stop(cascade, tmp_store, monkeypatch
 def test_a_rate_that_moves_nothing_is_reported(cascade, tmp_store):
     still = replace(BASE_ONLY, tune={"base": replace(TUNING, lr=1e-30)})
     tuned = prepare(still, cascade, tmp_store)
-    assert still.inactive(cascade, tuned) == "no weight of base moved in 2 steps; use a larger lr"
+    assert make.inactive(still.recipe(EXAMPLE), cascade, tuned) == "no weight of base moved in 2 steps; use a larger lr"
     moved = prepare(BASE_ONLY, cascade, tmp_store)
-    assert BASE_ONLY.inactive(cascade, moved) == ""
+    assert make.inactive(BASE_ONLY.recipe(EXAMPLE), cascade, moved) == ""
 
 
 @pytest.mark.parametrize(

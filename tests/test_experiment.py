@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune import experiment, images, outcome, records, rescoring
+from unitune import experiment, images, outcome, preflight, records, rescoring
 from unitune.backends import cascade, tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.experiment import Setting
-from unitune.methods.class_images import ClassImages
 from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.imagic import Imagic
 from unitune.methods.textual_inversion import TextualInversion
@@ -24,6 +24,7 @@ from unitune.methods.untuned import Untuned
 from unitune.metrics.pixel import PSNR, TargetPSNR
 from unitune.plans import Dials, Seeds
 from unitune.selection import Chosen, Redraw
+from unitune.tuning.class_images import ClassImages
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Edit, Example, Refused, Request, Stopped
 
@@ -393,6 +394,6 @@ def test_the_room_for_pictures_counts_every_reference(model, tmp_store, tmp_path
     needs: list[dict] = []
     monkeypatch.setattr("unitune.disk.check_space", needs.append)
     one = example("cat", Request("a cat in the snow", target=picture(-0.5)))
-    experiment.check(Untuned(), Seeds(1), [one], at=None, sizes={}, folder=tmp_path, store=tmp_path / "s", budget_gib=1, oracle=3)
+    preflight.check(Untuned(), Seeds(1), [one], at=None, sizes={}, folder=tmp_path, store=tmp_path / "s", budget_gib=1, oracle=3)
     made = {record.image for record in run(setting(model, tmp_store, plan=Seeds(1), oracle=3), [one], tmp_path / "run")}
     assert len(made) == 1 + 2 + 2 + 3 and needs[0][tmp_path][1] >= 2 * len(made) * one.image.numel(), "the grid is as large as all pictures"

@@ -317,7 +317,7 @@ def test_an_area_is_above_what_the_copy_of_the_same_image_has():
     swept = areas.front(found, "unitune", "alignment")
     assert swept.settings == ((64.0, 6.0),) and swept.x == pytest.approx(0.05) and areas.area(swept, corner=areas.CORNER) == pytest.approx((0.025,) * 3)
     assert "|UniTune|0.025 [0.025, 0.025]|" in areas.covered([replace(r, scores=r.scores | {"direction": 0.1}) for r in found])
-    with pytest.raises(Refused, match=r"tradeoff/snapshot=64 does not say its sampler\.embedding_mix"):
+    with pytest.raises(Refused, match=r"tradeoff/snapshot=64 does not say its sampler\.text\.eta"):
         areas.front([replace(r, method="imagic") for r in found], "imagic", "direction")
 
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from analytic import FakeCascade, FakeStage, Gaussian, number
 
-from unitune.diffusion.guidance import Guidance, guide
+from unitune.diffusion.guidance import Guidance, guide, guided
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
+from unitune.diffusion.stage import with_base_weights
 from unitune.diffusion.steps import DDIM, DDPM, levels
 from unitune.types import Draw, Example, Refused, Request, Tuned
 
@@ -20,10 +21,12 @@ def randn(*shape: int, seed: int) -> torch.Tensor:
 
 def run(stage: FakeStage, *, texts: list[float], references: list[float], weight: list[float], from_base: bool = False, step=DDPM()) -> torch.Tensor:  # noqa: B008
     x = randn(1, 3, 4, 4, seed=1).expand(len(texts), -1, -1, -1)
+    away = with_base_weights(stage) if from_base else None
+    denoiser = guided(stage.predict, number(*texts), number(*references), weight=torch.tensor(weight), predict_reference=away)
+    spacing = levels(stage.schedule, 999, STEPS)[:, None].expand(-1, len(x))
     return denoise(
-        stage, x, levels=levels(stage.schedule, 999, STEPS)[:, None].expand(-1, len(x)), condition=number(*texts), reference=number(*references),
-        weight=torch.tensor(weight), step=step, noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1), reference_from_base=from_base,
-    )  # fmt: skip
+        denoiser, x, spacing, schedule=stage.schedule, step=step, noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1)
+    )
 
 
 def test_weight_one_is_the_plain_prediction_bitwise_and_costs_one_call():
@@ -45,9 +48,9 @@ def test_other_weights_cost_one_call_of_twice_the_rows():
 @pytest.mark.parametrize("weight", [0.0, 0.5, 3.0, 32.0, -1.0])
 def test_guidance_between_gaussians_is_a_gaussian_with_the_extrapolated_mean(weight: float):
     """x_0 is affine in the mean with the same slope, so pushing x_0 by w is pushing the mean by w, at every step."""
-    guided = run(FakeStage(Gaussian()), texts=[0.4], references=[-0.1], weight=[weight])
+    pushed = run(FakeStage(Gaussian()), texts=[0.4], references=[-0.1], weight=[weight])
     moved = run(FakeStage(Gaussian()), texts=[-0.1 + weight * 0.5], references=[0.0], weight=[1.0])
-    torch.testing.assert_close(guided, moved, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(pushed, moved, rtol=1e-4, atol=1e-5)
 
 
 def test_x_0_and_eps_may_be_guided_alike():
@@ -85,9 +88,9 @@ def sample(
 @pytest.mark.parametrize(("reference", "text"), [("", ""), ("{rare}", "beikkpic"), ("{caption}", "a cat in the city"), ("a photo", "a photo")])
 def test_the_reference_prompt_is_used(reference: str, text: str):
     meaning = {"beikkpic a dog": 0.5, text: -0.3}
-    guided, cascade = sample(Guidance(4.0, reference=reference), meaning=meaning, caption="a cat in the city")
+    pushed, cascade = sample(Guidance(4.0, reference=reference), meaning=meaning, caption="a cat in the city")
     moved, _ = sample(Guidance(1.0), meaning={"beikkpic a dog": -0.3 + 4.0 * 0.8})
-    torch.testing.assert_close(guided, moved, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(pushed, moved, rtol=1e-4, atol=1e-5)
     assert set(cascade.seen) == {"beikkpic a dog", text}
 
 

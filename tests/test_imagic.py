@@ -13,12 +13,14 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
+from unitune.diffusion.texts import Mix
 from unitune.experiment import Setting
-from unitune.methods import weights
 from unitune.methods.imagic import Imagic
 from unitune.plans import Seeds
 from unitune.store import Store
+from unitune.tuning import make, weights
 from unitune.tuning.embedding import Told
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Inactive, Refused, Request, Tuned
@@ -38,7 +40,7 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
 
 
 def prepare(method: Imagic, cascade: Cascade, store: Store, *, at: int | None = None, example: Example = EXAMPLE) -> Tuned:
-    return method.prepare(cascade, example, store=store, seed=0, at=at, report=None)
+    return make.prepare(method.recipe(example), cascade, example, store=store, at=at)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def told(cascade: Cascade, tuned: Tuned, mix: float, monkeypatch: pytest.MonkeyP
             return predict(x, t, condition)
 
         monkeypatch.setattr(stage, "predict", noted)
-    replace(SAMPLER, embedding_mix=mix)(cascade, EXAMPLE, tuned=tuned, draws=[Draw(EXAMPLE.requests[0], 0)])
+    replace(SAMPLER, text=Mix(mix))(cascade, EXAMPLE, tuned=tuned, draws=[Draw(EXAMPLE.requests[0], 0)])
     return texts
 
 
@@ -65,7 +67,7 @@ def test_embedding_then_weights_in_one_budget(cascade: Cascade, tuned: Tuned, tm
     assert tuned.embedding is not None and tuned.start is not None
     assert torch.equal(tuned.start, cascade.encode(["a dog"])) and not torch.equal(tuned.embedding, tuned.start)
     assert set(tuned.weights) == {"base", "sr256"} and tuned.tokens == {} and tuned.template == "{edit}"
-    assert METHOD.inactive(cascade, tuned) == ""
+    assert make.inactive(METHOD.recipe(EXAMPLE), cascade, tuned) == ""
     # One step of the embedding and three of the weights in the base stage, four in the next.
     assert tuned.cost.optimizer_steps == 8 and tuned.cost.network_evaluations == 8 and tuned.cost.stored_bytes > 0
 
@@ -98,8 +100,8 @@ def test_the_mix_means_nothing_without_an_embedding(cascade: Cascade, monkeypatc
 
 @pytest.mark.parametrize("mix", [float("nan"), float("inf")])
 def test_a_mix_that_is_no_number_is_refused(mix):
-    with pytest.raises(Refused, match="embedding_mix must be a finite number"):
-        replace(SAMPLER, embedding_mix=mix)
+    with pytest.raises(Refused, match=r"sampler\.text\.eta must be a finite number"):
+        replace(SAMPLER, text=Mix(mix))
 
 
 def test_every_prompt_is_tuned_once_and_the_mix_tunes_nothing(cascade: Cascade, tmp_store: Store, tmp_path: Path):
@@ -108,7 +110,7 @@ def test_every_prompt_is_tuned_once_and_the_mix_tunes_nothing(cascade: Cascade, 
     setting = Setting(cascade, method, SAMPLER, [], tmp_store, Seeds(1))
     for mix, name in ((0.7, "a"), (0.0, "b")):
         (tmp_path / name).mkdir()
-        done = experiment.run(replace(setting, sampler=replace(SAMPLER, embedding_mix=mix)), [TWO], folder=tmp_path / name)
+        done = experiment.run(replace(setting, sampler=replace(SAMPLER, text=Mix(mix))), [TWO], folder=tmp_path / name)
         edits = [record for record in done if record.row == "edit"]
         assert [record.prompt for record in edits] == [record.text for record in edits] == ["a dog", "a cat"]
         assert all(record.cost["optimizer_steps"] == 4 for record in edits)
@@ -136,17 +138,17 @@ def test_no_steps_and_a_snapshot_of_none_are_the_untouched_model(cascade: Cascad
     none = replace(TUNING, steps=0)
     method = Imagic(replace(METHOD.embedding, steps=0), {"base": none, "sr256": none})
     for tuned in (prepare(method, cascade, tmp_store), prepare(METHOD, cascade, tmp_store, at=0)):
-        assert tuned.weights == {} and tuned.embedding is None and method.inactive(cascade, tuned) == ""
+        assert tuned.weights == {} and tuned.embedding is None and make.inactive(method.recipe(EXAMPLE), cascade, tuned) == ""
 
 
 def test_a_snapshot_that_the_embedding_left_no_steps_for_is_refused_before_anything_is_learned(cascade: Cascade, tmp_store: Store):
     """Of 4 steps of the base one is the embedding's: 3 is its last, and 4 it never has."""
     sizes = {stage.name: {name: p.numel() for name, p in stage.network.named_parameters()} for stage in cascade.stages}
     base = replace(METHOD, stages=("base",))
-    base.room(sizes, at=3)
+    make.room(base.recipe(EXAMPLE), sizes, at=3)
     said = r"no snapshot of base at 4 steps; there are 0, 1, 3: change snapshot="
     with pytest.raises(Refused, match=said):
-        base.room(sizes, at=4)
+        make.room(base.recipe(EXAMPLE), sizes, at=4)
     with pytest.raises(Refused, match=said):
         prepare(METHOD, cascade, tmp_store, at=4)
     assert not [*tmp_store.path.glob("embedding-*"), *tmp_store.path.glob("tuned-*")]
@@ -180,8 +182,8 @@ def test_settings_out_of_range_are_refused(wrong: dict, said: str):
 
 def test_room_is_more_than_what_is_stored(cascade: Cascade, tuned: Tuned):
     sizes = {stage.name: {name: p.numel() for name, p in stage.network.named_parameters()} for stage in cascade.stages}
-    kept, working = METHOD.room(sizes, at=None)
-    assert tuned.cost.stored_bytes < kept < working and METHOD.room(sizes, at=0) == (0, 0)
+    kept, working = make.room(METHOD.recipe(EXAMPLE), sizes, at=None)
+    assert tuned.cost.stored_bytes < kept < working and make.room(METHOD.recipe(EXAMPLE), sizes, at=0) == (0, 0)
 
 
 @pytest.mark.parametrize(("model", "steps", "of_embedding"), [("pocket", 1600, 100), ("if_m", 1600, 100), ("sd15", 2500, 1000)])

@@ -10,13 +10,16 @@ from diffusers import DDIMInverseScheduler
 
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
-from unitune.diffusion.control import Chains, PromptToPrompt
-from unitune.diffusion.inversion import begin, invert, reconstructed
-from unitune.diffusion.loop import Condition
+from unitune.diffusion.run import StageRun
+from unitune.diffusion.sampling import StageSampling
 from unitune.diffusion.schedule import Schedule
+from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDIM, DDPM, Step, levels
 from unitune.models import Model
-from unitune.types import Inactive, Refused
+from unitune.prompt_to_prompt.chains import Chains
+from unitune.prompt_to_prompt.control import PromptToPrompt
+from unitune.prompt_to_prompt.inversion import begin, invert, reconstructed
+from unitune.types import Example, Inactive, Refused
 
 X_0 = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 CPU = torch.device("cpu")
@@ -72,12 +75,15 @@ def test_one_round_is_the_inverse_scheduler_of_diffusers(kind: str, tmp_path: Pa
 
 def chains(*rows: int) -> Chains:
     control = PromptToPrompt()
-    return control.chains("a cat", edits=["a dog"] * len(rows), rows=rows, tokenize=lambda text: [f"▁{w}" for w in text.split()], offset=0, length=4)
+    return control.chains("a cat", ["a dog"] * len(rows), rows, tokenize=lambda text: [f"▁{w}" for w in text.split()], offset=0, length=4)
 
 
 def started(stage: FakeStage, made: Chains, firsts: list[int], known: dict, step: Step = DDIM()) -> torch.Tensor:  # noqa: B008
-    ts = torch.stack([levels(stage.schedule, first, 20) for first in firsts], dim=1)
-    return begin(stage, made, X_0, levels=ts, condition=number(*[0.3] * len(firsts)), step=step, known=known)
+    starts = [next(s / 1000 for s in range(1, 1001) if stage.schedule.level(s / 1000) == first) for first in firsts]
+    how = StageSampling(steps=20, step=step)
+    text = number(*[0.3] * len(firsts))
+    run = StageRun(stage, how, [], Example("one", X_0, ()), text, text, X_0, X_0, starts=starts, weights=[1.0] * len(firsts))
+    return begin(run, made, known=known)
 
 
 def test_all_rows_begin_at_their_source_chains_inversion_which_is_made_once():

@@ -19,9 +19,13 @@ LAYERS = [
     {"types", "errors", "compat"},
     {"prompts", "rng", "images", "store", "records", "cost", "progress", "machine", "hub", "models", "commandline", "disk", "ending"}
     | {"parameters", "scenes", "plans", "statistics", "fronts"},
-    {"tuning", "backends", "diffusion", "estimate", "pocket"},
+    {"diffusion"},
+    {"prompt_to_prompt"},
+    {"masks"},
+    {"backends"},
+    {"tuning", "pocket", "estimate"},
     {"methods", "metrics", "benchmarks", "selection", "paste", "figures"},
-    {"outcome", "experiment", "reference_rows", "published", "rescoring", "doctor", "loggers"},
+    {"outcome", "experiment", "preflight", "reference_rows", "published", "rescoring", "doctor", "loggers"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

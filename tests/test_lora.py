@@ -17,6 +17,7 @@ from unitune.backends.cascade import weights_digest
 from unitune.methods.unitune import UniTune
 from unitune.models import Model
 from unitune.store import Store
+from unitune.tuning import make
 from unitune.tuning.adapters import Full, Lora
 from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import Tuning, checkpoint_file, fit, snapshot_file
@@ -138,17 +139,17 @@ def test_the_first_adapter_depends_on_its_layer_alone(cascades: dict[str, backen
 def test_the_method_samples_merged_weights_and_stores_little(cascades: dict[str, backend.Cascade], tmp_store: Store):
     cascade = cascades["floyd"]
     method = UniTune({"base": TUNING, "sr256": TUNING})
-    tuned = method.prepare(cascade, EXAMPLE, store=tmp_store, seed=0, at=None, report=None)
+    tuned = make.prepare(method.recipe(EXAMPLE), cascade, EXAMPLE, store=tmp_store)
     for stage in cascade.stages:
         base, weights = dict(stage.network.named_parameters()), tuned.weights[stage.name]
         assert weights and all(w.shape == base[name].shape and not torch.equal(w, base[name]) for name, w in weights.items())
-    assert method.inactive(cascade, tuned) == ""
+    assert make.inactive(method.recipe(EXAMPLE), cascade, tuned) == ""
     entries = list(tmp_store.path.glob("tuned-*"))
     assert len(entries) == len(cascade.stages)
     files = sum(file.stat().st_size for entry in entries for file in entry.glob("*.safetensors"))
     assert tuned.cost.stored_bytes >= files > 0
     full = replace(TUNING, adapter=Full())
-    other = UniTune({"base": full, "sr256": full}).prepare(cascade, EXAMPLE, store=tmp_store, seed=0, at=None, report=None)
+    other = make.prepare(UniTune({"base": full, "sr256": full}).recipe(EXAMPLE), cascade, EXAMPLE, store=tmp_store)
     assert files < 0.25 * other.cost.stored_bytes and len(list(tmp_store.path.glob("tuned-*"))) == 4  # tiny matrices are hardly larger than their adapters
     keys = [json.loads((entry / "manifest.json").read_text())["key"] for entry in entries]
     assert all(key["tune"]["kinds"] == ["AdamW", "Lora"] for key in keys) and sorted(key["stage"] for key in keys) == ["base", "sr256"]
@@ -156,8 +157,8 @@ def test_the_method_samples_merged_weights_and_stores_little(cascades: dict[str,
 
 def test_an_adapter_that_cannot_move_is_reported(cascades: dict[str, backend.Cascade], tmp_store: Store):
     still = UniTune({"base": replace(TUNING, lr=1e-30)}, stages=("base",))
-    tuned = still.prepare(cascades["floyd"], EXAMPLE, store=tmp_store, seed=0, at=None, report=None)
-    assert "no weight of base moved in 3 steps; use a larger lr" in still.inactive(cascades["floyd"], tuned)
+    tuned = make.prepare(still.recipe(EXAMPLE), cascades["floyd"], EXAMPLE, store=tmp_store)
+    assert "no weight of base moved in 3 steps; use a larger lr" in make.inactive(still.recipe(EXAMPLE), cascades["floyd"], tuned)
 
 
 def test_layers_that_were_taken_out_again_do_not_train(cascades: dict[str, backend.Cascade], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -201,7 +202,7 @@ def test_the_pocket_cascade_takes_less_than_two_percent():
     pocket = Path(backend.__file__).parent.parent / "assets/pocket"
     sizes = files.sizes(Model("pocket", ("base", "sr256"), path=str(pocket)))
     method = UniTune({stage: Tuning(lr=1e-3, snapshots=(), adapter=Lora(rank=4)) for stage in sizes})
-    kept, _ = method.room(sizes, at=None)
+    kept, _ = make.room(method.recipe(EXAMPLE), sizes, at=None)
     assert 0 < kept < 0.02 * 4 * sum(sum(counts.values()) for counts in sizes.values())
 
 

@@ -14,6 +14,7 @@ from unitune.backends import tiny
 from unitune.backends.stage import LOSS, read_losses
 from unitune.diffusion.loss import Losses, StageLoss, check_dials, drawn, losses
 from unitune.diffusion.schedule import Schedule
+from unitune.tuning import make
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.types import Example, Refused, Request
 from unitune_lab import assemble
@@ -171,7 +172,7 @@ def test_another_loss_is_another_key(tmp_path: Path, tmp_store):
         (folder / "base" / LOSS).write_text(json.dumps({"version": 1, "prediction": prediction, "weighting": weighting}))
         cascade = backend.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
         cascade.digest = "the same weights"
-        method.prepare(cascade, example, store=tmp_store, seed=0, at=None, report=None)
+        make.prepare(method.recipe(example), cascade, example, store=tmp_store)
     manifests = [json.loads(file.read_text())["key"]["loss"]["weighting"] for file in tmp_store.path.glob("tuned-*/manifest.json")]
     assert sorted(manifests) == ["min_snr", "plain"]
     shutil.rmtree(folder)

@@ -11,13 +11,16 @@ from diffusers import DDPMScheduler, IFInpaintingPipeline
 
 from unitune import images
 from unitune.backends import cascade as backend
-from unitune.backends import segmentation, tiny
+from unitune.backends import clipseg, tiny
 from unitune.benchmarks.manifest import Picture
-from unitune.diffusion import blend, masks
-from unitune.diffusion.attended import Attention
+from unitune.diffusion import blend
 from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.hold import MaskRequest, MaskSource
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
+from unitune.masks import sources as masks
+from unitune.masks.attention import Attention
+from unitune.masks.words import Words
 from unitune.models import Model
 from unitune.types import Draw, Example, Inactive, Refused, Request, Tuned
 
@@ -60,7 +63,7 @@ def test_diffedits_reference_is_the_tuning_prompt_else_the_caption_else_nothing(
 
 def test_scale_and_guidance_do_not_change_diffedits_mask():
     """The difference of guided predictions is `weight` times that of plain ones; so is one of eps up to the level's factor."""
-    asked = masks.Asked(EXAMPLE, [Draw(DOG, 0)], ["a dog"], "", cascade().stages[0], cascade().encode, cascade().tokenize, 1, lambda: IMAGE)
+    asked = MaskRequest(EXAMPLE, [Draw(DOG, 0)], ["a dog"], "", cascade().stages[0], cascade().encode, cascade().tokenize, 1, lambda: IMAGE)
     strong = replace(asked, encode=FakeCascade([], {"a dog": 8.0, "a cat": 2.0}).encode)
     assert torch.equal(masks.DiffEdit()(asked), masks.DiffEdit()(strong))
     torch.testing.assert_close(masks.DiffEdit().difference(asked, "a dog", "a cat"), 0.6 * CORNER)
@@ -85,23 +88,23 @@ def test_diffedit_out_of_range_is_refused(wrong):
 PLACE = {"a": 0, "cat": 1, "dog": 1}  # in "a cat", "a dog"
 
 
-def attends(schedule, x_t, t, condition):
+def attends(editor, x_t):
     """A denoiser with two layers of attention, of 8 x 8 and 32 x 32 places: in the small one "dog" looks at the top left, in the large one elsewhere."""
     for side in (8, 32):
         M = torch.full((2, 3, side**2, 4), 0.1)
         M[1, :, 0 if side == 8 else side**2 - 1, PLACE["dog"]] = 0.7
         M[1, :, side - 1, PLACE["a"]] = 0.7
         M[0, :, side**2 - side, PLACE["cat"]] = 0.7
-        assert torch.equal(condition.control.edit(M, text=4), M)
+        assert torch.equal(editor.edit(M, text=4), M)
     return x_t
 
 
-def asked(denoiser=attends, prompt: str = "a dog", example: Example = EXAMPLE) -> masks.Asked:
-    stage = FakeStage(denoiser, resolution=32)
+def asked(denoiser=attends, prompt: str = "a dog", example: Example = EXAMPLE) -> MaskRequest:
+    stage = FakeStage(lambda schedule, x_t, t, condition: denoiser(stage.editor, x_t), resolution=32)
     draws = [Draw(Request(prompt), seed) for seed in (0, 1)]
     encode = lambda texts: torch.zeros(len(texts), 4, 1)  # noqa: E731
     example = replace(example, image=torch.zeros(1, 3, 64, 64))
-    return masks.Asked(example, draws, [f"beikkpic {prompt}"] * 2, "beikkpic", stage, encode, FakeCascade([]).tokenize, 4, lambda: IMAGE)
+    return MaskRequest(example, draws, [f"beikkpic {prompt}"] * 2, "beikkpic", stage, encode, FakeCascade([]).tokenize, 4, lambda: IMAGE)
 
 
 def test_attention_finds_where_the_edits_own_words_look_in_layers_of_at_most_half_the_side():
@@ -116,10 +119,10 @@ def test_attention_finds_where_the_edits_own_words_look_in_layers_of_at_most_hal
 
 
 def test_attention_of_an_edit_that_only_leaves_words_out_looks_for_those():
-    def attends_to_cat(schedule, x_t, t, condition):
+    def attends_to_cat(editor, x_t):
         M = torch.full((2, 1, 64, 4), 0.1)
         M[0, :, 0, PLACE["cat"]] = M[1, :, 63, PLACE["cat"]] = 0.7  # the caption's row; in the edit's there is padding
-        condition.control.edit(M, text=4)
+        editor.edit(M, text=4)
         return x_t
 
     mask = Attention(noises=1)(asked(attends_to_cat, prompt="a"))
@@ -130,11 +133,11 @@ def test_attention_averages_over_draws():
     """What one of four draws looks at is at a quarter of the range, below the threshold."""
     calls = []
 
-    def wanders(schedule, x_t, t, condition):
+    def wanders(editor, x_t):
         M = torch.full((2, 1, 64, 4), 0.1)
         M[1, :, 0, 1] = 0.9
         M[1, :, 63, 1] = 0.9 if not calls else 0.1
-        calls.append(condition.control.edit(M, text=4))
+        calls.append(editor.edit(M, text=4))
         return x_t
 
     mask = Attention(noises=4)(asked(wanders))
@@ -177,10 +180,10 @@ def test_attention_without_words_to_look_for_is_refused():
 
 def test_attention_that_finds_nothing_stops_with_a_reason():
     with pytest.raises(Inactive, match="no attention layer of the first stage gave a map"):
-        Attention()(asked(lambda schedule, x_t, t, condition: x_t))
+        Attention()(asked(lambda editor, x_t: x_t))
 
-    def even(schedule, x_t, t, condition):
-        condition.control.edit(torch.full((2, 1, 64, 4), 0.25), text=4)
+    def even(editor, x_t):
+        editor.edit(torch.full((2, 1, 64, 4), 0.25), text=4)
         return x_t
 
     with pytest.raises(Inactive, match=r"no place for the words in which 'a dog' and 'a cat' differ; use mask=diffedit"):
@@ -203,9 +206,9 @@ def test_the_difference_mask_is_where_the_unmasked_samples_changed_the_picture()
 
 
 def test_every_source_says_which_it_is():
-    sources = [masks.Given(), masks.DiffEdit(), masks.Difference(), segmentation.Words("x", "y"), Attention()]
+    sources = [masks.Given(), masks.DiffEdit(), masks.Difference(), Words("x", clipseg.ClipSeg("y")), Attention()]
     assert [source.name for source in sources] == ["file", "diffedit", "difference", "words", "attention"]
-    assert all(isinstance(source, masks.MaskSource) for source in sources)
+    assert all(isinstance(source, MaskSource) for source in sources)
 
 
 @pytest.mark.parametrize(
@@ -259,16 +262,16 @@ def test_masks_through_the_command(typed, here: Path):
 def test_words_that_find_nothing_and_a_clipseg_that_cannot_be_had_are_refused(tmp_path: Path, monkeypatch):
     folder = str(tiny.clipseg(tmp_path / "clipseg"))
     example = replace(EXAMPLE, noun="cat")
-    found = segmentation.Words("{noun}", folder, threshold=0.5).mask(example, DOG)
+    found = Words("{noun}", clipseg.ClipSeg(folder), threshold=0.5).mask(example, DOG)
     assert found.shape == (1, 1, 16, 16) and set(found.unique().tolist()) <= {0.0, 1.0}
-    assert not torch.equal(segmentation.probabilities(folder, IMAGE, "a cat"), segmentation.probabilities(folder, IMAGE, "the sky"))
-    monkeypatch.setattr(segmentation, "probabilities", lambda *_: torch.full((1, 1, 16, 16), 0.3))
+    assert not torch.equal(clipseg.ClipSeg(folder)(IMAGE, "a cat"), clipseg.ClipSeg(folder)(IMAGE, "the sky"))
+    monkeypatch.setattr(clipseg.ClipSeg, "__call__", lambda *_: torch.full((1, 1, 16, 16), 0.3))
     with pytest.raises(Refused, match=r"CLIPSeg finds no 'cat' in one .*at most 0.30, mask.threshold is 0.5.*mask.words="):
-        segmentation.Words("{noun}", folder).check([example])
+        Words("{noun}", clipseg.ClipSeg(folder)).check([example])
     monkeypatch.undo()
     for model, said in ((str(tmp_path), "no CLIPSeg can be read"), ("no/such-clipseg", "no/such-clipseg cannot be had"), ("a b", "neither a folder nor")):
         with pytest.raises(Refused, match=said):
-            segmentation.Words("a cat", model).check([example])
+            Words("a cat", clipseg.ClipSeg(model)).check([example])
 
 
 def test_the_kept_picture_is_noised_as_diffusers_noises_it():

@@ -8,11 +8,11 @@ import torch
 
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
-from unitune.methods import weights as module
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.store import Store
-from unitune.tuning import finetune
+from unitune.tuning import finetune, make, naming
+from unitune.tuning import weights as module
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.optimizers import Adafactor, AdamW
 from unitune.tuning.select import Selection
@@ -56,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def prepare(method: UniTune, cascade: backend.Cascade, store: Store, *, seed: int = 0, at: int | None = None, example: Example = EXAMPLE) -> Tuned:
-    return method.prepare(cascade, example, store=store, seed=seed, at=at, report=None)
+    return make.prepare(method.recipe(example), cascade, example, store=store, seed=seed, at=at)
 
 
 def test_tuned_once_then_read(cascade: backend.Cascade, tmp_store: Store, fits: list[str]):
@@ -90,7 +90,7 @@ def test_an_unknown_snapshot_is_refused_with_those_that_exist(cascade: backend.C
         prepare(METHOD, cascade, tmp_store, at=2)
     assert not quick and not list(tmp_store.path.glob("tuned-*")), "refused before it was tuned"
     with pytest.raises(Refused, match=r"no snapshot of base at 2 steps"):
-        METHOD.room({}, at=2)
+        make.room(METHOD.recipe(EXAMPLE), {}, at=2)
 
 
 def test_a_tuning_prompt_cannot_name_itself(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
@@ -184,7 +184,7 @@ def test_the_caption_can_be_the_tuning_prompt(cascade: backend.Cascade, tmp_stor
 def test_the_random_prompt_follows_the_seed(cascade: backend.Cascade, tmp_store: Store, quick: list[str]):
     method = replace(METHOD, prompt="{random}")
     prompts = [prepare(method, cascade, tmp_store, seed=seed).prompt for seed in (0, 0, 1)]
-    assert [method.names(cascade, EXAMPLE, seed=seed).about for seed in (0, 0, 1)] == prompts
+    assert [naming.named(method.recipe(EXAMPLE), cascade, EXAMPLE, seed=seed).about for seed in (0, 0, 1)] == prompts
     assert prompts[0] == prompts[1] != prompts[2] and prompts[0].isalpha() and len(quick) == 4
     assert prepare(method, cascade, tmp_store, seed=0, at=0).prompt == prompts[0]
 
@@ -215,5 +215,5 @@ def test_missing_settings_are_refused(cascade: backend.Cascade, tmp_store: Store
 
 
 def test_untuned_changes_nothing(cascade: backend.Cascade, tmp_store: Store):
-    assert Untuned().prepare(cascade, EXAMPLE, store=tmp_store, seed=0, at=None, report=None) == Tuned()
+    assert make.prepare(Untuned().recipe(EXAMPLE), cascade, EXAMPLE, store=tmp_store) == Tuned(template="{edit}")
     assert list(tmp_store.path.glob("tuned-*")) == []

@@ -8,8 +8,7 @@ from test_conf import composed
 
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
-from unitune.methods import weights
-from unitune.tuning import embedding
+from unitune.tuning import embedding, make, weights
 from unitune.tuning.data import NoiseDials
 from unitune.tuning.finetune import Tuning
 from unitune.types import Example, Refused, Request
@@ -49,7 +48,7 @@ def test_the_dials_of_conf_reach_the_batches(place: str, cascade: backend.Cascad
     for module in (weights, embedding):
         monkeypatch.setattr(module, "fit", stop)
     with pytest.raises(Reached) as reached:
-        run.make(cfg.method).prepare(cascade, EXAMPLE, store=tmp_store, seed=0, at=None, report=None)
+        make.prepare(run.make(cfg.method).recipe(EXAMPLE), cascade, EXAMPLE, store=tmp_store)
     (data,) = reached.value.args
     batch, stage = data.batch(0), data.stage
     low, high = (stage.schedule.level(edge) for edge in (0.3, 0.6))

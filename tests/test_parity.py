@@ -17,7 +17,8 @@ from unitune.backends import tiny
 from unitune.backends.cascade import Cascade
 from unitune.backends.floyd import FloydStage
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.diffusion.steps import DDPM
 from unitune.types import Draw, Edit, Example, Request, Tuned
 
@@ -37,9 +38,8 @@ def load(folder: Path) -> Cascade:
 
 def ours(cascade: Cascade, *, steps: int, sr_steps: int, weight: float) -> list[Edit]:
     example = Example("parity", torch.zeros(1, 3, cascade.resolution, cascade.resolution), tuple(Request(p) for p in PROMPTS))
-    sampler = Sampler(
-        "parity", template="{edit}", steps=steps, guidance=Guidance(weight), sr=SuperResolution(sr_steps, DDPM(), Guidance(weight), noise_level=0.25)
-    )
+    sr = SuperResolution(steps=sr_steps, step=DDPM(), guidance=Guidance(weight), noise_level=0.25)
+    sampler = Sampler("parity", template="{edit}", steps=steps, guidance=Guidance(weight), sr=sr)
     return sampler(cascade, example, tuned=Tuned(), draws=[Draw(request, seed) for seed, request in enumerate(example.requests)])
 
 

@@ -8,23 +8,24 @@ import pytest
 import torch
 from analytic import FakeStage, Gaussian
 
-from unitune import experiment
+from unitune import experiment, preflight
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade
-from unitune.diffusion import attention, control, inversion
 from unitune.diffusion.blend import reduced
-from unitune.diffusion.control import LocalBlend, PromptToPrompt, shared
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.diffusion.steps import DDIM, DDPM
 from unitune.methods.imagic import Imagic
 from unitune.methods.textual_inversion import TextualInversion
 from unitune.methods.untuned import Untuned
 from unitune.models import Model
 from unitune.plans import Seeds
+from unitune.prompt_to_prompt import align, chains, inversion
+from unitune.prompt_to_prompt.control import LocalBlend, PromptToPrompt, shared
 from unitune.store import Store
-from unitune.tuning.finetune import StepDone, Tuning
+from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Edit, Example, Inactive, Refused, Request, Tuned
 
 CPU = torch.device("cpu")
@@ -119,10 +120,9 @@ def test_a_batch_equals_one_by_one(cascade: Cascade):
 
 def test_edits_of_a_seed_share_one_source_chain_and_the_second_stage_has_none(monkeypatch: pytest.MonkeyPatch):
     stages = [FakeStage(Gaussian(), resolution=16), FakeStage(Gaussian(), name="sr256", resolution=32)]
-    monkeypatch.setattr(control.Chains, "_check", lambda self, last: None)  # this network has no attention
+    monkeypatch.setattr(chains.Chains, "_check", lambda self, last: None)  # this network has no attention
     sample(Wordy(stages), replace(SAMPLER, template=""), seeds=2, tuned=Tuned("rare", template="{edit}"))
     assert set(stages[0].calls) == {2 * (2 + 4)} and set(stages[1].calls) == {4}
-    assert all(c.control is not None and c.control.rows == 6 for c in stages[0].conditions) and not [c for c in stages[1].conditions if c.control]
 
 
 def test_equal_keys_get_one_number():
@@ -139,13 +139,13 @@ def test_inversion_brings_the_base_image_back_where_blending_lets_nothing_change
 def test_blending_that_lets_everything_change_is_none(cascade: Cascade, edited: torch.Tensor, monkeypatch: pytest.MonkeyPatch):
     # Maps that are read are computed in another order than attention that nobody looks at.
     torch.testing.assert_close(first(sample(cascade, using(blend=LocalBlend(start=1.0)))), edited, rtol=0, atol=1e-3)
-    monkeypatch.setattr(control.Chains, "mask", lambda self, side: torch.ones(2, 1, side, side))
+    monkeypatch.setattr(chains.Chains, "mask", lambda self, side: torch.ones(2, 1, side, side))
     torch.testing.assert_close(first(sample(cascade, using(blend=LocalBlend(start=0.0)))), edited, rtol=0, atol=1e-3)
 
 
 def test_the_mask_is_where_the_words_are():
     made = replace(FROM_NOISE, blend=LocalBlend()).chains(
-        "a cat", edits=["a dog", "a cat"], rows=[0, 0], tokenize=lambda text: [f"▁{word}" for word in text.split()], offset=0, length=4
+        "a cat", ["a dog", "a cat"], [0, 0], tokenize=lambda text: [f"▁{word}" for word in text.split()], offset=0, length=4
     )
     made.begin(0, 1, side=32)
     M = torch.full((3, 1, 64, 4), 0.2)
@@ -210,7 +210,7 @@ def test_a_hook_that_was_removed_is_said(cascade: Cascade, monkeypatch: pytest.M
 
 
 def test_a_hook_that_edits_nothing_is_said(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(attention, "refine", lambda M, M_star, A: M_star)
+    monkeypatch.setattr(align, "refine", lambda M, M_star, A: M_star)
     for shares in ({"self_share": 0.0}, {"self_side": 0.0}):
         with pytest.raises(Inactive, match="those it would have had anyway"):
             sample(cascade, using(**shares))
@@ -232,17 +232,9 @@ def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
             sample(floyd, tuned=learned)
     for method in (Imagic(Tuning(lr=1.0), {}, stages=()), TextualInversion(Tuning(lr=1.0))):  # before a model is loaded
         with pytest.raises(Refused, match=f"method={method.name} samples learned ones"):
-            experiment.check_parts(method, SAMPLER, Seeds(1), None, [EXAMPLE])
+            preflight.check_parts(method, SAMPLER, Seeds(1), None, [EXAMPLE])
     with pytest.raises(Refused, match="inversion needs the deterministic step"):
         sample(floyd, replace(using(inversion="auto"), step=DDPM()))
-
-
-@dataclass(frozen=True)
-class Never(Untuned):
-    """A method that must not be reached."""
-
-    def prepare(self, cascade: Cascade, example: Example, *, store: Store, seed: int, at: int | None, report: StepDone | None) -> Tuned:
-        raise AssertionError("it was tuned")
 
 
 @pytest.mark.parametrize(
@@ -255,8 +247,14 @@ class Never(Untuned):
         ({}, "a dog in a city", "it was tuned"),
     ],
 )
-def test_what_cannot_be_aligned_is_refused_before_anything_is_tuned(floyd: Cascade, tmp_store: Store, tmp_path: Path, control: dict, edit: str, said: str):
-    setting = experiment.Setting(floyd, Never(), using(**control), [], tmp_store, Seeds(1))
+def test_what_cannot_be_aligned_is_refused_before_anything_is_tuned(
+    floyd: Cascade, tmp_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: dict, edit: str, said: str
+):
+    def never(*_: object, **__: object) -> Tuned:
+        raise AssertionError("it was tuned")
+
+    monkeypatch.setattr(experiment.make, "prepare", never)
+    setting = experiment.Setting(floyd, Untuned(), using(**control), [], tmp_store, Seeds(1))
     with pytest.raises(AssertionError if said == "it was tuned" else Refused, match=said):
         experiment.run(setting, [replace(EXAMPLE, image=IMAGE[..., :16, :16], requests=(Request(edit),))], folder=tmp_path)
 

@@ -16,7 +16,7 @@ from transformers import T5EncoderModel
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
-from unitune.diffusion.loop import Condition
+from unitune.diffusion.stage import Condition
 from unitune.models import Model
 from unitune.store import Store
 from unitune.tuning.data import OneImage

@@ -14,6 +14,7 @@ from unitune.images import from_uint8
 from unitune.methods.unitune import UniTune
 from unitune.scenes import random_scene, render
 from unitune.store import Store
+from unitune.tuning import make
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.select import Selection
 from unitune.types import Example, Request
@@ -41,7 +42,7 @@ def test_128_steps_of_4_on_both_stages(tmp_store: Store, monkeypatch: pytest.Mon
     pixels, _ = render(random_scene(np.random.default_rng(0)))
     example = Example("scene", from_uint8(pixels), (Request("a dog"),))
     tuning = Tuning(lr=3e-4, steps=STEPS, crop=64, select=Selection(freeze=("down_blocks.*",)))
-    tuned = UniTune({"base": tuning, "sr256": tuning}).prepare(cascade, example, store=tmp_store, seed=0, at=None, report=None)
+    tuned = make.prepare(UniTune({"base": tuning, "sr256": tuning}).recipe(example), cascade, example, store=tmp_store)
     assert rows == {"base": [4] * STEPS, "sr256": [4] * STEPS}
     assert tuned.steps == STEPS and tuned.cost.optimizer_steps == 2 * STEPS
 

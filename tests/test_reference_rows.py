@@ -6,10 +6,11 @@ import torch
 from analytic import FakeCascade, FakeStage, Gaussian
 
 from unitune import records, reference_rows
-from unitune.diffusion.blend import Interpolation
+from unitune.diffusion.blend import Interpolation, reduced
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.masks import Given
-from unitune.diffusion.sampler import Sampler, SuperResolution, reduced
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
+from unitune.masks.sources import Given
 from unitune.types import Example, Request
 
 TARGET = torch.full((1, 3, 32, 32), -0.5)

@@ -9,11 +9,12 @@ from analytic import FakeCascade, FakeStage, Gaussian, Points
 
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
-from unitune.diffusion.blend import Interpolation
+from unitune.diffusion.blend import Interpolation, reduced
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.masks import Given
-from unitune.diffusion.sampler import Sampler, SuperResolution, reduced
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.diffusion.steps import DDIM, DDPM
+from unitune.masks.sources import Given
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -218,13 +219,6 @@ def test_progress_is_told():
 def test_settings_out_of_range_are_refused(wrong: dict[str, float], message: str):
     with pytest.raises(Refused, match=message):
         replace(SAMPLER, **wrong)
-
-
-@pytest.mark.parametrize(("as_tuned", "level"), [(True, 10), (False, 250)])
-def test_a_stage_that_was_tuned_at_one_noise_level_is_sampled_at_that(as_tuned: bool, level: int):
-    cascade, sampler = fake(), replace(SAMPLER, sr=SuperResolution(steps=1, noise_level=0.25, as_tuned=as_tuned))
-    sampler(cascade, EXAMPLE, tuned=Tuned(low_levels={cascade.stages[1].name: 0.01}), draws=DRAWS[:1])
-    assert cascade.stages[1].conditions[0].level.tolist() == [level]
 
 
 @pytest.mark.parametrize("wrong", [{"noise_level": -0.1}, {"noise_level": 1.1}, {"steps": 0}])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from unitune import commandline, experiment, outcome, selection
+from unitune import commandline, outcome, preflight, selection
 from unitune.plans import Seeds
 from unitune.selection import Best, Gate
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
@@ -167,4 +167,4 @@ def test_check_parts_asks_the_selection_for_every_example():
     from unitune.methods.untuned import Untuned
 
     with pytest.raises(Refused, match="set seeds=5"):
-        experiment.check_parts(Untuned(), Sampler("s"), Seeds(2), Best(told_clip(), 5), [EXAMPLE])
+        preflight.check_parts(Untuned(), Sampler("s"), Seeds(2), Best(told_clip(), 5), [EXAMPLE])

@@ -14,11 +14,11 @@ from unitune.backends.cascade import Cascade
 from unitune.backends.stable_diffusion import Vae
 from unitune.diffusion.blend import Interpolation
 from unitune.diffusion.guidance import Guidance, guide, rescale
-from unitune.diffusion.loop import Condition
-from unitune.diffusion.masks import Given
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
+from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDIM, DDPM
+from unitune.masks.sources import Given
 from unitune.models import Model
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning, fit, snapshot_file

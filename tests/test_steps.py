@@ -127,9 +127,8 @@ def sampled(step, gaussian: Gaussian, schedule: Schedule, x: torch.Tensor, *, st
     spacing = levels(schedule, schedule.T - 1, steps)[:, None].expand(-1, len(x))
     condition = number(*[0.0] * len(x))
     return denoise(
-        stage, x, levels=spacing, condition=condition, reference=condition, weight=torch.ones(len(x)), step=step,
-        noise=lambda role, k: randn(*x.shape, seed=1000 * seed + k),
-    )  # fmt: skip
+        lambda x_t, t: stage.predict(x_t, t, condition), x, spacing, schedule=schedule, step=step, noise=lambda role, k: randn(*x.shape, seed=1000 * seed + k)
+    )
 
 
 def test_ddim_converges_to_the_probability_flow_with_order_one():

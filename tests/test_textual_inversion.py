@@ -11,11 +11,13 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, weights_digest
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.methods.textual_inversion import TextualInversion
 from unitune.models import Model
 from unitune.plans import Seeds
 from unitune.store import Store
+from unitune.tuning import make
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Refused, Request, Tuned
 
@@ -32,7 +34,7 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
 
 
 def prepare(method: TextualInversion, cascade: Cascade, store: Store, *, at: int | None = None, example: Example = EXAMPLE, seed: int = 0) -> Tuned:
-    return method.prepare(cascade, example, store=store, seed=seed, at=at, report=None)
+    return make.prepare(method.recipe(example), cascade, example, store=store, seed=seed, at=at)
 
 
 def test_the_word_learns_and_is_stored(cascade: Cascade, tmp_store: Store):
@@ -41,7 +43,7 @@ def test_the_word_learns_and_is_stored(cascade: Cascade, tmp_store: Store):
     vectors = tuned.tokens["<image>"]
     assert vectors.shape == (1, tiny.WIDTH) and tuned.weights == {} and (tuned.prompt, tuned.template, tuned.steps) == ("<image>", "{replaced}", 4)
     assert tuned.start is not None and torch.equal(tuned.start, cascade.words.vector("a")) and not torch.equal(vectors, tuned.start)
-    assert METHOD.inactive(cascade, tuned) == ""
+    assert make.inactive(METHOD.recipe(EXAMPLE), cascade, tuned) == ""
     assert (tuned.cost.optimizer_steps, tuned.cost.network_evaluations) == (4, 4) and 0 < tuned.cost.stored_bytes < 2**14
     assert (weights_digest(cascade.words._in_memory()), [weights_digest(stage.network) for stage in cascade.stages]) == before
     (entry,) = tmp_store.path.glob("embedding-*")
@@ -77,7 +79,7 @@ def test_no_steps_is_the_known_word(tmp_path: Path, tmp_store: Store):
     plain = SAMPLER(latent, EXAMPLE, tuned=Tuned(template="{edit}"), draws=draws)
     none = replace(METHOD, embedding=replace(METHOD.embedding, steps=0))
     for tuned in (prepare(none, latent, tmp_store), prepare(METHOD, latent, tmp_store, at=0)):
-        assert tuned.steps == 0 and none.inactive(latent, tuned) == ""
+        assert tuned.steps == 0 and make.inactive(none.recipe(EXAMPLE), latent, tuned) == ""
         with latent.using(tuned):
             edits = SAMPLER(latent, EXAMPLE, tuned=tuned, draws=draws)
         assert [edit.prompt for edit in edits] == ["b <image> c"] * 2
@@ -97,7 +99,8 @@ def test_every_stage_is_told_the_word(cascade: Cascade, tmp_store: Store):
 
 def test_a_word_that_stood_still_is_found_out(cascade: Cascade, tmp_store: Store):
     sabotaged = replace(METHOD, embedding=replace(METHOD.embedding, lr=1e-30))
-    assert "<image> did not move in 4 steps; use a larger method.embedding.lr" in sabotaged.inactive(cascade, prepare(sabotaged, cascade, tmp_store))
+    said = make.inactive(sabotaged.recipe(EXAMPLE), cascade, prepare(sabotaged, cascade, tmp_store))
+    assert "<image> did not move in 4 steps; use a larger method.embedding.lr" in said
 
 
 def test_templates_are_drawn_by_the_step(cascade: Cascade, tmp_store: Store, monkeypatch: pytest.MonkeyPatch):
@@ -171,14 +174,14 @@ def test_settings_out_of_range_are_refused(wrong: dict, said: str):
 def test_a_start_that_is_no_known_word_is_refused_before_anything_is_learned(initializer, noun, known, said, cascade: Cascade, tmp_store: Store):
     asked = replace(cascade, known=None if known is None else frozenset(known))
     method, example = replace(METHOD, initializer=initializer), replace(EXAMPLE, noun=noun)
-    for call in (lambda: method.texts(asked, example, seed=0), lambda: prepare(method, asked, tmp_store, example=example)):
+    for call in (lambda: make.texts(method.recipe(example), asked, example, seed=0), lambda: prepare(method, asked, tmp_store, example=example)):
         with pytest.raises(Refused, match=said):
             call()
     assert not list(tmp_store.path.glob("embedding-*"))
 
 
 def test_without_a_noun_or_a_word_to_start_from_it_is_refused_before_a_model_is_loaded(typed):
-    assert METHOD.needs_noun and not replace(METHOD, initializer="cat").needs_noun
+    assert METHOD.recipe(EXAMPLE).needs_noun and not replace(METHOD, initializer="cat").recipe(EXAMPLE).needs_noun
     answer = typed("method=textual_inversion", "edit=a cat in the snow", "metrics=none")
     assert answer.code == 2 and "needs the class noun" in answer.err and answer.err.strip().count("\n") == 0
 
@@ -186,6 +189,6 @@ def test_without_a_noun_or_a_word_to_start_from_it_is_refused_before_a_model_is_
 def test_room_is_more_than_what_is_stored(cascade: Cascade, tmp_store: Store):
     stored = prepare(METHOD, cascade, tmp_store).cost.stored_bytes
     with pytest.raises(Refused, match="no snapshot of the embedding at 77 steps; there are 0, "):
-        METHOD.room({}, at=77)
-    kept, working = METHOD.room({}, at=None)
-    assert stored < kept < working and METHOD.room({}, at=0) == (0, 0)
+        make.room(METHOD.recipe(EXAMPLE), {}, at=77)
+    kept, working = make.room(METHOD.recipe(EXAMPLE), {}, at=None)
+    assert stored < kept < working and make.room(METHOD.recipe(EXAMPLE), {}, at=0) == (0, 0)

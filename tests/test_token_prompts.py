@@ -14,9 +14,10 @@ from unitune.backends import tiny
 from unitune.backends.cascade import Cascade, load
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.blend import reduced
-from unitune.diffusion.loop import Condition
+from unitune.diffusion.stage import Condition
 from unitune.methods.unitune import UniTune
 from unitune.store import Store
+from unitune.tuning import make, naming
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Refused, Request
 
@@ -34,7 +35,7 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
 def named(run: ModuleType, cascade: Cascade, example: Example, *settings: str) -> tuple[str, str]:
     """The text that is tuned on and the text that is sampled."""
     cfg = composed(*settings)
-    names = run.make(cfg.method).names(cascade, example, seed=0)
+    names = naming.named(run.make(cfg.method).recipe(example), cascade, example, seed=0)
     return names.about, run.make(cfg.sampler).texts(example, [Draw(example.requests[0], 0)], tuned=names)[0]
 
 
@@ -87,7 +88,7 @@ def test_prompt_guidance_on_pocket_compares_two_prompts_that_differ(tmp_store: S
     (example, *_) = Folder(path=Path(DEMO)).examples(256)
     stage, edit = model.stages[0], next(request.prompt for request in example.requests if request.prompt != example.caption)
     method = UniTune({"base": Tuning(lr=2.5e-4, steps=32, batch_size=2, snapshots=())}, stages=("base",), prompt="{caption}")
-    tuned = method.prepare(model, example, store=tmp_store, seed=0, at=None, report=None)
+    tuned = make.prepare(method.recipe(example), model, example, store=tmp_store)
     assert tuned.about == example.caption
     base = reduced(example.image, stage.resolution)
     t = torch.full((4,), stage.schedule.level(START))

@@ -7,7 +7,7 @@ from unitune import rng
 from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.floyd import FloydStage
-from unitune.diffusion.sampler import reduced
+from unitune.diffusion.blend import reduced
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.select import Selection
 from unitune.types import Example, Refused, Request

@@ -10,14 +10,15 @@ from analytic import Denoiser, FakeCascade, FakeStage, Gaussian
 from torch import Tensor
 
 from unitune import pocket
-from unitune.diffusion.loop import Condition
 from unitune.diffusion.schedule import Schedule
+from unitune.diffusion.stage import Condition
+from unitune.methods import Method
 from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.imagic import Imagic
 from unitune.methods.textual_inversion import TextualInversion
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
-from unitune.tuning import visibility
+from unitune.tuning import naming, visibility
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.visibility import Texts, Visibility, compared, measure_after, measure_before
 from unitune.types import Example, Request, Tuned
@@ -121,14 +122,18 @@ def test_methods_say_what_must_stay_apart():
     cascade, tune = pocket.cascade(device="cpu"), {"base": Tuning(lr=1e-3)}
     example = Example("one", torch.zeros(1, 3, 256, 256), (Request("a dog"),), caption="a lion in a city", noun="lion")
     described = UniTune(tune, stages=("base",), prompt="{caption}", uncaptioned="beikkpic")
-    assert described.apart(cascade, example, seed=0) == ("a lion in a city", "")
+
+    def apart(method: Method, example: Example) -> tuple[str, str] | None:
+        return naming.apart(method.recipe(example), cascade, example, seed=0)
+
+    assert apart(described, example) == ("a lion in a city", "")
     bare = replace(example, caption="")
-    assert described.apart(cascade, bare, seed=0) == ("beikkpic", "")
-    assert described.names(cascade, example, seed=0).template == "{edit}" and described.names(cascade, bare, seed=0).template == "{rare} {edit}"
+    assert apart(described, bare) == ("beikkpic", "")
+    assert [described.recipe(one).template for one in (example, bare)] == ["{edit}", "{rare} {edit}"]
     booth = DreamBooth(tune, stages=("base",), token="{caption}")
-    assert booth.apart(cascade, example, seed=0) == ("a beikkpic lion", "a lion")
+    assert apart(booth, example) == ("a beikkpic lion", "a lion")
     for method in (Untuned(), TextualInversion(tune["base"]), Imagic(tune["base"], tune, stages=("base",))):
-        assert method.apart(cascade, example, seed=0) is None
-    texts = compared(example, booth.apart(cascade, example, seed=0) or ("", ""))
+        assert apart(method, example) is None
+    texts = compared(example, apart(booth, example) or ("", ""))
     (line,) = measure_before(cascade, example, texts, method="dreambooth", seed=0).warnings("pocket")
     assert "dreambooth cannot separate these prompts on pocket" in line

@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from unitune import disk, metrics, outcome, prompts, records, reference_rows
+from unitune import metrics, outcome, prompts, records, reference_rows
 from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.sampler import Sampler
 from unitune.figures import tables
 from unitune.outcome import Sample, Taken
-from unitune.parameters import Sizes
 from unitune.paste import Paste
 from unitune.plans import Plan
 from unitune.progress import Bars
 from unitune.records import Record
 from unitune.selection import Selection
-from unitune.store import Store, contents
-from unitune.tuning import visibility
+from unitune.store import Store
+from unitune.tuning import make, naming, visibility
 from unitune.tuning.visibility import Texts, Visibility
 from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused
 
@@ -56,40 +55,6 @@ class Setting:
     logger: Logger | None = None
     selection: Selection | None = None
     paste: Paste | None = None  # puts edits back into the photograph that they were cut from
-
-
-def check_parts(method: "Method", sampler: Sampler, plan: Plan, selection: Selection | None, examples: Sequence[Example]) -> None:
-    """Refuse before a model is loaded parts that do not fit, masks that cannot be had, and selections among samples that are not drawn."""
-    if sampler.control is not None and method.learns_text:
-        raise Refused(
-            f"prompt-to-prompt aligns the words of prompts, and method={method.name} samples learned ones; use another sampler, or method=unitune or untuned"
-        )
-    if sampler.mask is not None:
-        sampler.mask.check(examples)
-    if selection is not None:
-        for example in examples:
-            selection.check(plan.draws(example, 0))
-
-
-def check(
-    method: "Method", plan: Plan, examples: Sequence[Example], *, at: int | None, sizes: Sizes, folder: Path, store: Path, budget_gib: float, oracle: int = 0
-) -> None:
-    """Refuse before a model of these sizes is loaded what could not be tuned, and a disk that could not be written or has too little room.
-
-    The estimate of room is an upper one: pictures uncompressed, the grid as large as all of them; every kept tuning, unless the store has some of that image
-    and stages, up to the store's budget.
-    """
-    if method.needs_noun and (bare := next((e for e in examples if not e.noun.strip()), None)):
-        raise Refused(
-            f"method={method.name} needs the class noun of every image, and none is known of {bare.id!r}: give noun=cat beside image=, or in edits.jsonl"
-        )
-    kept, working = method.room(sizes, at=at)
-    disk.check_writable(folder, "hydra.run.dir")
-    shown = sum((len(plan.draws(example, 0)) + (4 + oracle) * len(example.requests)) * example.image.numel() for example in examples)
-    stored, used = contents(store)
-    new = sum(len(example.requests) if method.per_request else 1 for example in examples if not {*method.makes} <= stored.get(example.digest, set()))
-    tuned = min(new * kept, max(0, int(budget_gib * 2**30) - used)) + working if new else 0
-    disk.check_space({folder: ("pictures", 2 * shown), store: ("tuned weights", tuned)})
 
 
 def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[Record]:
@@ -130,7 +95,7 @@ def _logged(logger: Logger | None) -> Iterator[None]:
 
 def _parts(setting: Setting, example: Example) -> list[Example]:
     """The example, or one for each of its requests where a tuning serves only one."""
-    return [replace(example, requests=(request,)) for request in example.requests] if setting.method.per_request else [example]
+    return [replace(example, requests=(request,)) for request in example.requests] if setting.method.recipe(example).per_request else [example]
 
 
 def _visible(setting: Setting, example: Example) -> Visibility | None:
@@ -144,7 +109,7 @@ def _visible(setting: Setting, example: Example) -> Visibility | None:
 
 
 def _compared(setting: Setting, example: Example) -> Texts | None:
-    apart = setting.method.apart(setting.cascade, example, seed=setting.seed)
+    apart = naming.apart(setting.method.recipe(example), setting.cascade, example, seed=setting.seed)
     return None if apart is None else visibility.compared(example, apart)
 
 
@@ -152,8 +117,9 @@ def _take(setting: Setting, example: Example, whole: Example, bars: Bars, visibl
     """Tune, or recall the tuning; sample; choose. `whole` has all edits of the image."""
     reset_peak()
     report = _report(bars, setting.logger, example)
-    tuned = setting.method.prepare(setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
-    if reason := setting.method.inactive(setting.cascade, tuned):
+    recipe = setting.method.recipe(example)
+    tuned = make.prepare(recipe, setting.cascade, example, store=setting.store, seed=setting.seed, at=setting.snapshot, report=report)
+    if reason := make.inactive(recipe, setting.cascade, tuned):
         raise Inactive(f"{setting.method.name} did nothing for {example.id}: {reason}")
     if tuned.about:
         log.info("the tuning prompt is %r", tuned.about)
@@ -188,8 +154,9 @@ def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
     """List every text of a run, so that a large encoder is read once and freed before any network trains; Refused where the sampler could not use one."""
     found: dict[str, None] = {}
     for example in examples:
-        texts = setting.method.texts(setting.cascade, example, seed=setting.seed)
-        names, draws = setting.method.names(setting.cascade, example, seed=setting.seed), setting.plan.draws(example, setting.seed)
+        recipe, draws = setting.method.recipe(example), setting.plan.draws(example, setting.seed)
+        texts = make.texts(recipe, setting.cascade, example, seed=setting.seed)
+        names = naming.named(recipe, setting.cascade, example, seed=setting.seed)
         setting.sampler.check(setting.cascade, example, draws, tuned=names)
         drawn = setting.sampler.texts(example, draws, tuned=names)
         compared = _compared(setting, example)
@@ -242,8 +209,9 @@ def _record(setting: Setting, example: Example, taken: Sequence[Taken], folder: 
 
 def _advise(setting: Setting, example: Example) -> None:
     """Say what will not work as hoped: unknown words, prompts that are cut, a rare token that means something."""
-    names = setting.method.names(setting.cascade, example, seed=setting.seed)
-    stands = not setting.method.learns_text and prompts.puts_rare(setting.sampler.template or names.template)  # a learned word is no text of the tokenizer's
+    recipe = setting.method.recipe(example)
+    names = naming.named(recipe, setting.cascade, example, seed=setting.seed)
+    stands = not recipe.learns_text and prompts.puts_rare(setting.sampler.template or names.template)  # a learned word is no text of the tokenizer's
     meant = bool(example.caption.strip()) and names.prompt == prompts.clean(example.caption)
     told = {"tokenize": setting.cascade.tokenize, "known": setting.cascade.known, "max_tokens": setting.cascade.max_tokens}
     for line in prompts.advice(rare=names.prompt if stands else "", edits=[request.prompt for request in example.requests], meant=meant, **told):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unitune import machine
 from unitune.backends.cascade import Cascade, load
-from unitune.diffusion.sampler import SuperResolution
+from unitune.diffusion.sampling import SuperResolution
 
 FOLDER = Path(__file__).parent / "assets" / "pocket"
 STAGES = ("base", "sr256")

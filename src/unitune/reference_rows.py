@@ -8,7 +8,8 @@ import torch
 
 from unitune.diffusion.blend import Interpolation, reduced
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import PURE_NOISE, Sampler
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import PURE_NOISE
 from unitune.types import Draw, Edit, Example, Request, Tuned
 
 if TYPE_CHECKING:  # a run that is refused loads no model

@@ -101,8 +101,7 @@ class Tuned:
 
     `template` puts that into an edit prompt where the sampler has no template of its own. `tokens` are learned words: a word of the prompt and its vectors
     (n, D) in the text encoder's table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt (Imagic). `start` is where the
-    vectors or the embedding began. `about` is the whole text that the image was tuned on, of which `prompt` may be a part. `low_levels` are the noise levels
-    of the low-resolution picture, in [0, 1] by stage, of the stages that were tuned at one level (DreamBooth).
+    vectors or the embedding began. `about` is the whole text that the image was tuned on, of which `prompt` may be a part.
     `cost` is what making it took when it was made, also when it comes from the store, whose entries of tuned weights `stored` names by stage.
     """
 
@@ -115,7 +114,6 @@ class Tuned:
     steps: int = 0
     cost: Cost = field(default_factory=Cost)
     about: str = ""
-    low_levels: Mapping[str, float] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
 
 

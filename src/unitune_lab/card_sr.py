@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from unitune.backends.floyd import FloydStage
-from unitune.diffusion.loop import Condition, denoise
+from unitune.diffusion.loop import denoise
+from unitune.diffusion.stage import Condition
 from unitune.diffusion.start import first_image
 from unitune.diffusion.steps import DDIM, Threshold, levels
 from unitune.metrics.perceptual import STLPIPS, distance, features
@@ -42,11 +43,13 @@ def sr_rows(stage: StagePart, count: int) -> list[Row]:
         condition = Condition(text, stage.schedule.add_noise(up, noise(), level), level)
         t = torch.tensor([stage.schedule.level(SR.start)])
         steps = levels(stage.schedule, int(t[0]), SR.steps)[:, None]
+        def denoiser(x_t: Tensor, s: Tensor, condition: Condition = condition) -> Tensor:
+            return sampler.threshold(sampler.predict(x_t, s, condition))
+
+        x = first_image(stage.schedule, up, t, noise())
         fine = denoise(
-            sampler, first_image(stage.schedule, up, t, noise()), levels=steps,
-            condition=condition, reference=condition, weight=torch.ones(1), step=DDIM(),
-            noise=noise,
-        ).clamp(-1, 1)  # fmt: skip
+            denoiser, x, steps, schedule=stage.schedule, step=DDIM(), noise=noise
+        ).clamp(-1, 1)
         bicubic = F.interpolate(low, 256, mode="bicubic", antialias=True).clamp(-1, 1)
         goal = features(metric.weights, truth)
         near = [float(distance(metric.weights, features(metric.weights, x), goal)[0])

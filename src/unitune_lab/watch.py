@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from unitune.backends.floyd import FloydStage
-from unitune.diffusion.loop import Condition, denoise
+from unitune.diffusion.guidance import guided, thresholded
+from unitune.diffusion.loop import denoise
 from unitune.diffusion.loss import StageLoss
+from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDPM, Threshold, levels
 from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
@@ -80,10 +82,12 @@ def sample(
     text = Condition(part.embed(captions).cpu())
     empty = Condition(part.embed([""] * count).cpu())
     weight = torch.full((count,), GUIDANCE)
+    denoiser = thresholded(
+        guided(stage.predict, text, empty, weight=weight), stage.threshold
+    )
     return denoise(
-        stage, noise(), levels=steps, condition=text, reference=empty, weight=weight,
-        step=DDPM(), noise=noise,
-    )  # fmt: skip
+        denoiser, noise(), steps, schedule=part.schedule, step=DDPM(), noise=noise
+    )
 
 
 def unseen(count: int, *, objects: int, seed: int) -> list[Scene]:

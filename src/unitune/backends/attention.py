@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnAddedKVProcessor, AttnAddedKVProcessor2_0, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
-from unitune.diffusion.control import Chains
+from unitune.prompt_to_prompt.chains import Chains
 from unitune.types import Refused
 
 SEPARATE = (AttnProcessor, AttnProcessor2_0)  # Stable Diffusion: a layer attends to the text or to its own pixels

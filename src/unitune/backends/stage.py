@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from unitune import models
 from unitune.backends import attention, schedules
-from unitune.diffusion.loop import Condition
 from unitune.diffusion.loss import Losses, StageLoss, losses
 from unitune.diffusion.schedule import Image, Levels, Schedule
+from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import Threshold
 from unitune.types import Refused, Weights
 
@@ -109,9 +109,12 @@ class UNetStage:
     @torch.no_grad()
     def predict(self, x_t: Image, t: Levels, condition: Condition) -> Image:
         """Predict x_0 in float32: near pure noise a detour over eps loses digits."""
-        with attention.controlled(self.network, condition.control):
-            out = self.output(x_t, t, condition)
+        out = self.output(x_t, t, condition)
         return self.schedule.x_0_from_v(x_t, out, t) if self.loss.prediction == "v_prediction" else self.schedule.x_0_from_eps(x_t, out, t)
+
+    def attention(self, editor: Any) -> AbstractContextManager[None]:
+        """Give every attention layer's probabilities to `editor` inside this context."""
+        return attention.controlled(self.network, editor)
 
     def target(self, x_0: Image, eps: Image, t: Levels) -> Image:
         """What the network is trained to give."""

@@ -1,40 +1,54 @@
-"""Guidance: push a prediction away from a reference prediction. Classifier-free guidance is the reference with the empty prompt."""
+"""Guidance: push a prediction away from a reference prediction.
 
+Classifier-free guidance is the reference with the empty prompt.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitune.diffusion.schedule import Image
+from unitune.diffusion.loop import Denoiser
+from unitune.diffusion.schedule import Image, Levels
+from unitune.diffusion.stage import Condition, Predict
 from unitune.types import Refused, number
 
 OFF = 1.0
 
 
 def guide(x: Image, x_ref: Image, weight: Float[Tensor, " B"]) -> Image:
-    """x_ref + weight * (x - x_ref), per image; linear, so it may be applied to x_0 as well as to eps (Imagen's form: w eps(c) + (1 - w) eps(""))."""
+    """x_ref + weight * (x - x_ref), per image.
+
+    It is linear, so it may be applied to x_0 as well as to eps (Imagen's form:
+    w eps(c) + (1 - w) eps("")).
+    """
     return x_ref + weight.to(x)[:, None, None, None] * (x - x_ref)
 
 
 def rescale(x: Image, x_cond: Image, share: float) -> Image:
-    """Bring a guided prediction back towards the spread of the conditional one, per image; share 0 changes nothing, 1 all of it.
+    """Bring a guided prediction back towards the spread of the conditional one, per image.
 
-    Lin et al. (2023), eq. 15 and 16, there on a network's own output. Here x_0 is guided and so x_0 is rescaled: near pure noise, where large weights
-    overexpose, that is v up to its sign; an eps prediction is mostly x_t there, whose spread guidance hardly changes.
+    Share 0 changes nothing, 1 all of it: Lin et al. (2023), eq. 15 and 16, there on a network's own
+    output. Here x_0 is guided and so x_0 is rescaled: near pure noise, where large weights
+    overexpose, that is v up to its sign; an eps prediction is mostly x_t there, whose spread
+    guidance hardly changes.
     """
     if share == 0:
         return x
     wanted, got = (y.flatten(1).std(dim=1)[:, None, None, None] for y in (x_cond, x))
-    return share * x * (wanted / got.clamp(min=torch.finfo(x.dtype).tiny)) + (1 - share) * x
+    whole = x * (wanted / got.clamp(min=torch.finfo(x.dtype).tiny))
+    return share * whole + (1 - share) * x
 
 
 @dataclass(frozen=True)
 class Guidance:
     """How far to push, and away from what.
 
-    `reference` is a prompt template: "" is the unconditional branch; "{tuned}" or a caption is the paper's prompt guidance.
-    `rescale` in [0, 1] undoes the overexposure of large weights, for latents, which have no thresholding (0 = off).
+    `reference` is a prompt template: "" is the unconditional branch; "{tuned}" or a caption is the
+    paper's prompt guidance. `rescale` in [0, 1] undoes the overexposure of large weights, for
+    latents, which have no thresholding (0 = off).
     """
 
     weight: float = 8.0
@@ -43,6 +57,40 @@ class Guidance:
 
     def __post_init__(self) -> None:
         if not number(self.weight):
-            raise Refused(f"the guidance weight must be a finite number (1 = off), got {self.weight}")
+            given = self.weight
+            raise Refused(f"the guidance weight must be a finite number (1 = off), got {given}")
         if not 0 <= self.rescale <= 1:
             raise Refused(f"guidance.rescale must be in [0, 1] (0 = off), got {self.rescale}")
+
+
+def guided(
+    predict: Predict,
+    condition: Condition,
+    reference: Condition,
+    *,
+    weight: Float[Tensor, " B"],
+    rescaling: float = 0.0,
+    predict_reference: Predict | None = None,
+) -> Denoiser:
+    """Return the guided prediction of x_0.
+
+    One network call serves where the weight is 1 everywhere, and a doubled batch where the
+    reference comes from the same weights (`predict_reference` None).
+    """
+    if bool((weight == OFF).all()):
+        return lambda x, t: predict(x, t, condition)
+
+    def denoiser(x: Image, t: Levels) -> Image:
+        if predict_reference is None:
+            both = predict(torch.cat([x, x]), torch.cat([t, t]), condition + reference)
+            x_0, x_ref = both.chunk(2)
+        else:
+            x_0, x_ref = predict(x, t, condition), predict_reference(x, t, reference)
+        return rescale(guide(x_0, x_ref, weight), x_0, rescaling)
+
+    return denoiser
+
+
+def thresholded(denoiser: Denoiser, threshold: Callable[[Image], Image]) -> Denoiser:
+    """Clip what a denoiser predicts."""
+    return lambda x, t: threshold(denoiser(x, t))

@@ -1,5 +1,6 @@
-"""One reverse step: from x_t and the predicted x_0 to x_s, s < t. Also dynamic thresholding of x_0."""
+"""One reverse step: from x_t and the predicted x_0 to x_s, s < t. Also thresholding of x_0."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,12 +10,21 @@ from jaxtyping import Float
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.types import Refused
 
+Past = Sequence[tuple[Levels, Image]]
+
 
 @runtime_checkable
 class Step(Protocol):
-    """A rule x_t -> x_s; `noise` is standard normal and may be unused."""
+    """A rule x_t -> x_s; `noise` is standard normal and may be unused.
 
-    def __call__(self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image) -> Image: ...  # noqa: D102
+    `past` holds the levels and predictions of the steps before, the last one at the end, as far as
+    the loop keeps them: what a multistep solver reads.
+    """
+
+    def __call__(  # noqa: D102
+        self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image,
+        past: Past = (),
+    ) -> Image: ...  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,10 @@ class DDPM:
     IF also predicts a variance; tuning on the eps loss leaves it stale, so tuned and untuned models are sampled alike with this one.
     """
 
-    def __call__(self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image) -> Image:
+    def __call__(
+        self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image,
+        past: Past = (),
+    ) -> Image:  # fmt: skip
         """Draw x_s ~ q(x_s | x_t, x_0)."""
         a_t, a_s = schedule.at(t), schedule.at(s)
         beta = 1 - a_t / a_s
@@ -42,7 +55,10 @@ class DDIM:
         if not 0 <= self.eta <= 1:
             raise Refused(f"eta must be in [0, 1] (0 = deterministic, 1 = DDPM), got {self.eta}")
 
-    def __call__(self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image) -> Image:
+    def __call__(
+        self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image,
+        past: Past = (),
+    ) -> Image:  # fmt: skip
         """Step along the eps that x_t and x_0 imply."""
         a_t, a_s = schedule.at(t), schedule.at(s)
         variance = self.eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)

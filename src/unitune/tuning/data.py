@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from unitune import rng
-from unitune.diffusion.loop import Condition, Stage
+from unitune.diffusion.blend import reduced
 from unitune.diffusion.loss import OF_THE_MODEL, StageLoss, drawn
-from unitune.diffusion.sampler import reduced
 from unitune.diffusion.schedule import Image, Levels
+from unitune.diffusion.stage import Condition, Stage
 from unitune.types import Example, Refused, number
 
 UNIFORM = "uniform"

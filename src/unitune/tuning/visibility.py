@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unitune import rng
 from unitune.diffusion.blend import reduced
-from unitune.diffusion.loop import Condition, denoise
+from unitune.diffusion.loop import denoise
+from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDPM, levels
 from unitune.types import Example, Tuned
 
@@ -159,8 +160,10 @@ def _pictures(cascade: "Cascade", example: Example, texts: Sequence[str], *, see
     def noise(role: str, step: int) -> Tensor:
         return _noise(stage, example, shape, seed, f"leak-{role}", step).expand_as(x)
 
-    off = torch.ones(len(texts))
-    x_0 = denoise(stage, x, levels=ways, condition=condition, reference=condition, weight=off, step=DDPM(), noise=noise)
+    def denoiser(x_t: Tensor, t: Tensor) -> Tensor:
+        return stage.threshold(stage.predict(x_t, t, condition))
+
+    x_0 = denoise(denoiser, x, ways, schedule=stage.schedule, step=DDPM(), noise=noise)
     return stage.decode(x_0)
 
 

@@ -8,11 +8,13 @@ import torch
 
 from unitune import rng
 from unitune.diffusion import blend
-from unitune.diffusion.attention import NONE, changed, tokens
 from unitune.diffusion.blend import Masks
-from unitune.diffusion.control import Chains, LocalBlend, PromptToPrompt
-from unitune.diffusion.loop import Condition
-from unitune.diffusion.masks import Asked, check_numbers, grown
+from unitune.diffusion.hold import MaskRequest
+from unitune.diffusion.stage import Condition
+from unitune.masks.sources import check_numbers, grown
+from unitune.prompt_to_prompt.align import NONE, changed, tokens
+from unitune.prompt_to_prompt.chains import Chains
+from unitune.prompt_to_prompt.control import LocalBlend, PromptToPrompt
 from unitune.types import Example, Inactive, Refused
 
 
@@ -48,13 +50,13 @@ class Attention:
         """List the caption and the edits' own prompts."""
         return [example.caption, *(request.prompt for request in example.requests)]
 
-    def __call__(self, asked: Asked) -> Masks:
+    def __call__(self, asked: MaskRequest) -> Masks:
         """Read the maps of each edit prompt once."""
         edits = [draw.request.prompt for draw in asked.draws]
         found = {edit: self._mask(asked, edit) for edit in dict.fromkeys(edits)}
         return torch.cat([found[edit] for edit in edits])
 
-    def _mask(self, asked: Asked, edit: str) -> Masks:
+    def _mask(self, asked: MaskRequest, edit: str) -> Masks:
         stage, example = asked.stage, asked.example
         text = asked.encode([example.caption, edit])
         length = text.shape[1]
@@ -68,7 +70,9 @@ class Attention:
         for k in range(self.noises):
             eps = rng.noise(base.shape, seed=0, example=example.id, stage=stage.name, role="attention", step=k)
             chains.begin(k, self.noises, side=base.shape[-1])
-            stage.predict(stage.schedule.add_noise(base, eps, t[:1]).expand(2, -1, -1, -1), t, Condition(text, control=chains))
+            x_t = stage.schedule.add_noise(base, eps, t[:1]).expand(2, -1, -1, -1)
+            with stage.attention(chains):
+                stage.predict(x_t, t, Condition(text))
         mask = chains.mask(example.image.shape[-1])
         if not bool(mask.any()):
             raise Inactive(f"mask=attention finds no place for the words in which {edit!r} and {example.caption!r} differ; use mask=diffedit")

@@ -1,13 +1,7 @@
-"""Where sampling may change the picture: each source makes masks for any sampler and any method.
+"""Masks that need nothing but the benchmark, the model's own predictions or a first sampling."""
 
-Outside its mask an edit is held at the base image, noised anew to the level of every step (`blend.keep`); the network always sees one noise level. diffusers'
-IFInpaintingPipeline holds otherwise: it noises the picture inside the mask alone and then puts back what stood outside before the step, so there the network
-sees the clean picture at every level. Both end with the base image's own pixels outside the mask; inside, either takes the plain reverse step.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,48 +11,12 @@ from torch import Tensor
 from unitune import prompts, rng
 from unitune.diffusion import blend
 from unitune.diffusion.blend import Masks
-from unitune.diffusion.loop import Condition, Stage, Texts
+from unitune.diffusion.hold import MaskRequest
 from unitune.diffusion.schedule import Image
-from unitune.types import Draw, Example, Inactive, Mask, Refused, number, whole
+from unitune.diffusion.stage import Condition
+from unitune.types import Example, Inactive, Mask, Refused, number, whole
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a mask may be made from: the edits to sample with their whole prompts, and the model with its tuned weights in place."""
-
-    example: Example
-    draws: Sequence[Draw]
-    texts: Sequence[str]  # of each draw
-    about: str  # the text that the image was tuned on; "" where there is none
-    stage: Stage  # the first
-    encode: Callable[[Sequence[str]], Texts]
-    tokenize: Callable[[str], list[str]]
-    max_tokens: int
-    sample: Callable[[], Image]  # the finished pictures of the draws without any mask
-
-
-@runtime_checkable
-class MaskSource(Protocol):
-    """Makes one mask for each draw, 1 where the picture may change."""
-
-    @property
-    def name(self) -> str:
-        """What records say that sampling saw."""
-        ...
-
-    def check(self, examples: Sequence[Example]) -> None:
-        """Refuse before a model is loaded what can be seen then."""
-        ...
-
-    def texts(self, example: Example, *, about: str) -> list[str]:
-        """List the texts that it embeds besides the edits' own prompts."""
-        ...
-
-    def __call__(self, asked: Asked) -> Masks:
-        """Return the masks of all draws at the example's resolution."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +41,7 @@ class Given:
         """Embed nothing."""
         return []
 
-    def __call__(self, asked: Asked) -> Masks:
+    def __call__(self, asked: MaskRequest) -> Masks:
         """Return the requests' masks."""
         asked_for = Example(asked.example.id, asked.example.image, tuple(draw.request for draw in asked.draws))
         self.check([asked_for])
@@ -121,13 +79,13 @@ class DiffEdit:
         """List the reference."""
         return [self._reference(example, about)]
 
-    def __call__(self, asked: Asked) -> Masks:
+    def __call__(self, asked: MaskRequest) -> Masks:
         """Compare each prompt with the reference, once."""
         away = self._reference(asked.example, asked.about)
         masks = {text: self._mask(asked, text, away) for text in dict.fromkeys(asked.texts)}
         return torch.cat([masks[text] for text in asked.texts])
 
-    def difference(self, asked: Asked, text: str, away: str) -> Float[Tensor, "1 1 h w"]:
+    def difference(self, asked: MaskRequest, text: str, away: str) -> Float[Tensor, "1 1 h w"]:
         """Average |x_0(text) - x_0(away)| over noise draws and channels, at the resolution of the first stage's x_0."""
         stage, example = asked.stage, asked.example
         base = stage.encode(blend.reduced(example.image, stage.resolution))
@@ -141,7 +99,7 @@ class DiffEdit:
             d += (x_0 - x_away).abs()
         return d.mean(dim=1, keepdim=True) / self.noises
 
-    def _mask(self, asked: Asked, text: str, away: str) -> Masks:
+    def _mask(self, asked: MaskRequest, text: str, away: str) -> Masks:
         d = self.difference(asked, text, away)
         m = d.clamp(max=self.clip * d.mean()) / (self.clip * d.mean())
         if not bool((m > self.threshold).any()):  # NaN, too, where nothing differs at all
@@ -172,7 +130,7 @@ class Difference:
         """Embed nothing."""
         return []
 
-    def __call__(self, asked: Asked) -> Masks:
+    def __call__(self, asked: MaskRequest) -> Masks:
         """Sample every draw once more; a mask may be empty, where the edit changed nothing that counts."""
         x = asked.sample()
         return (self.estimate.mask(x, asked.example.image.expand_as(x)) >= 0.5).float()
@@ -182,11 +140,6 @@ def grown(mask: Masks, share: float) -> Masks:
     """Grow masks by a share of the side."""
     reach = round(share * mask.shape[-1])
     return F.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach) if reach else mask
-
-
-def at(mask: Masks, side: int) -> Float[Tensor, "B 1 h w"]:
-    """Bring masks to the resolution of a stage's x_0; a place may change if any part of it may."""
-    return F.adaptive_max_pool2d(mask, side)
 
 
 def check_numbers(*, noises: int, start: float, threshold: float, grow: float) -> None:

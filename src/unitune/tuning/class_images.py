@@ -15,7 +15,8 @@ from unitune import parameters
 from unitune.backends.cascade import Cascade
 from unitune.cost import peak_memory_mib
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.sampler import Sampler, SuperResolution
+from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import SuperResolution
 from unitune.store import Store
 from unitune.types import Cost, Draw, Edit, Example, Inactive, Refused, Request, Tuned, whole
 

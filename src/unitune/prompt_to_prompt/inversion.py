@@ -3,13 +3,16 @@
 import logging
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from unitune.diffusion.control import Chains
-from unitune.diffusion.loop import Condition, Stage, denoise
+from unitune.diffusion.guidance import thresholded
+from unitune.diffusion.loop import denoise
+from unitune.diffusion.run import StageRun
 from unitune.diffusion.schedule import Image
-from unitune.diffusion.steps import DDIM, Step
+from unitune.diffusion.stage import Condition, Stage
+from unitune.diffusion.steps import DDIM
+from unitune.prompt_to_prompt.chains import Chains
 from unitune.types import Inactive, Refused
 
 Ways = dict[int, list[Tensor]]  # first level -> x_t (1, C, H, W) at every level
@@ -47,27 +50,35 @@ def invert(stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: C
 
 def reconstructed(stage: Stage, way: list[Image], *, levels: Int[Tensor, "N B"], condition: Condition) -> float:
     """Sample down again from the end of an inversion, at weight 1; return the PSNR in dB of the pictures against those that were inverted."""
-    off = torch.ones(way[0].shape[0])
+    def denoiser(x: Image, t: Tensor) -> Image:
+        return stage.predict(x, t, condition)
+
     x_0 = denoise(
-        stage, way[0], levels=levels, condition=condition, reference=condition, weight=off, step=DDIM(), noise=lambda role, step: torch.zeros_like(way[0])
-    )
+        thresholded(denoiser, stage.threshold), way[0], levels, schedule=stage.schedule,
+        step=DDIM(), noise=lambda role, step: torch.zeros_like(way[0]),
+    )  # fmt: skip
     mse = (stage.decode(x_0) - stage.decode(way[-1])).square().mean()
     return float(10 * torch.log10(4 / mse))
 
 
-def begin(stage: Stage, chains: Chains, base: Float[Tensor, "1 C H W"], *, levels: Int[Tensor, "N B"], condition: Condition, step: Step, known: Ways) -> Image:
-    """Invert the base image and let the source chains follow it, as direct inversion (arXiv 2310.01506) does; return x_t at levels[0] of all rows.
+def begin(run: StageRun, chains: Chains, *, known: Ways) -> Image:
+    """Invert the base image and let the source chains follow it; return x_t of all rows.
 
-    `known` holds the inversions of this image and text by their first level, for the other rows and chunks that begin there.
+    That is direct inversion (arXiv 2310.01506). `known` holds the inversions of this image and text
+    by their first level, for the other rows and batches that begin there.
     """
+    stage, levels, condition, step = run.stage, run.levels, run.condition, run.how.step
     if not isinstance(step, DDIM) or step.eta:
-        raise Refused("inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', or sampler.control.inversion=off")
+        raise Refused(
+            "inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', "
+            "or sampler.control.inversion=off"
+        )
     ways = []
     for row in range(chains.sources):
         one, first = levels[:, row : row + 1], int(levels[0, row])
         if first not in known:
             text = Condition(condition.text[row : row + 1])
-            known[first] = invert(stage, base, levels=one, condition=text, rounds=chains.control.rounds)
+            known[first] = invert(stage, run.base, levels=one, condition=text, rounds=chains.control.rounds)
             psnr = reconstructed(stage, known[first], levels=one, condition=text)
             log.info("the base image, inverted and sampled again, is %.1f dB from itself", psnr)
             if not psnr >= RECONSTRUCTS:
