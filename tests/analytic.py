@@ -30,7 +30,7 @@ class Gaussian:
         return a.sqrt() * self.sigma**2 / (a * self.sigma**2 + 1 - a)
 
     def __call__(self, schedule: Schedule, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        a, mu = schedule.at(t), self.mean(condition)
+        a, mu = schedule.at(t)[0] ** 2, self.mean(condition)
         return (mu + self.gain(a) * (x_t - a.sqrt() * mu)).to(x_t)
 
     def flow(self, schedule: Schedule, x_t: Tensor, *, t: int, mu: float = 0.0) -> Tensor:
@@ -46,7 +46,7 @@ class Points:
     data: Tensor
 
     def __call__(self, schedule: Schedule, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        a = schedule.at(t)[:, :, :, 0]  # (B, 1, 1)
+        a = schedule.at(t)[0][:, :, :, 0] ** 2  # (B, 1, 1)
         y = self.data.flatten(1).double()
         distance = ((x_t.flatten(1).double()[:, None] - a.sqrt() * y) ** 2).sum(-1)
         posterior = torch.softmax(-distance / (2 * (1 - a[:, 0])), dim=-1)

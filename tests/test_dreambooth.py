@@ -13,6 +13,7 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.cascade import weights_digest
 from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
 from unitune.masks.sources import DiffEdit
@@ -77,7 +78,7 @@ def test_class_rows_are_drawn_by_name_from_all_pictures(cascade):
     for k in range(8):
         batch = prior.batch(k)
         assert torch.equal(batch.x_t, replace(prior).batch(k).x_t)
-        found = prior.stage.schedule.x_0_from_eps(batch.x_t, batch.target, batch.t)[batch.t < 700]
+        found = PREDICTIONS["epsilon"].x_0(prior.stage.schedule, batch.x_t, batch.target, batch.t)[batch.t < 700]
         for row in found:
             off = (prior.pictures - row).abs().amax(dim=(1, 2, 3))
             assert off.min() < 1e-3
@@ -95,7 +96,7 @@ def test_the_low_resolution_row_belongs_to_its_picture(cascade):
         assert batch.condition.low is not None and batch.condition.level is not None and bool((batch.condition.level == 0).all())
         for row in (batch.t < 700).nonzero().flatten().tolist():
             one = slice(row, row + 1)
-            off = (prior.pictures - sr.schedule.x_0_from_eps(batch.x_t[one], batch.target[one], batch.t[one])).abs().amax(dim=(1, 2, 3))
+            off = (prior.pictures - PREDICTIONS["epsilon"].x_0(sr.schedule, batch.x_t[one], batch.target[one], batch.t[one])).abs().amax(dim=(1, 2, 3))
             near = (lows - batch.condition.low[one]).abs().mean(dim=(1, 2, 3))
             assert off.argmin() == near.argmin()
 

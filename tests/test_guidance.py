@@ -6,6 +6,7 @@ from analytic import FakeCascade, FakeStage, Gaussian, number
 
 from unitune.diffusion.guidance import Guidance, guide, guided
 from unitune.diffusion.loop import denoise
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.stage import with_base_weights
@@ -57,8 +58,8 @@ def test_x_0_and_eps_may_be_guided_alike():
     schedule, t, w = Schedule.cosine(), torch.tensor([300, 700]), torch.tensor([3.0, 7.5])
     x_t, eps, eps_ref = (randn(2, 3, 4, 4, seed=k).double() for k in range(3))
     imagen = w[:, None, None, None] * eps + (1 - w[:, None, None, None]) * eps_ref
-    through_x_0 = guide(schedule.x_0_from_eps(x_t, eps, t), schedule.x_0_from_eps(x_t, eps_ref, t), w)
-    torch.testing.assert_close(through_x_0, schedule.x_0_from_eps(x_t, imagen, t), rtol=0, atol=1e-9)
+    through_x_0 = guide(PREDICTIONS["epsilon"].x_0(schedule, x_t, eps, t), PREDICTIONS["epsilon"].x_0(schedule, x_t, eps_ref, t), w)
+    torch.testing.assert_close(through_x_0, PREDICTIONS["epsilon"].x_0(schedule, x_t, imagen, t), rtol=0, atol=1e-9)
 
 
 def test_weights_per_item():

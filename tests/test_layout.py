@@ -25,7 +25,7 @@ LAYERS = [
     {"backends"},
     {"tuning", "pocket", "estimate"},
     {"methods", "metrics", "benchmarks", "selection", "paste", "figures"},
-    {"outcome", "experiment", "preflight", "reference_rows", "published", "rescoring", "doctor", "loggers"},
+    {"api", "outcome", "experiment", "preflight", "reference_rows", "published", "rescoring", "doctor", "loggers"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

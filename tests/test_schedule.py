@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Schedule, cosine_alpha_bar
+from unitune.diffusion.steps import DDIM, DDPM
 from unitune.types import Refused
 
 COSINE = Schedule.cosine()
@@ -16,7 +18,7 @@ COSINE = Schedule.cosine()
 def scaled_linear() -> Schedule:
     """Stable Diffusion 1.x's schedule."""
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    return Schedule(torch.cumprod(1 - scheduler.betas.double(), 0))
+    return Schedule.variance_preserving(torch.cumprod(1 - scheduler.betas.double(), 0))
 
 
 def theirs() -> DDPMScheduler:
@@ -50,15 +52,15 @@ def test_add_noise_is_diffusers():
 
 def test_v_is_diffusers_velocity():
     x_0, eps, t = images()
-    torch.testing.assert_close(COSINE.v(x_0, eps, t), theirs().get_velocity(x_0, eps, t), rtol=0, atol=1e-12)
+    torch.testing.assert_close(PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), theirs().get_velocity(x_0, eps, t), rtol=0, atol=1e-12)
 
 
 def test_conversions_are_inverses():
     x_0, eps, t = images()
     x_t = COSINE.add_noise(x_0, eps, t)
     for got, wanted in (
-        (COSINE.x_0_from_eps(x_t, eps, t), x_0),
-        (COSINE.x_0_from_v(x_t, COSINE.v(x_0, eps, t), t), x_0),
+        (PREDICTIONS["epsilon"].x_0(COSINE, x_t, eps, t), x_0),
+        (PREDICTIONS["v_prediction"].x_0(COSINE, x_t, PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), t), x_0),
         (COSINE.eps_from_x_0(x_t, x_0, t), eps),
     ):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
@@ -68,7 +70,7 @@ def test_float32_keeps_digits_through_v_near_pure_noise():
     x_0, eps = (x.float() for x in images(1)[:2])
     t = torch.tensor([999])
     x_t = COSINE.add_noise(x_0, eps, t)
-    torch.testing.assert_close(COSINE.x_0_from_v(x_t, COSINE.v(x_0, eps, t), t), x_0, rtol=0, atol=1e-5)
+    torch.testing.assert_close(PREDICTIONS["v_prediction"].x_0(COSINE, x_t, PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), t), x_0, rtol=0, atol=1e-5)
 
 
 def test_minus_one_is_the_clean_image():
@@ -128,4 +130,45 @@ def test_start_out_of_range_is_refused(start: float):
 )
 def test_what_is_no_schedule_is_refused(alpha_bar: torch.Tensor):
     with pytest.raises((ValueError, TypeError)):
-        Schedule(alpha_bar)
+        Schedule.variance_preserving(alpha_bar)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_matching_is_diffusers(shift: float):
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    sigma = Schedule.flow_matching(shift=shift).sigma
+    # Theirs falls, ours rises; their last level is pure noise, where ours keeps a little.
+    torch.testing.assert_close(sigma[:-1], theirs.sigmas.flip(0)[:-1].double(), rtol=0, atol=1e-6)
+    assert 0.9989 < float(sigma[-1]) < 1
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_every_prediction_gives_x_0_back_and_weighs_its_error(kind: str):
+    schedule = Schedule.flow_matching() if kind == "flow_prediction" else COSINE
+    x_0, eps, t = images()
+    predicted, x_t = PREDICTIONS[kind], schedule.add_noise(x_0, eps, t)
+    out = predicted.target(schedule, x_0, eps, t)
+    torch.testing.assert_close(predicted.x_0(schedule, x_t, out, t), x_0, rtol=0, atol=1e-9)
+    off = predicted.x_0(schedule, x_t, out + 1, t) - x_0
+    torch.testing.assert_close(off.square()[:, 0, 0, 0], 1 / predicted.gain(schedule, t))
+
+
+def test_a_flow_starts_late_where_the_paper_would():
+    schedule = Schedule.flow_matching()
+    for start in (0.3, 0.8, 0.9):
+        (snr,) = schedule.snr(torch.tensor([schedule.level(start)]))
+        a = cosine_alpha_bar(start)
+        assert math.log(float(snr)) == pytest.approx(math.log(a / (1 - a)), abs=0.02)
+
+
+@pytest.mark.parametrize("step", [DDIM(), DDIM(1.0), DDPM()])
+def test_steps_keep_the_marginals_of_either_schedule(step):
+    """From x_t of a known x_0 a step with that x_0 gives x_s of it, with the right variance."""
+    for schedule in (COSINE, Schedule.flow_matching()):
+        t, s = torch.tensor([700]), torch.tensor([400])
+        x_0 = torch.full((1, 1, 100, 100), 0.3, dtype=torch.float64)
+        eps, noise = (torch.randn(x_0.shape, generator=torch.Generator().manual_seed(k)).double() for k in (0, 1))
+        x_s = step(schedule, schedule.add_noise(x_0, eps, t), x_0, t=t, s=s, noise=noise)
+        alpha, sigma = (float(value) for value in schedule.at(s))
+        assert float(x_s.mean()) == pytest.approx(alpha * 0.3, abs=0.05 * sigma)
+        assert float(x_s.std()) == pytest.approx(sigma, rel=0.03)

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from unitune.backends import schedules
 from unitune.backends.stage import read_schedule
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.steps import DDIM, levels
 from unitune.types import Refused
@@ -80,7 +81,7 @@ def test_sampling_at_zero_terminal_snr_is_diffusers_own(tmp_path):
     spacing = levels(ours, ours.level(1.0), 5)
     assert spacing[:-1].tolist() == theirs.timesteps.tolist() and spacing[0] == 999
     for t, s in itertools.pairwise(spacing):
-        x = DDIM()(ours, x, ours.x_0_from_v(x, x.tanh(), t.expand(2)), t=t.expand(2), s=s.expand(2), noise=torch.zeros_like(x))
+        x = DDIM()(ours, x, PREDICTIONS["v_prediction"].x_0(ours, x, x.tanh(), t.expand(2)), t=t.expand(2), s=s.expand(2), noise=torch.zeros_like(x))
         y = theirs.step(y.tanh(), int(t), y, eta=0.0).prev_sample
     torch.testing.assert_close(x, y, rtol=0, atol=2e-3)
 

@@ -14,6 +14,7 @@ from unitune.backends.cascade import Cascade
 from unitune.backends.stable_diffusion import Vae
 from unitune.diffusion.blend import Interpolation
 from unitune.diffusion.guidance import Guidance, guide, rescale
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.stage import Condition
@@ -180,7 +181,7 @@ def test_tuning_learns_the_latent(name: str, cascades: dict[str, Cascade], tmp_p
     data = OneImage(stage, EXAMPLE, cascade.encode(["beikkpic"]), 0, 4, NoiseDials(crop=8))
     batch, x_0 = data.batch(0), stage.encode(IMAGE)
     assert batch.x_t.shape == (4, 4, 16, 16) and data.x_0 is data.x_0
-    back = (stage.schedule.x_0_from_eps if name == "sd15" else stage.schedule.x_0_from_v)(batch.x_t, batch.target, batch.t)
+    back = PREDICTIONS[stage.loss.prediction].x_0(stage.schedule, batch.x_t, batch.target, batch.t)
     torch.testing.assert_close(back, x_0.expand_as(back), rtol=0, atol=1e-4)
     fit(data, Tuning(lr=1e-3, steps=2, snapshots=()), folder=tmp_path)
     tuned = load_file(snapshot_file(tmp_path, "base", 2))

@@ -8,6 +8,7 @@ from unitune.backends import cascade as backend
 from unitune.backends import tiny
 from unitune.backends.floyd import FloydStage
 from unitune.diffusion.blend import reduced
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.select import Selection
 from unitune.types import Example, Refused, Request
@@ -69,7 +70,7 @@ def test_the_target_is_the_noise_of_x_t(cascade: backend.Cascade, stage: FloydSt
     batch, x_0 = data(cascade, stage).batch(0), reduced(IMAGE, stage.resolution)
     clear = batch.t < 900
     assert clear.sum() >= 2
-    found = stage.schedule.x_0_from_eps(batch.x_t, batch.target, batch.t)[clear]
+    found = PREDICTIONS["epsilon"].x_0(stage.schedule, batch.x_t, batch.target, batch.t)[clear]
     torch.testing.assert_close(found, x_0.expand_as(found), rtol=0, atol=1e-4)
 
 
@@ -108,7 +109,7 @@ def test_low_condition_is_the_whole_picture_upsampled_then_cropped(cascade: back
             t, level = batch.t[row : row + 1], batch.condition.level[row : row + 1]
             if t > 900:
                 continue
-            picture = sr.schedule.x_0_from_eps(batch.x_t[row : row + 1], batch.target[row : row + 1], t)
+            picture = PREDICTIONS["epsilon"].x_0(sr.schedule, batch.x_t[row : row + 1], batch.target[row : row + 1], t)
             off = {(i, j): float((IMAGE[..., i : i + side, j : j + side] - picture).abs().max()) for i in range(33 - side) for j in range(33 - side)}
             i, j = min(off, key=off.__getitem__)
             assert off[i, j] < 1e-3

@@ -1,20 +1,44 @@
-"""The embedded cascade for scripts and notebooks, which know no config: its files, and how conf/model/pocket.yaml samples it (a test holds the two equal)."""
+"""The embedded cascade for scripts and notebooks, which know no config.
+
+Its files, and how conf/model/pocket.yaml tunes and samples it (a test holds the two equal).
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unitune import machine
 from unitune.backends.cascade import Cascade, load
+from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
+
+if TYPE_CHECKING:  # the laboratory, which reads this, needs no Lightning
+    from unitune.tuning.finetune import Tuning
 
 FOLDER = Path(__file__).parent / "assets" / "pocket"
 STAGES = ("base", "sr256")
 STEPS = 16  # network steps of the first stage, ancestral
 GUIDANCE = 2.0  # weight of plain sampling
 START, WEIGHT = 0.85, 2.0  # of UniTune's sampler
+LR, SR_LR, CROP = 1.25e-4, 2.5e-4, 64  # of UniTune's tuning, AdamW; px of super-resolution's crops
 SR = SuperResolution(steps=4, start=0.8, noise_level=0.05)
 
 
 def cascade(folder: Path = FOLDER, *, device: str = "auto", precision: str = "auto") -> Cascade:
     """Load the embedded cascade, or one that was trained in its place."""
     chosen = machine.device(device)
-    return load("pocket", folder, stages=STAGES, device=chosen, dtype=machine.precision(precision, chosen))
+    dtype = machine.precision(precision, chosen)
+    return load("pocket", folder, stages=STAGES, device=chosen, dtype=dtype)
+
+
+def sampler(name: str = "unitune") -> Sampler:
+    """Return UniTune's sampler with the dials that suit the embedded cascade."""
+    return Sampler(name, start=START, steps=STEPS, guidance=Guidance(WEIGHT), sr=SR)
+
+
+def tunings(steps: int = 128) -> "dict[str, Tuning]":
+    """Return how UniTune tunes each stage of the embedded cascade."""
+    from unitune.tuning.finetune import Tuning
+
+    first = Tuning(lr=LR, steps=steps)
+    return {"base": first, "sr256": Tuning(lr=SR_LR, steps=steps, crop=CROP)}

@@ -14,7 +14,7 @@ from unitune.images import from_uint8
 from unitune.scenes import Scene, caption
 from unitune.scenes.render import render
 
-from unitune_lab.parts.stage import TUNING, StagePart
+from unitune_lab.parts.stage import TUNING, StagePart, V
 from unitune_lab.parts.text import rms
 from unitune_lab.watch import unseen
 
@@ -66,7 +66,7 @@ def _tuned(
         x_t = part.schedule.add_noise(x_0, eps, t)
         v, _ = part.output(network, x_t, t, states, None)
         weight = TUNING.weights(part.schedule, t).to(v)[:, None, None, None]
-        loss = ((v - part.schedule.v(x_0, eps, t)).square() * weight).mean()
+        loss = ((v - V.target(part.schedule, x_0, eps, t)).square() * weight).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -82,4 +82,4 @@ def _estimates(
     t = torch.full((count,), part.schedule.level(START))
     x_t = part.schedule.add_noise(image, eps, t[:1]).expand(count, -1, -1, -1)
     v, _ = part.output(network, x_t, t, part.embed(prompts), None)
-    return part.schedule.x_0_from_v(x_t, v, t)
+    return V.x_0(part.schedule, x_t, v, t)

@@ -56,7 +56,9 @@ def schedule(settings: Mapping[str, Any], *, file: Path, latent: bool) -> Schedu
     known = {name: settings[name] for name in (*BETAS, "num_train_timesteps", "trained_betas") if name in settings}
     try:
         alpha_bar = torch.cumprod(1 - DDPMScheduler(**known).betas.double(), 0)
-        return Schedule(zero_terminal_snr(alpha_bar) if settings.get("rescale_betas_zero_snr") else alpha_bar)
+        if settings.get("rescale_betas_zero_snr"):
+            alpha_bar = zero_terminal_snr(alpha_bar)
+        return Schedule.variance_preserving(alpha_bar)
     except (TypeError, ValueError, RuntimeError) as error:
         raise Refused(f"{file} gives no noise schedule ({' '.join(str(error).split())}); copy or download it again") from None
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from unitune import models
 from unitune.backends import attention, schedules
 from unitune.diffusion.loss import Losses, StageLoss, losses
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import Threshold
@@ -110,7 +111,7 @@ class UNetStage:
     def predict(self, x_t: Image, t: Levels, condition: Condition) -> Image:
         """Predict x_0 in float32: near pure noise a detour over eps loses digits."""
         out = self.output(x_t, t, condition)
-        return self.schedule.x_0_from_v(x_t, out, t) if self.loss.prediction == "v_prediction" else self.schedule.x_0_from_eps(x_t, out, t)
+        return PREDICTIONS[self.loss.prediction].x_0(self.schedule, x_t, out, t)
 
     def attention(self, editor: Any) -> AbstractContextManager[None]:
         """Give every attention layer's probabilities to `editor` inside this context."""
@@ -118,7 +119,7 @@ class UNetStage:
 
     def target(self, x_0: Image, eps: Image, t: Levels) -> Image:
         """What the network is trained to give."""
-        return self.schedule.v(x_0, eps, t) if self.loss.prediction == "v_prediction" else eps
+        return PREDICTIONS[self.loss.prediction].target(self.schedule, x_0, eps, t)
 
     def upsampled(self, low: Image) -> Image:
         """Bring a low-resolution picture to the stage's resolution."""

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Levels, Schedule
 from unitune.types import Refused, number, whole
 
 VERSION = 1  # of the file that names a stage's loss
-PREDICTIONS = ("epsilon", "v_prediction")
 WEIGHTINGS = ("plain", "min_snr", "snr")
 DENSITIES = ("uniform",)
 FIELDS = ("prediction", "weighting", "gamma", "density")
@@ -57,8 +57,7 @@ class StageLoss:
         if self.weighting == "plain":
             return torch.ones_like(snr)
         of_x_0 = snr.clamp(max=self.gamma) if self.weighting == "min_snr" else snr
-        # The error of v is that of x_0 times SNR + 1, the error of eps is that of x_0 times SNR.
-        return of_x_0 / (snr + 1 if self.prediction == "v_prediction" else snr)
+        return of_x_0 / PREDICTIONS[self.prediction].gain(schedule, t)
 
     def weighed(self, weighting: str) -> "StageLoss":
         """Return this loss with another weighting; "model" keeps its own."""

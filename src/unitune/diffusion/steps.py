@@ -39,10 +39,12 @@ class DDPM:
         past: Past = (),
     ) -> Image:  # fmt: skip
         """Draw x_s ~ q(x_s | x_t, x_0)."""
-        a_t, a_s = schedule.at(t), schedule.at(s)
-        beta = 1 - a_t / a_s
-        mean = (a_s.sqrt() * beta / (1 - a_t)).to(x_t) * x_0 + ((1 - beta).sqrt() * (1 - a_s) / (1 - a_t)).to(x_t) * x_t
-        return mean + ((1 - a_s) / (1 - a_t) * beta).sqrt().to(x_t) * noise
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
+        ratio = alpha_t / alpha_s
+        added = sigma_t**2 - (ratio * sigma_s) ** 2  # the variance of x_t given x_s
+        of_x_0, of_x_t = alpha_s * added / sigma_t**2, ratio * (sigma_s / sigma_t) ** 2
+        mean = of_x_0.to(x_t) * x_0 + of_x_t.to(x_t) * x_t
+        return mean + (added.sqrt() * sigma_s / sigma_t).to(x_t) * noise
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ class DDIM:
         past: Past = (),
     ) -> Image:  # fmt: skip
         """Step along the eps that x_t and x_0 imply."""
-        a_t, a_s = schedule.at(t), schedule.at(s)
-        variance = self.eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
+        added = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2  # the variance of x_t given x_s
+        variance = (self.eta * sigma_s / sigma_t) ** 2 * added
         eps = schedule.eps_from_x_0(x_t, x_0, t)
-        return a_s.sqrt().to(x_t) * x_0 + (1 - a_s - variance).clamp(min=0).sqrt().to(x_t) * eps + variance.sqrt().to(x_t) * noise
+        kept = (sigma_s**2 - variance).clamp(min=0).sqrt()
+        x_s = alpha_s.to(x_t) * x_0 + kept.to(x_t) * eps
+        return x_s + variance.sqrt().to(x_t) * noise
 
 
 @dataclass(frozen=True)

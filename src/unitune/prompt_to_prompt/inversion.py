@@ -1,6 +1,7 @@
 """DDIM inversion: the noise, and the way from it, that lead a stage to a given picture, by the deterministic step run backwards at guidance weight 1."""
 
 import logging
+import math
 
 import torch
 from jaxtyping import Int
@@ -16,7 +17,7 @@ from unitune.prompt_to_prompt.chains import Chains
 from unitune.types import Inactive, Refused
 
 Ways = dict[int, list[Tensor]]  # first level -> x_t (1, C, H, W) at every level
-WEAK = 0.5  # alpha_bar below which further rounds hold x_0
+STRONG = math.sqrt(0.5)  # sigma above which further rounds hold x_0
 RECONSTRUCTS = 15.0  # dB; on the pocket cascade one round gives 21-30, a picture of another scene about 8
 
 log = logging.getLogger(__name__)
@@ -32,16 +33,18 @@ def invert(stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: C
     x, way = x_0, [x_0]
     schedule = stage.schedule
     for t, s in zip(levels[:-1].flip(0), levels[1:].flip(0), strict=True):
-        a_t, a_s = schedule.at(t), schedule.at(s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
         x_t = x
         for n in range(rounds):
             x_0 = stage.predict(x_t, t, condition)
             eps = schedule.eps_from_x_0(x_t, x_0, t)
             # Equation 12 of Song et al. (2021) without noise, solved for x_t with eps, and with x_0.
-            by_eps = (a_t / a_s).sqrt().to(x) * x + ((1 - a_t).sqrt() - (a_t * (1 - a_s) / a_s).sqrt()).to(x) * eps
-            ratio = ((1 - a_t) / (1 - a_s).clamp(min=WEAK)).sqrt().to(x)
-            by_x_0 = ratio * (x - a_s.sqrt().to(x) * stage.threshold(x_0)) + a_t.sqrt().to(x) * stage.threshold(x_0)
-            x_t = torch.where(a_s < WEAK, by_x_0, by_eps) if n else by_eps
+            ratio = alpha_t / alpha_s
+            by_eps = ratio.to(x) * x + (sigma_t - ratio * sigma_s).to(x) * eps
+            clipped, weak = stage.threshold(x_0), sigma_s > STRONG
+            share = (sigma_t / sigma_s.clamp(min=STRONG)).to(x)
+            by_x_0 = share * (x - alpha_s.to(x) * clipped) + alpha_t.to(x) * clipped
+            x_t = torch.where(weak, by_x_0, by_eps) if n else by_eps
         # Where steps are more than levels some repeat, and the picture stays.
         x = torch.where((t == s)[:, None, None, None], x, x_t)
         way.append(x)

@@ -12,6 +12,7 @@ from diffusers.models.attention_processor import AttnAddedKVProcessor
 from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 from unitune.diffusion.loss import StageLoss
+from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Schedule
 from unitune.errors import Refused
 from unitune.metrics.judge import Judge
@@ -21,6 +22,7 @@ from unitune_lab.batches import NOUN, Batch, sampled
 from unitune_lab.parts.text import embed
 
 WEIGHTINGS = ("plain", "min_snr")
+V = PREDICTIONS["v_prediction"]  # what the embedded networks predict
 TUNING = StageLoss("v_prediction", "min_snr")  # of what ships, whatever its pretraining weighed
 
 
@@ -137,7 +139,7 @@ class StagePart:
             noisy = self.schedule.add_noise(low, torch.randn(low.shape, **draw), level)
             x_t = torch.cat([x_t, noisy], dim=1)
         return {
-            "x": x_t, "v": self.schedule.v(x_0, eps, t), "t": t, "level": level,
+            "x": x_t, "v": V.target(self.schedule, x_0, eps, t), "t": t, "level": level,
             "text": self.embed(captions), "objects": objects,
         }  # fmt: skip
 
