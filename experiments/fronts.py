@@ -22,8 +22,8 @@ KEPT = Path(__file__).parent / "records" / "fronts.jsonl"
 WORK = Path("outputs/fronts")
 OF = ("benchmark=scenes", "benchmark.limit=8")
 RATE = {"lr": 2.5e-4}
-UNITUNE = {"steps": (32, 64, 128), "weight": (2, 4, 7), "start": (0.9, 0.95)}
-SDEDIT = {"weight": (2, 3, 5), "start": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9)}
+UNITUNE = {"steps": (64, 128), "weight": (1.5, 2, 4), "start": (0.8, 0.85, 0.9)}
+SDEDIT = {"weight": (2, 3, 4), "start": (0.4, 0.5, 0.55, 0.6, 0.7, 0.8)}
 
 
 def asked() -> dict[str, tuple[Setting, list[Setting]]]:

@@ -30,11 +30,11 @@ SNAPSHOTS, WEIGHTS = (32, 64, 128), (1, 1.5, 2, 3, 4, 5)
 # Of each method the tuning's rate, and what is turned without tuning again; 54 settings each. A window whose best value was its end has been moved, and the
 # rows of what lies outside it now are kept.
 GRID: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "unitune": {"lr": (1.25e-4, 2.5e-4, 5e-4), "steps": (64, 128), "weight": (2, 4, 6), "start": (0.85, 0.9, 0.95)},
+    "unitune": {"lr": (1.25e-4, 2.5e-4, 5e-4), "steps": SNAPSHOTS, "weight": (2, 4), "start": (0.85, 0.9, 0.95)},
     "untuned": {"weight": (2, 3, 4, 5, 7, 10), "start": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)},
-    "dreambooth": {"lr": (2.5e-4, 5e-4, 1e-3), "steps": SNAPSHOTS, "weight": WEIGHTS},
+    "dreambooth": {"lr": (5e-4, 1e-3, 2e-3), "steps": SNAPSHOTS, "weight": WEIGHTS},
     "textual_inversion": {"word": (1e-2, 3e-2, 1e-1), "steps": SNAPSHOTS, "weight": WEIGHTS},
-    "imagic": {"lr": (6.25e-5, 1.25e-4, 2.5e-4), "embedding_mix": (0.4, 0.7, 1.0), "weight": WEIGHTS},
+    "imagic": {"lr": (1.25e-4, 2.5e-4, 5e-4), "embedding_mix": (0.7, 1.0, 1.3), "weight": WEIGHTS},
 }
 LIMITS = {"steps": (0, 128), "start": (0, 1), "weight": (1, math.inf)}  # the budget's, and those of the dials themselves
 OVERRIDES = {"lr": "lr", "word": "method.embedding.lr"}
@@ -153,12 +153,14 @@ def chosen(found: Mapping[str, list[tuple[Setting, dict[str, float]]]], *, bound
     return choice
 
 
-def at_ends(method: str, setting: Setting) -> list[str]:
-    """Name the dials whose chosen value is an end of what was tried, and no limit of its own."""
+def at_ends(rows: Sequence[dict], method: str, setting: Setting) -> list[str]:
+    """Name the dials beyond whose chosen value nothing was tried, in no window, and that is no limit of its own."""
+    tried = [row["setting"] for row in rows if row["method"] == method]
     ends = []
-    for name, values in GRID[method].items():
+    for name, chosen_value in setting.items():
+        values = {other[name] for other in tried if name in other}
         low, high = LIMITS.get(name, (-math.inf, math.inf))
-        if len(values) > 1 and setting[name] in (min(values), max(values)) and low < setting[name] < high:
+        if len(values) > 1 and chosen_value in (min(values), max(values)) and low < chosen_value < high:
             ends.append(name)
     return ends
 
@@ -172,7 +174,7 @@ def report(rows: Sequence[dict]) -> Iterator[str]:
         dials = ", ".join(f"{name} {value:g}" for name, value in setting.items())
         means = [f"{scores[name]:.3g}" for name in ("both", "appear", "stay", "outside", "progress")]
         tried = len({json.dumps(row["setting"]) for row in rows if row["method"] == method})
-        yield "| " + " | ".join([method, str(len(found[method])), str(tried), dials, *means, ", ".join(at_ends(method, setting)) or "none"]) + " |"
+        yield "| " + " | ".join([method, str(len(found[method])), str(tried), dials, *means, ", ".join(at_ends(rows, method, setting)) or "none"]) + " |"
     edits = next(iter(found.values()))[0][1]["edits"]
     minutes = sum(row["seconds"] for row in rows) / 60
     yield f"\n{edits:g} feasible edits of {len({row['image'] for row in rows})} images, one sample each; {minutes:.0f} minutes of one core in all."

@@ -1,6 +1,6 @@
 """Imagic's published outputs on TEdBench beside copies of the originals, scored with every metric that needs no download.
 
-Command:  python experiments/tedbench.py [--path ../shared/data/tedbench]   (TEdBench as published, or a folder with edits.jsonl; no picture of it is kept)
+Command:  python experiments/tedbench.py --path DIR   (TEdBench as published, or a folder with edits.jsonl; no picture of it is kept)
 Claim:    the scores tell an edit from a copy: a copy keeps everything (ST-LPIPS 0, SSIM 1, image similarity 1), an edit does not.
           The pocket CLIP and judge know the scenes world only, so alignment on photographs says little here; direction, progress and edit success have no number, as
           TEdBench has neither captions nor facts.
@@ -46,7 +46,7 @@ def table(done: list[records.Record]) -> str:
 def main() -> None:
     """Score, record, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--path", type=Path, default=ROOT.parent / "shared/data/tedbench")
+    parser.add_argument("--path", type=Path, required=True)
     parser.add_argument("--resolution", type=int, default=256, help="px at which pictures are compared")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

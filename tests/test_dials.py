@@ -84,11 +84,13 @@ def test_the_choice_is_the_highest_success_within_the_bound():
     assert search_dials.chosen(beyond)["unitune"][0] == b, "where nothing is within the bound, the smallest error"
 
 
-def test_a_best_value_at_an_end_is_named():
-    grid = search_dials.GRID["unitune"]
-    end = {"lr": max(grid["lr"]), "steps": 128, "weight": grid["weight"][1], "start": max(grid["start"])}
-    assert search_dials.at_ends("unitune", end) == ["lr", "start"], "128 steps are the budget's own limit"
-    assert search_dials.at_ends("unitune", {name: values[len(values) // 2] for name, values in grid.items()}) == []
+def test_a_best_value_at_an_end_of_all_that_was_tried_is_named():
+    tried = [{"lr": lr, "steps": steps, "weight": 2.0, "start": start} for lr in (1.0, 2.0) for steps in (64, 128) for start in (0.8, 0.9)]
+    rows = [row("unitune", setting, 0.5, 0.005) for setting in tried]
+    end = tried[-1]
+    assert search_dials.at_ends(rows, "unitune", end) == ["lr", "start"], "128 steps are the budget's own limit, and one weight has no end"
+    wider = [row("unitune", end | {"lr": 4.0}, 0.1, 0.005), row("unitune", end | {"start": 0.95}, 0.1, 0.005), row("imagic", {"lr": 9.0}, 0.1, 0.005)]
+    assert search_dials.at_ends([*rows, *wider[:1]], "unitune", end) == ["start"] and search_dials.at_ends([*rows, *wider], "unitune", end) == []
 
 
 def test_rows_are_kept_when_the_window_moves_and_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

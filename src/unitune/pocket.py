@@ -19,8 +19,9 @@ FOLDER = Path(__file__).parent / "assets" / "pocket"
 STAGES = ("base", "sr256")
 STEPS = 16  # network steps of the first stage, ancestral
 GUIDANCE = 2.0  # weight of plain sampling
-START, WEIGHT = 0.85, 2.0  # of UniTune's sampler
-LR, SR_LR, CROP = 1.25e-4, 2.5e-4, 64  # of UniTune's tuning, AdamW; px of super-resolution's crops
+START, WEIGHT = 0.9, 4.0  # of UniTune's sampler
+LR, SR_LR, CROP = 2.5e-4, 2.5e-4, 64  # of UniTune's tuning, AdamW; px of super-resolution's crops
+TUNING_STEPS = 64
 SR = SuperResolution(steps=4, start=0.8, noise_level=0.05)
 
 
@@ -36,7 +37,7 @@ def sampler(name: str = "unitune") -> Sampler:
     return Sampler(name, start=START, steps=STEPS, guidance=Guidance(WEIGHT), sr=SR)
 
 
-def tunings(steps: int = 128) -> "dict[str, Tuning]":
+def tunings(steps: int = TUNING_STEPS) -> "dict[str, Tuning]":
     """Return how UniTune tunes each stage of the embedded cascade."""
     from unitune.tuning.finetune import Tuning
 
