@@ -87,9 +87,9 @@ def test_a_multistep_solver_is_of_order_two(written: Path):
         )  # fmt: skip
         return float((x_0 - exact).abs().max())
 
-    errors = [error(rule, steps) for steps in (16, 32, 64)]
-    assert all(fine < coarse / 2.5 for coarse, fine in itertools.pairwise(errors)), errors
-    assert error(rule, 16) < error(DDIM(), 64)
+    errors = [error(rule, steps) for steps in (8, 16, 32)]
+    assert all(fine < coarse / 3 for coarse, fine in itertools.pairwise(errors)), errors
+    assert errors[1] < error(DDIM(), 32) / 2
 
 
 def test_a_step_rule_runs(run_with: Callable[..., list[dict]]):
