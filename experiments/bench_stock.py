@@ -93,6 +93,9 @@ class Given:
     def base_weights(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def attention(self, editor: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
 
 def loaded(folder: Path, stages: tuple[str, ...], dtype: torch.dtype = torch.float32) -> backend.Cascade:
     return backend.load(folder.name, folder, stages=stages, device=torch.device("cpu"), dtype=dtype)

@@ -271,6 +271,7 @@ def test_dreambooth_samples_super_resolution_at_the_level_it_is_tuned_at():
     for sampler in ("dreambooth", "unitune"):
         cfg = composed("method=dreambooth", f"sampler={sampler}")
         assert cfg.method.tune.sr256.low_level == cfg.sampler.sr.noise_level == 1e-5
+    assert composed("method=unitune", "sampler=dreambooth").sampler.sr.noise_level == POCKET["sr"]["noise_level"]
 
 
 def test_the_tuning_prompt_is_the_tokens_or_the_models():

@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from unitune import disk, parameters
+from unitune import pocket as embedded
 from unitune.backends import cascade, tiny
 from unitune.metrics.clip import load_clip
 from unitune.metrics.judge import load_judge
@@ -415,7 +416,7 @@ def test_what_is_warned_and_not_refused(typed, here, model):
     assert any("'minion' is unknown to the pocket model" in line for line in said)
     assert any("the rare token 'cat' is a common word" in line for line in said)
     assert any("the rare token 'cat' stands in the edit prompt 'a cat in the snow'" in line for line in said)
-    assert any("lr 1e-06 of base is far below the 0.000125" in line for line in said)
+    assert any(f"lr 1e-06 of base is far below the {embedded.LR:g}" in line for line in said)
 
 
 def test_what_was_done_to_a_picture_is_said(typed, here, model):
