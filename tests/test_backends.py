@@ -217,3 +217,12 @@ def test_x_0_of_both_predictions(cascade: Cascade):
         target = perfect.target(x_0, eps, t)
         perfect.output = lambda *_, target=target: target  # type: ignore[method-assign]
         torch.testing.assert_close(perfect.predict(x_t, t, Condition(cascade.encode([""] * 3))), x_0, rtol=0, atol=1e-4)
+
+
+def test_a_card_beside_weights_is_no_part_of_their_name(tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    before = backend.files_digest([tmp_path])
+    (tmp_path / "card.json").write_text('{"place": 0.9}')
+    assert backend.files_digest([tmp_path]) == before
+    (tmp_path / "loss.json").write_text("{}")
+    assert backend.files_digest([tmp_path]) != before

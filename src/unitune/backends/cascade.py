@@ -19,6 +19,7 @@ from unitune.store import Store
 from unitune.types import Refused, Tuned
 
 log = logging.getLogger(__name__)
+CARD = "card.json"  # accuracies that were measured, beside weights
 
 
 @dataclass
@@ -148,7 +149,8 @@ def files_digest(folders: Sequence[Path]) -> str:
     """sha256 over the names and bytes of weights and settings in these folders; cards and notes beside them do not count."""
     digest = hashlib.sha256()
     for folder in folders:
-        for file in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
+        files = (p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json"))
+        for file in sorted(p for p in files if p.name != CARD):
             digest.update(f"{folder.name}/{file.relative_to(folder)}".encode())
             with open(file, "rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
