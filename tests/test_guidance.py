@@ -25,9 +25,7 @@ def run(stage: FakeStage, *, texts: list[float], references: list[float], weight
     away = with_base_weights(stage) if from_base else None
     denoiser = guided(stage.predict, number(*texts), number(*references), weight=torch.tensor(weight), predict_reference=away)
     spacing = levels(stage.schedule, 999, STEPS)[:, None].expand(-1, len(x))
-    return denoise(
-        denoiser, x, spacing, schedule=stage.schedule, step=step, noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1)
-    )
+    return denoise(denoiser, x, spacing, schedule=stage.schedule, step=step, noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1))
 
 
 def test_weight_one_is_the_plain_prediction_bitwise_and_costs_one_call():

@@ -48,9 +48,7 @@ def tune(
     return make.prepare(method.recipe(example), model, example, store=place, seed=seed, at=at)
 
 
-def sample(
-    sampler: Sampler, model: Cascade, example: Example, tuned: Tuned, *, seeds: int = 1
-) -> list[Edit]:
+def sample(sampler: Sampler, model: Cascade, example: Example, tuned: Tuned, *, seeds: int = 1) -> list[Edit]:
     """Sample every request of an example, `seeds` times each, with the tuned weights in place."""
     draws = [Draw(request, seed) for request in example.requests for seed in range(seeds)]
     with model.using(tuned):

@@ -43,13 +43,14 @@ def sr_rows(stage: StagePart, count: int) -> list[Row]:
         condition = Condition(text, stage.schedule.add_noise(up, noise(), level), level)
         t = torch.tensor([stage.schedule.level(SR.start)])
         steps = levels(stage.schedule, int(t[0]), SR.steps)[:, None]
+
         def denoiser(x_t: Tensor, s: Tensor, condition: Condition = condition) -> Tensor:
             return sampler.threshold(sampler.predict(x_t, s, condition))
 
         x = first_image(stage.schedule, up, t, noise())
-        fine = denoise(
-            denoiser, x, steps, schedule=stage.schedule, step=DDIM(), noise=noise
-        ).clamp(-1, 1)
+        fine = denoise(denoiser, x, steps, schedule=stage.schedule, step=DDIM(), noise=noise).clamp(
+            -1, 1
+        )
         bicubic = F.interpolate(low, 256, mode="bicubic", antialias=True).clamp(-1, 1)
         goal = features(metric.weights, truth)
         near = [float(distance(metric.weights, features(metric.weights, x), goal)[0])

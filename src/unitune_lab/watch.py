@@ -82,12 +82,8 @@ def sample(
     text = Condition(part.embed(captions).cpu())
     empty = Condition(part.embed([""] * count).cpu())
     weight = torch.full((count,), GUIDANCE)
-    denoiser = thresholded(
-        guided(stage.predict, text, empty, weight=weight), stage.threshold
-    )
-    return denoise(
-        denoiser, noise(), steps, schedule=part.schedule, step=DDPM(), noise=noise
-    )
+    denoiser = thresholded(guided(stage.predict, text, empty, weight=weight), stage.threshold)
+    return denoise(denoiser, noise(), steps, schedule=part.schedule, step=DDPM(), noise=noise)
 
 
 def unseen(count: int, *, objects: int, seed: int) -> list[Scene]:

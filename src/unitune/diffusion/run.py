@@ -110,9 +110,7 @@ class Control(Protocol):
         ...
 
 
-def sampled(
-    run: StageRun, *, companion: Companion | None = None, progress: Progress | None = None
-) -> Image:
+def sampled(run: StageRun, *, companion: Companion | None = None, progress: Progress | None = None) -> Image:
     """Run the loop; return x_0 of all rows."""
     stage, ts, noise = run.stage, run.levels, run.noise
     x = companion.first(run) if companion is not None else None
@@ -135,9 +133,7 @@ def sampled(
     )  # fmt: skip
 
 
-def noise_of(
-    items: Sequence[Item], example: Example, stage: Stage, shape: tuple[int, ...]
-) -> NoiseSource:
+def noise_of(items: Sequence[Item], example: Example, stage: Stage, shape: tuple[int, ...]) -> NoiseSource:
     """Return noise of this shape for each item."""
 
     def noise(role: str, step: int) -> Image:

@@ -45,9 +45,7 @@ class Sampler(StageSampling):
         if self.reference not in REFERENCES:
             whose = "whose weights guidance pushes away from"
             allowed = " or ".join(REFERENCES)
-            raise Refused(
-                f"sampler.reference must be {allowed} ({whose}), got {self.reference!r}"
-            )
+            raise Refused(f"sampler.reference must be {allowed} ({whose}), got {self.reference!r}")
 
     def __call__(
         self, cascade: Cascade, example: Example, *, tuned: Tuned, draws: Sequence[Draw],
@@ -83,9 +81,7 @@ class Sampler(StageSampling):
             for i, item in enumerate(items)
         ]  # fmt: skip
 
-    def refined(
-        self, cascade: Cascade, example: Example, lows: Sequence[Other], *, texts: Sequence[str]
-    ) -> list[torch.Tensor]:
+    def refined(self, cascade: Cascade, example: Example, lows: Sequence[Other], *, texts: Sequence[str]) -> list[torch.Tensor]:
         """Bring pictures of the first stage's size, each with its text, through the later stages.
 
         They are sampled as edits are; returns (1, C, H, W) each.
@@ -116,9 +112,7 @@ class Sampler(StageSampling):
             found += self.control.texts(example, tuned)
         return list(dict.fromkeys(found))
 
-    def check(
-        self, cascade: Cascade, example: Example, draws: Sequence[Draw], *, tuned: Tuned
-    ) -> None:
+    def check(self, cascade: Cascade, example: Example, draws: Sequence[Draw], *, tuned: Tuned) -> None:
         """Refuse before anything is tuned edits that the control cannot be used for."""
         if self.control is not None:
             edits = [self._text(draw, example, tuned) for draw in draws]
@@ -153,9 +147,7 @@ class Sampler(StageSampling):
             )
         )  # fmt: skip
 
-    def _interpolated(
-        self, x: Image, items: Sequence[Item], example: Example
-    ) -> tuple[Image, list[Mask | None]]:
+    def _interpolated(self, x: Image, items: Sequence[Item], example: Example) -> tuple[Image, list[Mask | None]]:
         applies = [self.interpolation.applies(i.draw.request.composed_alike) for i in items]
         if not any(applies):
             return x, [None] * len(items)

@@ -20,10 +20,7 @@ class Mix:
 
     def __post_init__(self) -> None:
         if not number(self.eta):
-            raise Refused(
-                "sampler.text.eta must be a finite number (0 = the learned embedding, 1 = the "
-                f"text), got {self.eta}"
-            )
+            raise Refused(f"sampler.text.eta must be a finite number (0 = the learned embedding, 1 = the text), got {self.eta}")
 
     def __call__(self, text: Tensor, learned: Tensor | None) -> Tensor:
         """Mix the embedding of the prompts (B, L, D) with a learned one, where there is one."""
@@ -38,6 +35,4 @@ def away(guidance: Guidance, example: Example, tuned: Tuned) -> str:
 def filled(template: str, example: Example, tuned: Tuned, *, edit: str = "") -> str:
     """Fill a template with what is known of the image and of its tuning."""
     known = {"rare": tuned.prompt, "tuned": tuned.about}
-    return prompts.fill(
-        template, edit=edit, caption=example.caption, noun=example.noun, **known
-    )
+    return prompts.fill(template, edit=edit, caption=example.caption, noun=example.noun, **known)

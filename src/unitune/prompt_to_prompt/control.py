@@ -88,10 +88,7 @@ class PromptToPrompt:
         Where edits have one start and noise, they share a chain.
         """
         if tuned.embedding is not None or tuned.tokens:
-            raise Refused(
-                "prompt-to-prompt aligns the tokenizer's words, and this method samples learned "
-                "ones; use another sampler"
-            )
+            raise Refused("prompt-to-prompt aligns the tokenizer's words, and this method samples learned ones; use another sampler")
         text = filled(self.source, example, tuned)
         inverted = self.inverts(tuned, text, stage=cascade.stages[0].name)
         keys = [i.start if inverted else (i.start, i.weight, i.draw.seed) for i in items]

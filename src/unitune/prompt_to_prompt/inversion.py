@@ -53,6 +53,7 @@ def invert(stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: C
 
 def reconstructed(stage: Stage, way: list[Image], *, levels: Int[Tensor, "N B"], condition: Condition) -> float:
     """Sample down again from the end of an inversion, at weight 1; return the PSNR in dB of the pictures against those that were inverted."""
+
     def denoiser(x: Image, t: Tensor) -> Image:
         return stage.predict(x, t, condition)
 
@@ -72,10 +73,7 @@ def begin(run: StageRun, chains: Chains, *, known: Ways) -> Image:
     """
     stage, levels, condition, step = run.stage, run.levels, run.condition, run.how.step
     if not isinstance(step, DDIM) or step.eta:
-        raise Refused(
-            "inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', "
-            "or sampler.control.inversion=off"
-        )
+        raise Refused("inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', or sampler.control.inversion=off")
     ways = []
     for row in range(chains.sources):
         one, first = levels[:, row : row + 1], int(levels[0, row])

@@ -30,12 +30,8 @@ def embedded(
     key = {"recipe": recipe.kind, "text": text, "weights": cascade.digest, "arithmetic": arithmetic}
     found = None
     if tuning.steps:
-        lesson = embedding.Lesson(
-            first, tuning, lambda: e_tgt, lambda e, k: e, key, cascade.release
-        )
-        found = embedding.learn(
-            lesson, example, seed=seed, step=tuning.steps, store=store, report=report
-        )
+        lesson = embedding.Lesson(first, tuning, lambda: e_tgt, lambda e, k: e, key, cascade.release)
+        found = embedding.learn(lesson, example, seed=seed, step=tuning.steps, store=store, report=report)
         e_opt = found.tensor
 
     def batches(name: str, how: Tuning) -> Told:
@@ -99,14 +95,8 @@ def initializer_of(word: Word, name: str, cascade: Cascade, example: Example) ->
     """Return the known word that a new one starts at; Refused where it has no vector."""
     initializer = (word.initializer or example.noun).strip().lower()
     if not initializer:
-        raise Refused(
-            f"the word {name} for {example.id} starts at a known word, and none is given; name the "
-            "picture's main object: noun=cat"
-        )
+        raise Refused(f"the word {name} for {example.id} starts at a known word, and none is given; name the picture's main object: noun=cat")
     if cascade.known is not None and initializer not in cascade.known:
-        raise Refused(
-            f"the word {name} starts at {initializer!r}, which is unknown to the {cascade.name} "
-            "model; give another: method.initializer=cat"
-        )
+        raise Refused(f"the word {name} starts at {initializer!r}, which is unknown to the {cascade.name} model; give another: method.initializer=cat")
     cascade.words.piece(initializer)
     return initializer

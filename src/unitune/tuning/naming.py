@@ -22,9 +22,7 @@ def named(recipe: Recipe, cascade: Cascade, example: Example, *, seed: int) -> T
     return Tuned(rare, template=recipe.template, about=about)
 
 
-def apart(
-    recipe: Recipe, cascade: Cascade, example: Example, *, seed: int
-) -> tuple[str, str] | None:
+def apart(recipe: Recipe, cascade: Cascade, example: Example, *, seed: int) -> tuple[str, str] | None:
     """Return the text that tuning ties to the image, and the one that must stay apart from it.
 
     None where no weights are tuned on a text that names the image.
@@ -42,8 +40,5 @@ def _rare(text: str, cascade: Cascade, example: Example, *, seed: int) -> str:
     if text == prompts.RANDOM:
         return prompts.random_rare_token(cascade.pieces, seed=seed)
     if "{rare}" in text:
-        raise Refused(
-            f"the tuning prompt {text!r} asks for {{rare}}, which is what it names itself; write "
-            "the rare token out, e.g. token.text=beikkpic"
-        )
+        raise Refused(f"the tuning prompt {text!r} asks for {{rare}}, which is what it names itself; write the rare token out, e.g. token.text=beikkpic")
     return filled(text, example)
