@@ -202,9 +202,10 @@ def test_wrong_folders_are_refused(folder: Path, tmp_path: Path):
         load(tmp_path / "twice")
     shutil.copytree(folder, tmp_path / "sample")
     file = tmp_path / "sample" / "base" / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "sample"}))
-    with pytest.raises(Refused, match="prediction type"):
-        load(tmp_path / "sample")
+    for kind in ("sample", "flow_prediction"):  # a flow's velocity means nothing on a schedule of betas
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": kind}))
+        with pytest.raises(Refused, match="prediction type"):
+            load(tmp_path / "sample")
 
 
 def test_x_0_of_both_predictions(cascade: Cascade):

@@ -120,3 +120,9 @@ def test_the_rare_token_is_the_default_only_where_it_is_separate_and_about_as_go
     described = {"tuned_db": 21.0, "token": "description", "empty_db": 10.0}
     rows = [row("unitune", {}, success, 0.01) | setting, row("unitune", {}, 0.5, 0.01) | described]
     assert rare_token.verdict(rows)[0] == default
+
+
+def test_conf_tunes_on_what_the_record_of_the_rare_token_decides():
+    default, _ = rare_token.verdict(search_dials.read(rare_token.RECORD))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert (compose("config").method.prompt == "{caption}") == (default == "description")

@@ -23,6 +23,7 @@ from unitune.types import Refused, Weights
 
 log = logging.getLogger(__name__)
 CHANNELS = 3
+OF_BETAS = ("epsilon", "v_prediction")  # what networks on a schedule of betas predict; a flow has a schedule of its own
 LOSS = "loss.json"  # of a stage's folder, beside what diffusers reads: how the network was trained
 
 
@@ -185,6 +186,8 @@ def read_network(folder: Path, *, device: torch.device, storage: Storage) -> Any
 def read_losses(folder: Path, settings: Mapping[str, Any]) -> Losses:
     """Read the losses of a stage from its folder; where it has no such file, they are the plain error of what the scheduler says the network predicts."""
     prediction = str(settings.get("prediction_type", "epsilon"))
+    if prediction not in OF_BETAS:
+        raise Refused(f"the prediction type {prediction!r} is not supported, only {', '.join(OF_BETAS)}")
     file = folder / LOSS
     if file.is_file():
         return losses(models.json_object(file), prediction=prediction, where=str(file))

@@ -41,7 +41,7 @@ class DDPM:
         """Draw x_s ~ q(x_s | x_t, x_0)."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
         ratio = alpha_t / alpha_s
-        added = sigma_t**2 - (ratio * sigma_s) ** 2  # the variance of x_t given x_s
+        added = (sigma_t**2 - (ratio * sigma_s) ** 2).clamp(min=0)  # the variance of x_t given x_s
         of_x_0, of_x_t = alpha_s * added / sigma_t**2, ratio * (sigma_s / sigma_t) ** 2
         mean = of_x_0.to(x_t) * x_0 + of_x_t.to(x_t) * x_t
         return mean + (added.sqrt() * sigma_s / sigma_t).to(x_t) * noise

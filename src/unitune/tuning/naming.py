@@ -2,14 +2,14 @@
 
 from unitune import prompts
 from unitune.backends.cascade import Cascade
+from unitune.diffusion import texts
 from unitune.tuning.recipe import Recipe
 from unitune.types import Example, Refused, Tuned
 
 
 def filled(template: str, example: Example, *, rare: str = "", edit: str = "") -> str:
     """Fill a template with what is known of the image."""
-    caption, noun = example.caption, example.noun
-    return prompts.fill(template, rare=rare, edit=edit, caption=caption, noun=noun)
+    return texts.filled(template, example, Tuned(rare), edit=edit)
 
 
 def named(recipe: Recipe, cascade: Cascade, example: Example, *, seed: int) -> Tuned:

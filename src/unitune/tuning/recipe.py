@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from unitune import prompts
 from unitune.tuning.class_images import ClassImages
 from unitune.tuning.finetune import Tuning
-from unitune.types import Refused, number
+from unitune.types import Refused
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,6 @@ class Prior:
     weight: float
     prompt: str
     images: ClassImages = field(default_factory=ClassImages)
-
-    def __post_init__(self) -> None:
-        if not (number(self.weight) and self.weight > 0):
-            raise Refused(f"a prior's weight must be a finite number above 0, got {self.weight!r}")
 
 
 @dataclass(frozen=True)
