@@ -17,7 +17,9 @@ def cell(optimizer: str, lr: str) -> str:
 
 CLAIMS = (
     Claim(
-        "AdamW follows edits worse at 0.003 than at its own 0.00025", Contrast("alignment", {cell("adamw", "0.00025"): 1, cell("adamw", "0.003"): -1}), "edit"
+        "AdamW follows edits worse at 0.003 than at its own 0.00025",
+        Contrast("alignment", {cell("adamw", "0.00025"): 1, cell("adamw", "0.003"): -1}),
+        "edit",
     ),
     Claim(
         "Adafactor keeps the base image better at its own 0.003 than at 0.00025, dB",
@@ -27,5 +29,9 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    rows = {f"{optimizer} {lr}": cell(optimizer, lr) for optimizer in ("adamw", "adafactor") for lr in ("0.00025", "0.003")}
+    rows = {
+        f"{optimizer} {lr}": cell(optimizer, lr)
+        for optimizer in ("adamw", "adafactor")
+        for lr in ("0.00025", "0.003")
+    }
     answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS)

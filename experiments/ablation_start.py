@@ -18,12 +18,30 @@ def cell(steps: int, start: float) -> str:
 
 
 CLAIMS = (
-    Claim("128 steps keep the base image at start 1, dB", Contrast("psnr", {cell(128, 1.0): 1, cell(0, 1.0): -1}), "neither"),
-    Claim("start 0.8 holds the layout without tuning, dB", Contrast("psnr", {cell(0, 0.8): 1, cell(0, 1.0): -1}), "neither"),
-    Claim("both together keep more outside the mask than tuning alone", Contrast("mse_outside", {cell(128, 0.8): -1, cell(128, 1.0): 1}), "fidelity"),
-    Claim("and more than the late start alone", Contrast("mse_outside", {cell(128, 0.8): -1, cell(0, 0.8): 1}), "fidelity"),
+    Claim(
+        "128 steps keep the base image at start 1, dB",
+        Contrast("psnr", {cell(128, 1.0): 1, cell(0, 1.0): -1}),
+        "neither",
+    ),
+    Claim(
+        "start 0.8 holds the layout without tuning, dB",
+        Contrast("psnr", {cell(0, 0.8): 1, cell(0, 1.0): -1}),
+        "neither",
+    ),
+    Claim(
+        "both together keep more outside the mask than tuning alone",
+        Contrast("mse_outside", {cell(128, 0.8): -1, cell(128, 1.0): 1}),
+        "fidelity",
+    ),
+    Claim(
+        "and more than the late start alone",
+        Contrast("mse_outside", {cell(128, 0.8): -1, cell(0, 0.8): 1}),
+        "fidelity",
+    ),
 )
 
 if __name__ == "__main__":
-    rows = {f"{steps} steps, start {start}": cell(steps, start) for steps in STEPS for start in STARTS}
+    rows = {
+        f"{steps} steps, start {start}": cell(steps, start) for steps in STEPS for start in STARTS
+    }
     answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS)

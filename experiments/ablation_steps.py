@@ -11,10 +11,24 @@ from pathlib import Path
 from claims import SCORES, Claim, Contrast, answer
 
 CLAIMS = (
-    Claim("64 steps bring the tuning prompt's pictures nearer to the base image, dB", Contrast("psnr", {"snapshot=64": 1, "snapshot=0": -1}), "neither"),
-    Claim("the first 64 steps bring more than the next 64, dB", Contrast("psnr", {"snapshot=64": 2, "snapshot=0": -1, "snapshot=128": -1}), "neither"),
+    Claim(
+        "64 steps bring the tuning prompt's pictures nearer to the base image, dB",
+        Contrast("psnr", {"snapshot=64": 1, "snapshot=0": -1}),
+        "neither",
+    ),
+    Claim(
+        "the first 64 steps bring more than the next 64, dB",
+        Contrast("psnr", {"snapshot=64": 2, "snapshot=0": -1, "snapshot=128": -1}),
+        "neither",
+    ),
 )
 
 if __name__ == "__main__":
     rows = {f"{steps} steps": f"snapshot={steps}" for steps in (0, 16, 32, 64, 128)}
-    answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS, scores={name: SCORES[name] for name in ("psnr", "stlpips")})
+    answer(
+        __doc__,
+        name=Path(__file__).stem,
+        rows=rows,
+        claims=CLAIMS,
+        scores={name: SCORES[name] for name in ("psnr", "stlpips")},
+    )

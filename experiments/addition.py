@@ -11,15 +11,27 @@ from pathlib import Path
 
 from claims import Claim, Contrast, answer
 
-ADD = {f"{method}, mask {mask}": f"kind=add,mask={mask},method={method}" for method in ("unitune", "untuned") for mask in ("none", "file")}
+ADD = {
+    f"{method}, mask {mask}": f"kind=add,mask={mask},method={method}"
+    for method in ("unitune", "untuned")
+    for mask in ("none", "file")
+}
 CLAIMS = (
-    Claim("additions without a mask succeed now and then", Contrast("both", {ADD["unitune, mask none"]: 1}), "edit"),
+    Claim(
+        "additions without a mask succeed now and then",
+        Contrast("both", {ADD["unitune, mask none"]: 1}),
+        "edit",
+    ),
     Claim(
         "they follow the prompt better than the base image does",
         Contrast("alignment", {ADD["unitune, mask none"]: 1, "kind=add,reference=copy": -1}),
         "edit",
     ),
-    Claim("and keep the rest better than untuned", Contrast("mse_outside", {ADD["unitune, mask none"]: -1, ADD["untuned, mask none"]: 1}), "fidelity"),
+    Claim(
+        "and keep the rest better than untuned",
+        Contrast("mse_outside", {ADD["unitune, mask none"]: -1, ADD["untuned, mask none"]: 1}),
+        "fidelity",
+    ),
 )
 
 if __name__ == "__main__":

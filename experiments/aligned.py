@@ -11,17 +11,34 @@ from pathlib import Path
 
 from claims import Claim, Contrast, answer
 
-NO, YES = ({method: f"local={local},method={method}" for method in ("unitune", "untuned")} for local in ("no", "yes"))
+NO, YES = (
+    {method: f"local={local},method={method}" for method in ("unitune", "untuned")}
+    for local in ("no", "yes")
+)
 CLAIMS = (
-    Claim("unaligned edits: more progress than untuned", Contrast("progress", {NO["unitune"]: 1, NO["untuned"]: -1}), "edit"),
-    Claim("aligned edits: more progress than untuned", Contrast("progress", {YES["unitune"]: 1, YES["untuned"]: -1}), "edit"),
+    Claim(
+        "unaligned edits: more progress than untuned",
+        Contrast("progress", {NO["unitune"]: 1, NO["untuned"]: -1}),
+        "edit",
+    ),
+    Claim(
+        "aligned edits: more progress than untuned",
+        Contrast("progress", {YES["unitune"]: 1, YES["untuned"]: -1}),
+        "edit",
+    ),
     Claim(
         "the lead on unaligned edits is the larger",
-        Contrast("progress", {NO["unitune"]: 1, NO["untuned"]: -1, YES["unitune"]: -1, YES["untuned"]: 1}),
+        Contrast(
+            "progress", {NO["unitune"]: 1, NO["untuned"]: -1, YES["unitune"]: -1, YES["untuned"]: 1}
+        ),
         "edit",
     ),
 )
 
 if __name__ == "__main__":
-    rows = {f"{half}, {method}": name for half, names in (("unaligned", NO), ("aligned", YES)) for method, name in names.items()}
+    rows = {
+        f"{half}, {method}": name
+        for half, names in (("unaligned", NO), ("aligned", YES))
+        for method, name in names.items()
+    }
     answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS)

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 from claims import CLAIMS, SEVERAL, SWEEPS, recipe
 
-from unitune import records
+from unitune.storage import records
 
 HERE = Path(__file__).parent
 QUICK, FULL = 2, 24  # images
@@ -28,14 +28,18 @@ Call = Callable[[Sequence[str]], int]
 
 def grid(sweep: str) -> dict[str, list[str]]:
     """Read the settings that a sweep varies."""
-    params = yaml.safe_load((HERE.parent / f"conf/experiment/{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    params = yaml.safe_load((HERE.parent / f"conf/experiment/{sweep}.yaml").read_text())["hydra"][
+        "sweeper"
+    ]["params"]
     return {key: str(values).split(",") for key, values in params.items()}
 
 
 def cells(sweep: str) -> list[dict[str, str]]:
     """List the cells of a sweep."""
     varied = grid(sweep)
-    return [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
+    return [
+        dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())
+    ]
 
 
 def label(cell: Mapping[str, str]) -> str:
@@ -55,12 +59,18 @@ def finished(folder: Path, images: int) -> bool:
 
 def missing(sweep: str, images: int) -> list[list[str]]:
     """List the commands that run what a sweep lacks: all of it, or cells that differ only in the setting that varies fastest; each loads the model once."""
-    left = [cell for cell in cells(sweep) if not finished(SWEEPS / f"{sweep}-{images}" / label(cell), images)]
+    left = [
+        cell
+        for cell in cells(sweep)
+        if not finished(SWEEPS / f"{sweep}-{images}" / label(cell), images)
+    ]
     start = ["run.py", "-m", f"experiment={sweep}", f"benchmark.limit={images}"]
     if left == cells(sweep):
         return [start]
     commands = []
-    for slow, members in itertools.groupby(left, key=lambda cell: [f"{key}={value}" for key, value in cell.items()][:-1]):
+    for slow, members in itertools.groupby(
+        left, key=lambda cell: [f"{key}={value}" for key, value in cell.items()][:-1]
+    ):
         fast = [[*cell.items()][-1] for cell in members]
         settings = [*slow, f"{fast[0][0]}={','.join(value for _, value in fast)}"]
         commands.append([*start, "hydra.sweeper.params=null", *settings])
@@ -70,7 +80,11 @@ def missing(sweep: str, images: int) -> list[list[str]]:
 def ask(claim: str, images: int, call: Call) -> list[str]:
     """Run what a claim lacks and its script; return the commands that failed."""
     larger = LARGER.get(claim, []) if images >= FULL else []
-    commands = [[*command, *larger] for sweep in SEVERAL.get(claim, (claim,)) for command in missing(sweep, images)]
+    commands = [
+        [*command, *larger]
+        for sweep in SEVERAL.get(claim, (claim,))
+        for command in missing(sweep, images)
+    ]
     commands.append([str(HERE / f"{claim}.py"), f"--images={images}"])
     return [" ".join(command) for command in commands if call(command) != 0]
 
@@ -79,10 +93,16 @@ def tell(claims: Sequence[str], call: Call) -> list[str]:
     """Let the scripts of the claims that have kept records say what those hold, and name the others; return the commands that failed."""
     kept = [claim for claim in claims if (HERE / f"records/{claim}.jsonl").is_file()]
     commands = [[str(HERE / f"{claim}.py"), "--from-records"] for claim in kept]
-    print("# Claims\n\nWritten by `python experiments/all.py --from-records > docs/claims.md`; what each claim is of stands in its script's header.\n")
+    print(
+        "# Claims\n\nWritten by `python experiments/all.py --from-records > docs/claims.md`; what each claim is of stands in its script's header.\n"
+    )
     if lacking := [f"- `{claim}`: `{recipe(claim)}`" for claim in claims if claim not in kept]:
         print(
-            f"Without records, so nothing is said of them ({len(lacking)} of {len(claims)} claims), and how to make them:", "", *lacking, sep="\n", end="\n\n"
+            f"Without records, so nothing is said of them ({len(lacking)} of {len(claims)} claims), and how to make them:",
+            "",
+            *lacking,
+            sep="\n",
+            end="\n\n",
         )
     sys.stdout.flush()  # before the scripts write
     return [" ".join(command) for command in commands if call(command) != 0]
@@ -94,12 +114,21 @@ def python(command: Sequence[str]) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--quick", dest="images", action="store_const", const=QUICK)
     size.add_argument("--full", dest="images", action="store_const", const=FULL)
     size.add_argument("--from-records", dest="images", action="store_const", const=0)
-    parser.add_argument("--only", nargs="+", choices=CLAIMS, default=CLAIMS, metavar="CLAIM", help=f"of {', '.join(CLAIMS)}")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CLAIMS,
+        default=CLAIMS,
+        metavar="CLAIM",
+        help=f"of {', '.join(CLAIMS)}",
+    )
     options = parser.parse_args()
     began, failed = time.monotonic(), []
     if not options.images:
@@ -107,7 +136,10 @@ def main() -> int:
     for claim in options.only if options.images else ():
         start = time.monotonic()
         failed += ask(claim, options.images, python)
-        print(f"{claim}: {(time.monotonic() - start) / 60:.1f} min, {(time.monotonic() - began) / 60:.1f} min in all", flush=True)
+        print(
+            f"{claim}: {(time.monotonic() - start) / 60:.1f} min, {(time.monotonic() - began) / 60:.1f} min in all",
+            flush=True,
+        )
     for command in failed:
         print(f"failed: {command}", file=sys.stderr)
     return 1 if failed else 0

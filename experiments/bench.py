@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from unitune import pocket
 from unitune.benchmarks.manifest import Folder
-from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.methods.unitune import UniTune
-from unitune.store import Store
+from unitune.models import pocket
+from unitune.storage.cost import peak_memory_mib, reset_peak
+from unitune.storage.store import Store
 from unitune.tuning import make
 from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import Tuning
@@ -75,16 +75,28 @@ def sampling(cascade, example) -> tuple[float, float]:
 
 def second_edit(folder: Path) -> float:
     """Seconds from process start to grid for one more prompt of a tuned image, 4 samples, all scores."""
-    command = [sys.executable, "run.py", f"store.path={folder}", f"hydra.run.dir={folder}/run-{time.time_ns()}"]
+    command = [
+        sys.executable,
+        "run.py",
+        f"store.path={folder}",
+        f"hydra.run.dir={folder}/run-{time.time_ns()}",
+    ]
     if not any(folder.glob("tuned-*")):
-        subprocess.run([*command, "edit=a cat on a beach", "seeds=1"], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(
+            [*command, "edit=a cat on a beach", "seeds=1"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
     began = time.perf_counter()
     subprocess.run([*command, "edit=a cat in a forest"], cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     cascade = pocket.cascade()
@@ -102,7 +114,9 @@ def main() -> None:
                 rows.setdefault(name, []).append(value)
     width = max(map(len, rows))
     for name, values in rows.items():
-        print(f"{name:<{width}}  {statistics.median(values):8.1f}   ({', '.join(f'{v:.1f}' for v in values)})")
+        print(
+            f"{name:<{width}}  {statistics.median(values):8.1f}   ({', '.join(f'{v:.1f}' for v in values)})"
+        )
 
 
 if __name__ == "__main__":

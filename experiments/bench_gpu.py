@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 
 ensure_torchvision()
 
@@ -29,14 +29,14 @@ import torch  # noqa: E402
 from diffusers import UNet2DConditionModel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from unitune.backends.floyd import FloydStage  # noqa: E402
-from unitune.cost import peak_memory_mib, reset_peak  # noqa: E402
 from unitune.diffusion.guidance import Guidance  # noqa: E402
 from unitune.diffusion.loss import StageLoss  # noqa: E402
 from unitune.diffusion.sampler import Sampler  # noqa: E402
 from unitune.diffusion.sampling import SuperResolution  # noqa: E402
 from unitune.diffusion.schedule import Schedule  # noqa: E402
 from unitune.diffusion.steps import DDPM, Threshold  # noqa: E402
+from unitune.models.families.floyd import FloydStage  # noqa: E402
+from unitune.storage.cost import peak_memory_mib, reset_peak  # noqa: E402
 from unitune.tuning.data import OneImage  # noqa: E402
 from unitune.tuning.finetune import Tuning, fit  # noqa: E402
 from unitune.types import Draw, Example, Request, Tuned  # noqa: E402
@@ -49,13 +49,20 @@ class Random:
 
     def __init__(self, stages: list[FloydStage]) -> None:
         self.stages = stages
-        self.width = int(stages[0].network.config["encoder_hid_dim"] or stages[0].network.config["cross_attention_dim"])
+        self.width = int(
+            stages[0].network.config["encoder_hid_dim"]
+            or stages[0].network.config["cross_attention_dim"]
+        )
 
     def encode(self, texts: list[str]) -> torch.Tensor:
-        return torch.randn((len(texts), TOKENS, self.width), generator=torch.Generator().manual_seed(0))
+        return torch.randn(
+            (len(texts), TOKENS, self.width), generator=torch.Generator().manual_seed(0)
+        )
 
 
-def stage(file: Path, name: str, *, low_resolution: int, device: torch.device, checkpointing: bool) -> FloydStage:
+def stage(
+    file: Path, name: str, *, low_resolution: int, device: torch.device, checkpointing: bool
+) -> FloydStage:
     """Build a network of this shape with small random weights on the device, without a second copy anywhere."""
     with torch.device(device):
         network: Any = UNet2DConditionModel.from_config(json.loads(file.read_text()))
@@ -63,7 +70,16 @@ def stage(file: Path, name: str, *, low_resolution: int, device: torch.device, c
     if checkpointing:
         network.enable_gradient_checkpointing()
     side, dtype = int(network.config.sample_size), torch.bfloat16
-    return FloydStage(name, side, network, Schedule.cosine(), StageLoss("epsilon"), Threshold(0.95, 1.5), low_resolution=low_resolution, dtype=dtype)
+    return FloydStage(
+        name,
+        side,
+        network,
+        Schedule.cosine(),
+        StageLoss("epsilon"),
+        Threshold(0.95, 1.5),
+        low_resolution=low_resolution,
+        dtype=dtype,
+    )
 
 
 def wait(device: torch.device) -> None:
@@ -85,9 +101,14 @@ def matrix_rate(device: torch.device, *, side: int, repeat: int = 20) -> float:
     return best
 
 
-def tuning(cascade: Random, which: FloydStage, example: Example, *, steps: int, batch_size: int, crop: int) -> dict[str, float]:
+def tuning(
+    cascade: Random, which: FloydStage, example: Example, *, steps: int, batch_size: int, crop: int
+) -> dict[str, float]:
     """Tune one stage as the main job does: steps a second after the first, peak MiB, FLOP of a step."""
-    device, settings = which.device, Tuning(lr=1e-6, steps=steps, batch_size=batch_size, crop=crop, snapshots=())
+    device, settings = (
+        which.device,
+        Tuning(lr=1e-6, steps=steps, batch_size=batch_size, crop=crop, snapshots=()),
+    )
     data = OneImage(which, example, cascade.encode(["beikkpic"]), 0, batch_size, settings.dials)
     counted = flop(which, data)
     began: list[float] = []
@@ -100,7 +121,12 @@ def tuning(cascade: Random, which: FloydStage, example: Example, *, steps: int, 
     with tempfile.TemporaryDirectory() as folder:
         fit(data, settings, folder=Path(folder), report=report)
     rate = (len(began) - 1) / (began[-1] - began[0])
-    return {"steps_per_second": rate, "peak_mib": peak_memory_mib(), "flop_per_step": counted, "seconds_of_128": 128 / rate}
+    return {
+        "steps_per_second": rate,
+        "peak_mib": peak_memory_mib(),
+        "flop_per_step": counted,
+        "seconds_of_128": 128 / rate,
+    }
 
 
 def flop(which: FloydStage, data: OneImage) -> float:
@@ -119,13 +145,23 @@ def flop(which: FloydStage, data: OneImage) -> float:
 def editing(cascade: Random, example: Example, *, steps: int, samples: int) -> dict[str, float]:
     """Sample edits through both stages with guidance: seconds an edit, peak MiB."""
     sr = SuperResolution(steps=steps, step=DDPM(), guidance=Guidance(4.0))
-    sampler = Sampler("bench", template="{edit}", steps=steps, guidance=Guidance(8.0), sr=sr, max_pixels=samples * 2**16)
+    sampler = Sampler(
+        "bench",
+        template="{edit}",
+        steps=steps,
+        guidance=Guidance(8.0),
+        sr=sr,
+        max_pixels=samples * 2**16,
+    )
     draws = [Draw(example.requests[0], seed) for seed in range(samples)]
     reset_peak()
     began = time.perf_counter()
     sampler(cascade, example, tuned=Tuned(), draws=draws)
     wait(cascade.stages[0].device)
-    return {"seconds_per_edit": (time.perf_counter() - began) / samples, "peak_mib": peak_memory_mib()}
+    return {
+        "seconds_per_edit": (time.perf_counter() - began) / samples,
+        "peak_mib": peak_memory_mib(),
+    }
 
 
 def tried(measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
@@ -144,60 +180,116 @@ def row(record: dict[str, Any]) -> str:
     """Write one line of the table."""
     if "failed" in record:
         return f"| {record['what']} | out of memory | | | |"
-    speed = f"{record['steps_per_second']:.2f} steps/s" if "steps_per_second" in record else f"{record['seconds_per_edit']:.2f} s an edit"
-    share = f"{100 * record['share_of_matrix_rate']:.0f} %" if "share_of_matrix_rate" in record else ""
+    speed = (
+        f"{record['steps_per_second']:.2f} steps/s"
+        if "steps_per_second" in record
+        else f"{record['seconds_per_edit']:.2f} s an edit"
+    )
+    share = (
+        f"{100 * record['share_of_matrix_rate']:.0f} %" if "share_of_matrix_rate" in record else ""
+    )
     whole = f"{record['seconds_of_128']:.0f} s" if "seconds_of_128" in record else ""
-    return f"| {record['what']} | {speed} | {whole} | {record['peak_mib'] / 1024:.2f} GiB | {share} |"
+    return (
+        f"| {record['what']} | {speed} | {whole} | {record['peak_mib'] / 1024:.2f} GiB | {share} |"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("configs", type=Path, help="folder of NAME/unet/config.json")
     parser.add_argument("--base", default="IF-I-XL", help="NAME of the 64 px network")
     parser.add_argument("--sr", default="IF-II-L", help="NAME of the 64->256 px network")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--out", type=Path, default=Path("outputs/bench_gpu"))
-    parser.add_argument("--tuning-steps", type=int, default=16, help="measured; the table extrapolates to 128")
+    parser.add_argument(
+        "--tuning-steps", type=int, default=16, help="measured; the table extrapolates to 128"
+    )
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--crop", type=int, default=0, help="px of super-resolution's crops; 0 = whole pictures")
+    parser.add_argument(
+        "--crop", type=int, default=0, help="px of super-resolution's crops; 0 = whole pictures"
+    )
     parser.add_argument("--steps", type=int, default=32, help="sampling steps of each stage")
     parser.add_argument("--samples", type=int, default=4, help="edits in one call")
-    parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices that the rate is measured with")
-    parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument(
+        "--matrix",
+        type=int,
+        default=8192,
+        help="side of the matrices that the rate is measured with",
+    )
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="recompute activations in the backward pass"
+    )
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
-    card = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "pytorch-lightning")}
-    about = {"experiment": "bench_gpu", "card": card, "cuda": torch.version.cuda, "python": platform.python_version(), "versions": versions, "arguments": {}}
+    card = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "diffusers", "transformers", "pytorch-lightning")
+    }
+    about = {
+        "experiment": "bench_gpu",
+        "card": card,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "versions": versions,
+        "arguments": {},
+    }
     about["arguments"] = {name: str(value) for name, value in vars(chosen).items()}
     rate = matrix_rate(device, side=chosen.matrix)
-    print(f"{card}, {', '.join(f'{name} {version}' for name, version in versions.items())}; bf16 matrix products: {rate / 1e12:.1f} TFLOP/s\n")
-    print("| what | speed | 128 steps | peak memory | share of the matrix rate |\n|---|---|---|---|---|", flush=True)
+    print(
+        f"{card}, {', '.join(f'{name} {version}' for name, version in versions.items())}; bf16 matrix products: {rate / 1e12:.1f} TFLOP/s\n"
+    )
+    print(
+        "| what | speed | 128 steps | peak memory | share of the matrix rate |\n|---|---|---|---|---|",
+        flush=True,
+    )
     chosen.out.mkdir(parents=True, exist_ok=True)
 
     def measured(what: str, measure: Callable[[], dict[str, float]]) -> None:
         record = about | {"what": what, "matrix_flop_per_second": rate} | tried(measure)
         if "flop_per_step" in record:
-            record["share_of_matrix_rate"] = record["flop_per_step"] * record["steps_per_second"] / rate
+            record["share_of_matrix_rate"] = (
+                record["flop_per_step"] * record["steps_per_second"] / rate
+            )
         print(row(record), flush=True)
         with (chosen.out / "bench_gpu.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def built(name: str, kind: str, low_resolution: int) -> FloydStage:
-        return stage(chosen.configs / name / "unet/config.json", kind, low_resolution=low_resolution, device=device, checkpointing=chosen.checkpointing)
+        return stage(
+            chosen.configs / name / "unet/config.json",
+            kind,
+            low_resolution=low_resolution,
+            device=device,
+            checkpointing=chosen.checkpointing,
+        )
 
     how = {"steps": chosen.tuning_steps, "batch_size": chosen.batch_size}
     base = built(chosen.base, "base", 0)
     cascade = Random([base])
-    side = int(json.loads((chosen.configs / chosen.sr / "unet/config.json").read_text())["sample_size"])
+    side = int(
+        json.loads((chosen.configs / chosen.sr / "unet/config.json").read_text())["sample_size"]
+    )
     picture = torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(0)) * 2 - 1
     example = Example("bench", picture, (Request("a dog"),))
     size = sum(p.numel() for p in base.network.parameters()) / 1e9
-    measured(f"tune {chosen.base} ({size:.2f} B), batch {chosen.batch_size}", lambda: tuning(cascade, base, example, crop=0, **how))
+    measured(
+        f"tune {chosen.base} ({size:.2f} B), batch {chosen.batch_size}",
+        lambda: tuning(cascade, base, example, crop=0, **how),
+    )
     base.network.to("cpu")  # a stage is tuned with its own weights alone on the card
     sr = built(chosen.sr, "sr256", base.resolution)
     size = sum(p.numel() for p in sr.network.parameters()) / 1e9
-    measured(f"tune {chosen.sr} ({size:.2f} B), batch {chosen.batch_size}", lambda: tuning(cascade, sr, example, crop=chosen.crop, **how))
+    measured(
+        f"tune {chosen.sr} ({size:.2f} B), batch {chosen.batch_size}",
+        lambda: tuning(cascade, sr, example, crop=chosen.crop, **how),
+    )
     base.network.to(device)
     cascade.stages = [base, sr]
     measured(

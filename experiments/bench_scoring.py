@@ -17,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from tedbench import POCKET, offline
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from unitune import metrics
 from unitune.metrics import clip as clips
@@ -59,17 +62,37 @@ def edits_of(count: int) -> list[Edit]:
             for seed in range(SEEDS):
                 noise = torch.randn(base.shape, generator=g) * 0.05
                 assert request.target is not None
-                edits.append(Edit(example, request, seed, 4.0, 0.9, request.prompt, (request.target + noise).clamp(-1, 1)))
+                edits.append(
+                    Edit(
+                        example,
+                        request,
+                        seed,
+                        4.0,
+                        0.9,
+                        request.prompt,
+                        (request.target + noise).clamp(-1, 1),
+                    )
+                )
     return edits[:count]
 
 
 def _picture(scene: Scene) -> Tensor:
-    return torch.from_numpy(render(scene, SIZE)[0].copy()).permute(2, 0, 1)[None].float().div(127.5).sub(1)
+    return (
+        torch.from_numpy(render(scene, SIZE)[0].copy())
+        .permute(2, 0, 1)[None]
+        .float()
+        .div(127.5)
+        .sub(1)
+    )
 
 
 def published() -> dict[str, Callable[[Edit], float]]:
     """The same scores of one edit, each from scratch, by public functions."""
-    clip, judge, weights = clips.load_clip(POCKET / "clip"), load_judge(POCKET / "judge"), STLPIPS().weights
+    clip, judge, weights = (
+        clips.load_clip(POCKET / "clip"),
+        load_judge(POCKET / "judge"),
+        STLPIPS().weights,
+    )
 
     def image(x: Tensor) -> Tensor:
         return clips.image_features(clip, x)
@@ -82,15 +105,30 @@ def published() -> dict[str, Callable[[Edit], float]]:
         return (x + 1) / 2
 
     def direction(e: Edit) -> float:
-        return float(F.cosine_similarity(image(e.image) - image(e.example.image), text(e.request.prompt) - text(e.example.caption)))
+        return float(
+            F.cosine_similarity(
+                image(e.image) - image(e.example.image),
+                text(e.request.prompt) - text(e.example.caption),
+            )
+        )
 
     def outside(e: Edit) -> float:
         assert e.request.mask is not None
-        return float((unit(e.image) - unit(e.example.image)).square().mean(dim=1, keepdim=True)[e.request.mask < 0.5].mean())
+        return float(
+            (unit(e.image) - unit(e.example.image))
+            .square()
+            .mean(dim=1, keepdim=True)[e.request.mask < 0.5]
+            .mean()
+        )
 
     def inside(e: Edit, x: Tensor) -> float:
         assert e.request.mask is not None and e.request.target is not None
-        return float((unit(x) - unit(e.request.target)).square().mean(dim=1, keepdim=True)[e.request.mask >= 0.5].mean())
+        return float(
+            (unit(x) - unit(e.request.target))
+            .square()
+            .mean(dim=1, keepdim=True)[e.request.mask >= 0.5]
+            .mean()
+        )
 
     def seen(x: Tensor, facts: Mapping[str, object]) -> bool:
         return found(facts, read_facts(judge, reduced(x, READ))[0])
@@ -108,10 +146,18 @@ def published() -> dict[str, Callable[[Edit], float]]:
     return {
         "alignment": lambda e: float(F.cosine_similarity(image(e.image), text(e.request.prompt))),
         "direction": direction,
-        "image_similarity": lambda e: float(F.cosine_similarity(image(e.image), image(e.example.image))),
-        "stlpips": lambda e: float(distance(weights, _stlpips(weights, e.image), _stlpips(weights, e.example.image))),
+        "image_similarity": lambda e: float(
+            F.cosine_similarity(image(e.image), image(e.example.image))
+        ),
+        "stlpips": lambda e: float(
+            distance(weights, _stlpips(weights, e.image), _stlpips(weights, e.example.image))
+        ),
         "psnr": lambda e: psnr(e.image, e.example.image),
-        "ssim": lambda e: float(structural_similarity_index_measure(unit(e.image), unit(e.example.image), data_range=1.0)),  # type: ignore[arg-type]
+        "ssim": lambda e: float(
+            structural_similarity_index_measure(
+                unit(e.image), unit(e.example.image), data_range=1.0
+            )
+        ),  # type: ignore[arg-type]
         "mse": lambda e: float(F.mse_loss(unit(e.image), unit(e.example.image))),
         "psnr_target": lambda e: psnr(e.image, e.request.target),
         "mse_outside": outside,
@@ -131,9 +177,18 @@ def _stlpips(weights, x: Tensor) -> list[Tensor]:
     for k, (name, padding) in enumerate(CONVOLUTIONS):
         kernel = torch.outer(row, row).expand(x.shape[1] if k in POOLED else 64, 1, 3, 3)
         if k in POOLED:
-            x = F.conv2d(F.pad(F.max_pool2d(x, 3, 1), (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=len(kernel))
+            x = F.conv2d(
+                F.pad(F.max_pool2d(x, 3, 1), (2, 2, 2, 2), mode="reflect"),
+                kernel,
+                stride=2,
+                groups=len(kernel),
+            )
         x = F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
-        x = F.relu(F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=64) if k == 0 else x)
+        x = F.relu(
+            F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=64)
+            if k == 0
+            else x
+        )
         levels.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
     return levels
 
@@ -164,14 +219,18 @@ def main() -> None:
     edits, chosen, theirs = edits_of(given.edits), offline(), published()
     ways: dict[str, Callable[[list[Edit]], list[dict[str, float]]]] = {
         "batches": lambda part: metrics.score(chosen, part),
-        "functions": lambda part: [{name: score(edit) for name, score in theirs.items()} for edit in part],
+        "functions": lambda part: [
+            {name: score(edit) for name, score in theirs.items()} for edit in part
+        ],
         "alone": lambda part: [alone(chosen, edit) for edit in part],
     }
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     wall, cpu = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
     for way in ways.values():
         way(edits[:1])  # what a first call alone pays
-    for first in range(0, len(edits), 100):  # they take turns, so that whatever else the machine does meets all of them
+    for first in range(
+        0, len(edits), 100
+    ):  # they take turns, so that whatever else the machine does meets all of them
         for name, way in ways.items():
             began, used = time.perf_counter(), time.process_time()
             rows[name] += way(edits[first : first + 100])
@@ -180,7 +239,9 @@ def main() -> None:
     for other in ("functions", "alone"):
         for a, b in zip(rows["batches"], rows[other], strict=True):
             assert a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a), (a, b)
-    print(f"{len(edits)} edits of {SIZE} px, {len(chosen)} metrics, {torch.get_num_threads()} threads\n")
+    print(
+        f"{len(edits)} edits of {SIZE} px, {len(chosen)} metrics, {torch.get_num_threads()} threads\n"
+    )
     print("| how | seconds | times as long | CPU seconds | times as many |\n|---|---|---|---|---|")
     labels = {
         "batches": "in batches, features kept",
@@ -188,7 +249,9 @@ def main() -> None:
         "alone": "our metrics edit by edit",
     }
     for name, label in labels.items():
-        print(f"| {label} | {wall[name]:.1f} | {wall[name] / wall['batches']:.2f} | {cpu[name]:.1f} | {cpu[name] / cpu['batches']:.2f} |")
+        print(
+            f"| {label} | {wall[name]:.1f} | {wall[name] / wall['batches']:.2f} | {cpu[name]:.1f} | {cpu[name] / cpu['batches']:.2f} |"
+        )
     ratio = wall["functions"] / wall["batches"]
     print(f"\n{ratio:.1f}x faster: {'reached' if ratio >= 3 else 'missed'} (target 3x)")
 

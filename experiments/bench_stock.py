@@ -28,14 +28,13 @@ from typing import Any
 
 import torch
 
-from unitune import machine
-from unitune.backends import cascade as backend  # first: it makes torchvision importable
-from unitune.backends import tiny
-from unitune.cost import peak_memory_mib, reset_peak
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
 from unitune.diffusion.steps import DDIM, DDPM, Step, Threshold
+from unitune.models import cascade as backend  # first: it makes torchvision importable
+from unitune.models import machine, tiny
+from unitune.storage.cost import peak_memory_mib, reset_peak
 from unitune.types import Draw, Example, Request, Tuned
 
 HERE = Path(__file__).parent
@@ -45,7 +44,10 @@ PROMPTS = ("a dog in the snow", "a cat on a beach", "a red car in a city", "an o
 WEIGHT = 4.0
 # glibc moves its own threshold between heap and mapped blocks as a program goes, and the peak of a row by 30 %; fixed, what is freed is given back at once.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
-SCHEDULER = {"variance_type": "fixed_small", "timestep_spacing": "trailing"}  # of IF, as our loop steps
+SCHEDULER = {
+    "variance_type": "fixed_small",
+    "timestep_spacing": "trailing",
+}  # of IF, as our loop steps
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,36 @@ class Given:
         return nullcontext()
 
 
-def loaded(folder: Path, stages: tuple[str, ...], dtype: torch.dtype = torch.float32) -> backend.Cascade:
+def loaded(
+    folder: Path, stages: tuple[str, ...], dtype: torch.dtype = torch.float32
+) -> backend.Cascade:
     return backend.load(folder.name, folder, stages=stages, device=torch.device("cpu"), dtype=dtype)
 
 
 def sampling(
-    cascade: backend.Cascade, prompts: tuple[str, ...], seeds: int, *, steps: int, step: Step, sr: SuperResolution | None = None
+    cascade: backend.Cascade,
+    prompts: tuple[str, ...],
+    seeds: int,
+    *,
+    steps: int,
+    step: Step,
+    sr: SuperResolution | None = None,
 ) -> Callable[[], object]:
     """Return one call of our sampler."""
     side = cascade.resolution
-    example = Example("bench", torch.zeros(1, 3, side, side), tuple(Request(prompt) for prompt in prompts))
+    example = Example(
+        "bench", torch.zeros(1, 3, side, side), tuple(Request(prompt) for prompt in prompts)
+    )
     draws = [Draw(request, seed) for request in example.requests for seed in range(seeds)]
-    sampler = Sampler("bench", template="{edit}", steps=steps, guidance=Guidance(WEIGHT), step=step, sr=sr or SuperResolution(), max_pixels=2**30)
+    sampler = Sampler(
+        "bench",
+        template="{edit}",
+        steps=steps,
+        guidance=Guidance(WEIGHT),
+        step=step,
+        sr=sr or SuperResolution(),
+        max_pixels=2**30,
+    )
     return lambda: sampler(cascade, example, tuned=Tuned(), draws=draws)
 
 
@@ -116,7 +136,12 @@ def pipeline(kind: type, folder: Path) -> Any:
     """Load a stock IF pipeline that steps as our loop does, without its picture checker and watermark."""
     from diffusers import DDPMScheduler
 
-    absent = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
+    absent = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "watermarker": None,
+        "requires_safety_checker": False,
+    }
     pipe = kind.from_pretrained(folder, local_files_only=True, **absent)
     pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config, **SCHEDULER)
     pipe.set_progress_bar_config(disable=True)
@@ -125,14 +150,24 @@ def pipeline(kind: type, folder: Path) -> Any:
 
 def embedded(pipe: Any, size: Size) -> dict[str, object]:
     """Make the prompts' embeddings as a stock pipeline takes them."""
-    embeds, negative = pipe.encode_prompt(list(PROMPTS[: size.batch]), do_classifier_free_guidance=True, clean_caption=False)
-    return {"prompt_embeds": embeds, "negative_prompt_embeds": negative, "guidance_scale": WEIGHT, "num_inference_steps": size.steps, "output_type": "pt"}
+    embeds, negative = pipe.encode_prompt(
+        list(PROMPTS[: size.batch]), do_classifier_free_guidance=True, clean_caption=False
+    )
+    return {
+        "prompt_embeds": embeds,
+        "negative_prompt_embeds": negative,
+        "guidance_scale": WEIGHT,
+        "num_inference_steps": size.steps,
+        "output_type": "pt",
+    }
 
 
 def ours_64(size: Size) -> tuple[Callable[[], object], Any]:
     cascade = loaded(POCKET, ("base",))
     cascade.encode([*PROMPTS, ""])
-    return sampling(cascade, PROMPTS[: size.batch], 1, steps=size.steps, step=DDPM()), cascade.stages[0].network
+    return sampling(
+        cascade, PROMPTS[: size.batch], 1, steps=size.steps, step=DDPM()
+    ), cascade.stages[0].network
 
 
 def theirs_64(size: Size) -> tuple[Callable[[], object], Any]:
@@ -148,7 +183,9 @@ def ours_256(size: Size) -> tuple[Callable[[], object], Any]:
     sr = cascade.stages[1]
     cascade.encode([*PROMPTS, ""])
     cascade.stages = [Given(torch.zeros(1, 3, 64, 64), sr.schedule), sr]  # type: ignore[list-item]
-    how = SuperResolution(steps=size.steps, step=DDPM(), guidance=Guidance(WEIGHT), noise_level=0.25)
+    how = SuperResolution(
+        steps=size.steps, step=DDPM(), guidance=Guidance(WEIGHT), noise_level=0.25
+    )
     run = sampling(cascade, PROMPTS[: size.batch], 1, steps=1, step=DDIM(), sr=how)
     return run, sr.network
 
@@ -156,18 +193,27 @@ def ours_256(size: Size) -> tuple[Callable[[], object], Any]:
 def theirs_256(size: Size) -> tuple[Callable[[], object], Any]:
     from diffusers import IFPipeline, IFSuperResolutionPipeline
 
-    base, pipe = pipeline(IFPipeline, POCKET / "base"), pipeline(IFSuperResolutionPipeline, POCKET / "sr256")  # as ours, both are in memory
+    base, pipe = (
+        pipeline(IFPipeline, POCKET / "base"),
+        pipeline(IFSuperResolutionPipeline, POCKET / "sr256"),
+    )  # as ours, both are in memory
     call = embedded(base, size) | {"image": torch.zeros(size.batch, 3, 64, 64), "noise_level": 250}
     return lambda: (base, pipe(**call)), pipe.unet
 
 
 def ours_latent(size: Size) -> tuple[Callable[[], object], Any]:
-    from unitune.models import Model
+    from unitune.models.files import Model
 
     folder = tiny.sd15(Path(tempfile.mkdtemp()) / "tiny")
-    cascade = backend.build(Model("tiny", ("base",), family="stable_diffusion", path=str(folder)), device=torch.device("cpu"), dtype=torch.float32)
+    cascade = backend.build(
+        Model("tiny", ("base",), family="stable_diffusion", path=str(folder)),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
     cascade.encode([*PROMPTS, ""])
-    return sampling(cascade, PROMPTS[: size.batch], 1, steps=size.steps, step=DDIM()), cascade.stages[0].network
+    return sampling(
+        cascade, PROMPTS[: size.batch], 1, steps=size.steps, step=DDIM()
+    ), cascade.stages[0].network
 
 
 def theirs_latent(size: Size) -> tuple[Callable[[], object], Any]:
@@ -175,12 +221,24 @@ def theirs_latent(size: Size) -> tuple[Callable[[], object], Any]:
 
     folder = tiny.sd15(Path(tempfile.mkdtemp()) / "tiny")
     pipe: Any = StableDiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        folder,
+        local_files_only=True,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
+    pipe.scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False
+    )
     pipe.set_progress_bar_config(disable=True)
     embeds, negative = pipe.encode_prompt(list(PROMPTS[: size.batch]), "cpu", 1, True)
-    call = {"prompt_embeds": embeds, "negative_prompt_embeds": negative, "guidance_scale": WEIGHT, "num_inference_steps": size.steps, "output_type": "pt"}
+    call = {
+        "prompt_embeds": embeds,
+        "negative_prompt_embeds": negative,
+        "guidance_scale": WEIGHT,
+        "num_inference_steps": size.steps,
+        "output_type": "pt",
+    }
     return lambda: pipe(**call), pipe.unet
 
 
@@ -198,9 +256,20 @@ def theirs_many(size: Size) -> tuple[Callable[[], object], Any]:
     from diffusers import IFPipeline
 
     pipe = pipeline(IFPipeline, POCKET / "base")
-    call = {"guidance_scale": WEIGHT, "num_inference_steps": size.steps, "output_type": "pt", "clean_caption": False}
-    seeds = [(prompt, torch.Generator().manual_seed(seed)) for prompt in PROMPTS[: size.batch] for seed in range(size.seeds)]
-    return lambda: [pipe(prompt, generator=generator, **call).images for prompt, generator in seeds], pipe.unet
+    call = {
+        "guidance_scale": WEIGHT,
+        "num_inference_steps": size.steps,
+        "output_type": "pt",
+        "clean_caption": False,
+    }
+    seeds = [
+        (prompt, torch.Generator().manual_seed(seed))
+        for prompt in PROMPTS[: size.batch]
+        for seed in range(size.seeds)
+    ]
+    return lambda: [
+        pipe(prompt, generator=generator, **call).images for prompt, generator in seeds
+    ], pipe.unet
 
 
 CASES = (
@@ -213,7 +282,9 @@ CASES = (
 def evaluations(network: Any, run: Callable[[], object]) -> int:
     """Count the pictures that pass through a network in one run."""
     seen: list[int] = []
-    handle = network.register_forward_pre_hook(lambda _module, arguments: seen.append(len(arguments[0])))
+    handle = network.register_forward_pre_hook(
+        lambda _module, arguments: seen.append(len(arguments[0]))
+    )
     run()
     handle.remove()
     return sum(seen)
@@ -229,7 +300,9 @@ def timed(run: Callable[[], object]) -> tuple[float, float]:
 def compare(case: Case, size: Size, repeat: int) -> dict[str, Any]:
     """Measure one row."""
     sides = {"ours": case.ours(size), "theirs": case.theirs(size)}
-    counts = {side: evaluations(network, run) for side, (run, network) in sides.items()}  # also warms up
+    counts = {
+        side: evaluations(network, run) for side, (run, network) in sides.items()
+    }  # also warms up
     assert counts["ours"] == counts["theirs"], f"{case.name}: unequal network evaluations {counts}"
     clock: dict[str, list[float]] = {"ours": [], "theirs": []}
     busy: dict[str, list[float]] = {"ours": [], "theirs": []}
@@ -238,11 +311,37 @@ def compare(case: Case, size: Size, repeat: int) -> dict[str, Any]:
             seconds, cpu = timed(sides[side][0])
             clock[side].append(seconds)
             busy[side].append(cpu)
-    memory = {side: [in_fresh_process(case, size, side) for _ in range(repeat)] for side in sides} if case.memory_target else {}
-    record: dict[str, Any] = {"experiment": "bench_stock", "case": case.name, "target": case.target, "memory_target": case.memory_target}
-    record |= {"size": dataclasses.asdict(size), "evaluations": counts["ours"], "seconds": clock, "cpu_seconds": busy, "memory_mib": memory}
-    record |= {"ratio": ratio(clock), "cpu_ratio": ratio(busy), "memory_ratio": ratio({s: [m["peak"] for m in memory[s]] for s in memory}) if memory else None}
-    return record | {"added_ratio": ratio({s: [m["added"] for m in memory[s]] for s in memory}) if memory else None, "environment": environment()}
+    memory = (
+        {side: [in_fresh_process(case, size, side) for _ in range(repeat)] for side in sides}
+        if case.memory_target
+        else {}
+    )
+    record: dict[str, Any] = {
+        "experiment": "bench_stock",
+        "case": case.name,
+        "target": case.target,
+        "memory_target": case.memory_target,
+    }
+    record |= {
+        "size": dataclasses.asdict(size),
+        "evaluations": counts["ours"],
+        "seconds": clock,
+        "cpu_seconds": busy,
+        "memory_mib": memory,
+    }
+    record |= {
+        "ratio": ratio(clock),
+        "cpu_ratio": ratio(busy),
+        "memory_ratio": ratio({s: [m["peak"] for m in memory[s]] for s in memory})
+        if memory
+        else None,
+    }
+    return record | {
+        "added_ratio": ratio({s: [m["added"] for m in memory[s]] for s in memory})
+        if memory
+        else None,
+        "environment": environment(),
+    }
 
 
 def ratio(values: dict[str, list[float]]) -> float:
@@ -253,8 +352,20 @@ def ratio(values: dict[str, list[float]]) -> float:
 def in_fresh_process(case: Case, size: Size, side: str) -> dict[str, float]:
     """Peak MiB of a process that does nothing but one side of a row."""
     sizes = [f"--{name}={value}" for name, value in dataclasses.asdict(size).items()]
-    command = [sys.executable, __file__, "--one", side, "--only", case.name, "--threads", str(torch.get_num_threads()), *sizes]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | ALLOCATOR)
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        side,
+        "--only",
+        case.name,
+        "--threads",
+        str(torch.get_num_threads()),
+        *sizes,
+    ]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | ALLOCATOR
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -271,12 +382,21 @@ def memory(case: Case, size: Size, side: str) -> dict[str, float]:
 def environment() -> dict[str, object]:
     import diffusers
 
-    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    return {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
 
 
 def row(record: dict[str, Any]) -> str:
     medians = [statistics.median(record["seconds"][side]) for side in ("ours", "theirs")]
-    more = "" if record["memory_ratio"] is None else f"{record['memory_ratio']:.3f} (<= {record['memory_target']:g})"
+    more = (
+        ""
+        if record["memory_ratio"] is None
+        else f"{record['memory_ratio']:.3f} (<= {record['memory_target']:g})"
+    )
     added = "" if record["added_ratio"] is None else f"{record['added_ratio']:.2f}"
     cells = (
         record["case"],
@@ -289,7 +409,9 @@ def row(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as torch chooses")
     parser.add_argument("--only", choices=[case.name for case in CASES], help="one row")
@@ -305,7 +427,10 @@ def main() -> None:
     if options.one:
         print(json.dumps(memory(chosen[0], size, options.one)))
         return
-    print("| case | network evaluations | ours, s | stock, s | time ratio | CPU time ratio | peak memory ratio | ratio of what sampling adds |\n|" + "---|" * 8)
+    print(
+        "| case | network evaluations | ours, s | stock, s | time ratio | CPU time ratio | peak memory ratio | ratio of what sampling adds |\n|"
+        + "---|" * 8
+    )
     for case in chosen:
         record = compare(case, size, options.repeat)
         print(row(record), flush=True)

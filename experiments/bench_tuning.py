@@ -19,11 +19,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from unitune import pocket  # first: it makes torchvision importable
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
-from unitune.backends.cascade import Cascade
-from unitune.models import Model
+from unitune.models import cascade as backend
+from unitune.models import (
+    pocket,  # first: it makes torchvision importable
+    tiny,
+)
+from unitune.models.cascade import Cascade
+from unitune.models.files import Model
 from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import Tuning, fit
 from unitune.types import Example, Request
@@ -43,8 +45,17 @@ VAE = tiny.VAE | {
     "block_out_channels": (16, 32, 64, 64), "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 2,
     "norm_num_groups": 8, "sample_size": 256,
 }  # fmt: skip
-CLIP = {"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 12, "num_hidden_layers": 12, "projection_dim": 96}
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}  # the second one hardly sees what else the machine does
+CLIP = {
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "projection_dim": 96,
+}
+CLOCKS = {
+    "wall": time.perf_counter,
+    "processor": time.process_time,
+}  # the second one hardly sees what else the machine does
 Times = list[tuple[float, ...]]  # of steps, by each clock
 
 
@@ -63,7 +74,9 @@ def stable_diffusion(folder: Path) -> Path:
     UNet2DConditionModel(**UNET).save_pretrained(folder / "unet")
     AutoencoderKL(**VAE).save_pretrained(folder / "vae")
     vocabulary = len(AutoTokenizer.from_pretrained(folder / "tokenizer"))
-    CLIPTextModel(CLIPTextConfig(**(tiny.CLIP | CLIP | {"vocab_size": vocabulary}))).save_pretrained(folder / "text_encoder")
+    CLIPTextModel(
+        CLIPTextConfig(**(tiny.CLIP | CLIP | {"vocab_size": vocabulary}))
+    ).save_pretrained(folder / "text_encoder")
     PNDMScheduler(skip_prk_steps=True, **tiny.SCHEDULE).save_pretrained(folder / "scheduler")
     return folder
 
@@ -73,22 +86,49 @@ def plain(folder: Path, image: torch.Tensor) -> Callable[[], None]:
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
     schedule = DDPMScheduler.from_pretrained(folder / "scheduler")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False) if (folder / "vae").is_dir() else None
+    vae = (
+        AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False)
+        if (folder / "vae").is_dir()
+        else None
+    )
     kind = T5EncoderModel if vae is None else CLIPTextModel
-    encoder = kind.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32).requires_grad_(False).eval()
+    encoder = (
+        kind.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+        .requires_grad_(False)
+        .eval()
+    )
     unet.train()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=LR, weight_decay=0.0, fused=True)
     pixels = image.expand(BATCH, -1, -1, -1)
 
     def step() -> None:
-        x_0 = pixels if vae is None else vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
-        tokens = tokenizer([PROMPT] * BATCH, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-        text = encoder(tokens.input_ids, attention_mask=tokens.attention_mask if vae is None else None)[0]
-        noise, t = torch.randn_like(x_0), torch.randint(0, schedule.config.num_train_timesteps, (BATCH,))
+        x_0 = (
+            pixels
+            if vae is None
+            else vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
+        )
+        tokens = tokenizer(
+            [PROMPT] * BATCH,
+            padding="max_length",
+            max_length=77,
+            truncation=True,
+            return_tensors="pt",
+        )
+        text = encoder(
+            tokens.input_ids, attention_mask=tokens.attention_mask if vae is None else None
+        )[0]
+        noise, t = (
+            torch.randn_like(x_0),
+            torch.randint(0, schedule.config.num_train_timesteps, (BATCH,)),
+        )
         output = unet(schedule.add_noise(x_0, noise, t), t, text).sample
         if output.shape[1] == 2 * x_0.shape[1]:
             output, _ = output.chunk(2, dim=1)
-        target = schedule.get_velocity(x_0, noise, t) if schedule.config.prediction_type == "v_prediction" else noise
+        target = (
+            schedule.get_velocity(x_0, noise, t)
+            if schedule.config.prediction_type == "v_prediction"
+            else noise
+        )
         F.mse_loss(output, target).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -102,14 +142,22 @@ def ours(cascade: Cascade, example: Example, steps: int) -> Times:
     told = [now()]
     with tempfile.TemporaryDirectory() as folder:
         data = OneImage(cascade.stages[0], example, cascade.encode([PROMPT]), 0, BATCH)
-        tuning = Tuning(lr=LR, steps=steps + 1, snapshots=())  # the last step's time would hold the writing of the result
+        tuning = Tuning(
+            lr=LR, steps=steps + 1, snapshots=()
+        )  # the last step's time would hold the writing of the result
         fit(data, tuning, folder=Path(folder), report=lambda *_: told.append(now()))
-    return [tuple(b - a for a, b in zip(*pair, strict=True)) for pair in itertools.pairwise(told)][1:-1]
+    return [tuple(b - a for a, b in zip(*pair, strict=True)) for pair in itertools.pairwise(told)][
+        1:-1
+    ]
 
 
-def compared(name: str, cascade: Cascade, folder: Path, example: Example, *, repeat: int, steps: int) -> None:
+def compared(
+    name: str, cascade: Cascade, folder: Path, example: Example, *, repeat: int, steps: int
+) -> None:
     """Print the two side by side."""
-    image = torch.nn.functional.interpolate(example.image, (cascade.stages[0].resolution,) * 2, mode="area")
+    image = torch.nn.functional.interpolate(
+        example.image, (cascade.stages[0].resolution,) * 2, mode="area"
+    )
     once = plain(folder, image)
     seconds: dict[str, Times] = {"ours": [], "plain": []}
     for _ in range(repeat):
@@ -119,12 +167,19 @@ def compared(name: str, cascade: Cascade, folder: Path, example: Example, *, rep
             once()
             seconds["plain"] += [since(began)] if k else []
     for k, clock in enumerate(CLOCKS):
-        mine, theirs = (statistics.median(times[k] for times in seconds[which]) for which in ("ours", "plain"))
-        print(f"{name:<46}  {clock:<9}  ours {mine:6.3f}  plain {theirs:6.3f}  ratio {mine / theirs:.2f}", flush=True)
+        mine, theirs = (
+            statistics.median(times[k] for times in seconds[which]) for which in ("ours", "plain")
+        )
+        print(
+            f"{name:<46}  {clock:<9}  ours {mine:6.3f}  plain {theirs:6.3f}  ratio {mine / theirs:.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
@@ -135,7 +190,14 @@ def main() -> None:
         cascade = backend.build(model, device=torch.device("cpu"), dtype=torch.float32)
         image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
         example = Example("one", image, (Request("a dog"),))
-        compared("narrow Stable Diffusion, 256 px (target 0.80)", cascade, folder, example, repeat=options.repeat, steps=options.steps)
+        compared(
+            "narrow Stable Diffusion, 256 px (target 0.80)",
+            cascade,
+            folder,
+            example,
+            repeat=options.repeat,
+            steps=options.steps,
+        )
         compared(
             "pocket base stage, 64 px",
             pocket.cascade(device="cpu", precision="fp32"),

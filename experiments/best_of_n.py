@@ -13,13 +13,23 @@ from pathlib import Path
 
 from claims import Claim, Contrast, answer
 
-from unitune.records import REFERENCES, Record
+from unitune.storage.records import REFERENCES, Record
 
-CHOOSING = Path(__file__).parent.parent / "src/unitune/assets/pocket/clip2"  # the scores' CLIP is another one
+CHOOSING = (
+    Path(__file__).parent.parent / "src/unitune/assets/pocket/clip2"
+)  # the scores' CLIP is another one
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 CLAIMS = (
-    Claim("the best of 8 follows the edit better than one sample", Contrast("alignment", {"N=8": 1, "N=1": -1}), "edit"),
-    Claim("the best of 8 succeeds more often than one sample", Contrast("both", {"N=8": 1, "N=1": -1}), "edit"),
+    Claim(
+        "the best of 8 follows the edit better than one sample",
+        Contrast("alignment", {"N=8": 1, "N=1": -1}),
+        "edit",
+    ),
+    Claim(
+        "the best of 8 succeeds more often than one sample",
+        Contrast("both", {"N=8": 1, "N=1": -1}),
+        "edit",
+    ),
 )
 
 
@@ -30,7 +40,18 @@ def judged(found: list[Record]) -> list[Record]:
     from unitune.metrics.clip import image_features, load_clip, text_features
 
     clip = load_clip(CHOOSING)
-    return [replace(r, scores=r.scores | {"choosing": float((image_features(clip, picture(r)) * text_features(clip, [r.prompt])).sum())}) for r in found]
+    return [
+        replace(
+            r,
+            scores=r.scores
+            | {
+                "choosing": float(
+                    (image_features(clip, picture(r)) * text_features(clip, [r.prompt])).sum()
+                )
+            },
+        )
+        for r in found
+    ]
 
 
 def chosen(found: list[Record]) -> list[Record]:
@@ -51,7 +72,11 @@ def chosen(found: list[Record]) -> list[Record]:
 def _best(block: list[Record]) -> Record:
     """Choose one, which costs what all of them did."""
     one = max(block, key=lambda record: record.scores["choosing"] or 0.0)
-    spent = {name: math.fsum(record.cost[name] for record in block) for name in ("seconds", "evaluations") if name in one.cost}
+    spent = {
+        name: math.fsum(record.cost[name] for record in block)
+        for name in ("seconds", "evaluations")
+        if name in one.cost
+    }
     return replace(one, run=f"best_of_n/N={len(block)}", cost=one.cost | spent)
 
 

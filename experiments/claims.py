@@ -16,11 +16,11 @@ from contrasts import Contrast as Contrast
 from contrasts import group as group
 from contrasts import traits as traits
 
-from unitune import records
-from unitune.figures.lines import asked
-from unitune.figures.tables import markdown, named
-from unitune.records import REFERENCES, Record
-from unitune.statistics import check_budgets
+from unitune.metrics.statistics import check_budgets
+from unitune.report.lines import asked
+from unitune.report.tables import markdown, named
+from unitune.storage import records
+from unitune.storage.records import REFERENCES, Record
 from unitune.types import Refused
 
 RECORDS = Path(__file__).parent / "records"
@@ -30,7 +30,11 @@ CLAIMS = (
     "ablation_steps", "guidance", "interpolation", "local_global", "addition", "aligned", "sdedit", "ablation_start", "prompt_guidance", "cost", "best_of_n",
     "stages", "frozen", "tuning_prompt", "ablation_lr", "methods", "tradeoff",
 )  # fmt: skip
-OWN_SIZE = {"first_edits": 8, "baselines": 6, "scenes_edits": 8}  # scripts beside the claims, and how many images their sweeps have
+OWN_SIZE = {
+    "first_edits": 8,
+    "baselines": 6,
+    "scenes_edits": 8,
+}  # scripts beside the claims, and how many images their sweeps have
 SEVERAL = {  # claims of more than one sweep
     "first_edits": ("first_edits", "first_edits_ceiling"),
     "methods": ("methods", "methods_late_start"),
@@ -55,18 +59,29 @@ Records = Callable[[list[Record]], list[Record]]
 
 def recipe(name: str) -> str:
     """Write the command that makes a script's records."""
-    sweeps = " && ".join(f"python run.py -m experiment={sweep}" for sweep in SEVERAL.get(name, (name,)))
-    return f"{sweeps} && python experiments/{name}.py" + (f" --images {OWN_SIZE[name]}" if name in OWN_SIZE else "")
+    sweeps = " && ".join(
+        f"python run.py -m experiment={sweep}" for sweep in SEVERAL.get(name, (name,))
+    )
+    return f"{sweeps} && python experiments/{name}.py" + (
+        f" --images {OWN_SIZE[name]}" if name in OWN_SIZE else ""
+    )
 
 
 def swept(name: str, images: int) -> list[Record]:
     """Read a sweep's folder: every cell's edits under the run "name/cell", and the reference rows once."""
     folder = SWEEPS / f"{name}-{images}"
     kept, references = [], {}
-    for record in records.merge(records.read(folder)) if any(folder.glob(f"*/{records.FILE}")) else ():
-        placed = replace(record, run=f"{name}/{record.run}", image=f"{folder.name}/{record.run}/{record.image}")
+    for record in (
+        records.merge(records.read(folder)) if any(folder.glob(f"*/{records.FILE}")) else ()
+    ):
+        placed = replace(
+            record, run=f"{name}/{record.run}", image=f"{folder.name}/{record.run}/{record.image}"
+        )
         if record.row in REFERENCES:
-            references.setdefault((record.row, *asked(record), record.seed), replace(placed, run=f"{name}/{REFERENCE}={record.row}"))
+            references.setdefault(
+                (record.row, *asked(record), record.seed),
+                replace(placed, run=f"{name}/{REFERENCE}={record.row}"),
+            )
         else:
             kept.append(placed)
     if not kept:
@@ -88,14 +103,30 @@ def keep(found: Sequence[Record], file: Path) -> None:
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}")
-    partial.write_text("".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in short), encoding="utf-8")
+    partial.write_text(
+        "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in short),
+        encoding="utf-8",
+    )
     partial.replace(file)
 
 
-def table(found: Sequence[Record], rows: Mapping[str, str], *, scores: Mapping[str, str], costs: Mapping[str, str]) -> str:
+def table(
+    found: Sequence[Record],
+    rows: Mapping[str, str],
+    *,
+    scores: Mapping[str, str],
+    costs: Mapping[str, str],
+) -> str:
     """Write one Markdown row for each named group, {label: group}, and its references; groups without records are left out."""
     groups = {label: members for label, name in rows.items() if (members := matching(found, name))}
-    return markdown(named(groups, (record for record in found if record.row in REFERENCES), scores=scores, costs=costs)).rstrip()
+    return markdown(
+        named(
+            groups,
+            (record for record in found if record.row in REFERENCES),
+            scores=scores,
+            costs=costs,
+        )
+    ).rstrip()
 
 
 class Answered(NamedTuple):
@@ -113,22 +144,52 @@ def answer(
 
     `add` adds to a sweep's records before they are kept; `view` makes what table and claims see of the kept ones; `more` is written below the claims.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2, help="how many images the sweep has (its benchmark.limit)")
-    parser.add_argument("--from-records", type=Path, nargs="?", const=RECORDS / f"{name}.jsonl", metavar="FILE", help="read kept records instead of the sweep")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images", type=int, default=2, help="how many images the sweep has (its benchmark.limit)"
+    )
+    parser.add_argument(
+        "--from-records",
+        type=Path,
+        nargs="?",
+        const=RECORDS / f"{name}.jsonl",
+        metavar="FILE",
+        help="read kept records instead of the sweep",
+    )
     options, title = parser.parse_args(), (doc or name).splitlines()[0]
     sweeps = SEVERAL.get(name, (name,)) if options.from_records is None else ()
     try:
         if sweeps:
-            there = [sweep for sweep in sweeps if any((SWEEPS / f"{sweep}-{options.images}").glob(f"*/{records.FILE}"))]  # what did not run is not asked
-            keep(add([record for sweep in there or sweeps for record in swept(sweep, options.images)]), RECORDS / f"{name}.jsonl")
-            for cards in [file for sweep in there for file in sorted((SWEEPS / f"{sweep}-{options.images}").glob("*/cards.json"))][:1]:
-                (RECORDS / f"{name}-cards.json").write_bytes(cards.read_bytes())  # what each score is, for the tables of make figures
+            there = [
+                sweep
+                for sweep in sweeps
+                if any((SWEEPS / f"{sweep}-{options.images}").glob(f"*/{records.FILE}"))
+            ]  # what did not run is not asked
+            keep(
+                add(
+                    [record for sweep in there or sweeps for record in swept(sweep, options.images)]
+                ),
+                RECORDS / f"{name}.jsonl",
+            )
+            for cards in [
+                file
+                for sweep in there
+                for file in sorted((SWEEPS / f"{sweep}-{options.images}").glob("*/cards.json"))
+            ][:1]:
+                (RECORDS / f"{name}-cards.json").write_bytes(
+                    cards.read_bytes()
+                )  # what each score is, for the tables of make figures
         kept = records.read(options.from_records or RECORDS / f"{name}.jsonl")
         runs = dict.fromkeys(record.run for record in kept if record.row not in REFERENCES)
-        budget = check_budgets({run: [record for record in kept if record.run == run] for run in runs})
+        budget = check_budgets(
+            {run: [record for record in kept if record.run == run] for run in runs}
+        )
         found = view(kept)
-        print(f"## {title}\n\nEach cell of the sweep: {budget}.\n\n{table(found, rows, scores=scores, costs=costs or {})}\n")
+        print(
+            f"## {title}\n\nEach cell of the sweep: {budget}.\n\n{table(found, rows, scores=scores, costs=costs or {})}\n"
+        )
         print(*(claim.decided(found) for claim in claims), sep="\n", end="\n\n")
         if more is not None:
             print(more(found), end="\n\n")

@@ -8,13 +8,19 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from unitune.figures.lines import asked, higher_is_better, of_edits
-from unitune.records import REFERENCES, Record
-from unitune.statistics import DERIVED, Interval, bounds, by_image, interval, verdict
+from unitune.metrics.statistics import DERIVED, Interval, bounds, by_image, interval, verdict
+from unitune.report.lines import asked, higher_is_better, of_edits
+from unitune.storage.records import REFERENCES, Record
 from unitune.types import Refused
 
 REFERENCE = "reference"
-EDITING = ("both", "appear", "alignment", "direction", "progress")  # scores that say something of the edit; the others say what was kept
+EDITING = (
+    "both",
+    "appear",
+    "alignment",
+    "direction",
+    "progress",
+)  # scores that say something of the edit; the others say what was kept
 ABOUT = ("edit", "fidelity", "neither")
 
 
@@ -33,7 +39,13 @@ class Contrast:
         """Return the sum of each image."""
         means = [by_image(group(found, name), self.metric) for name in self.terms]
         common = [image for image in means[0] if all(image in mean for mean in means)]
-        return {image: sum(weight * mean[image] for weight, mean in zip(self.terms.values(), means, strict=True)) for image in common}
+        return {
+            image: sum(
+                weight * mean[image]
+                for weight, mean in zip(self.terms.values(), means, strict=True)
+            )
+            for image in common
+        }
 
     @property
     def first(self) -> str:
@@ -45,16 +57,31 @@ class Contrast:
         own = group(found, self.first)
         ours = by_image(own, self.metric)
         copies = of_edits(group(found, "reference=copy"), set(map(asked, own)))
-        theirs = dict.fromkeys(ours, 0.0) if self.metric == "direction" else by_image(copies, self.metric)
-        return {image: ours[image] - theirs[image] for image in ours if image in theirs and image in images}
+        theirs = (
+            dict.fromkeys(ours, 0.0)
+            if self.metric == "direction"
+            else by_image(copies, self.metric)
+        )
+        return {
+            image: ours[image] - theirs[image]
+            for image in ours
+            if image in theirs and image in images
+        }
 
     def success(self, found: Sequence[Record]) -> dict[str, float]:
         """The edit success of each group that is no reference, over the images that all of them have."""
-        means = {name: by_image(group(found, name), "both") for name in self.terms if REFERENCE not in name}
+        means = {
+            name: by_image(group(found, name), "both")
+            for name in self.terms
+            if REFERENCE not in name
+        }
         common = set.intersection(*(set(mean) for mean in means.values()))
         if not common:
             raise Refused("no image has an edit success in all groups")
-        return {name: math.fsum(mean[image] for image in common) / len(common) for name, mean in means.items()}
+        return {
+            name: math.fsum(mean[image] for image in common) / len(common)
+            for name, mean in means.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -75,43 +102,67 @@ class Claim:
             raise Refused(f"a claim is about {self.about!r}, not one of {', '.join(ABOUT)}")
         if not isinstance(self.number, Contrast):
             if self.about != "neither":
-                raise Refused(f"a claim about {self.about} needs a Contrast, whose first group can be held against a copy or its rivals")
+                raise Refused(
+                    f"a claim about {self.about} needs a Contrast, whose first group can be held against a copy or its rivals"
+                )
             return
         metric, weight = self.number.metric, self.number.terms[self.number.first]
         if metric == "psnr_target":
-            raise Refused("psnr_target is no evidence of editing, as a copy of the base is often the nearest; ask for progress")
+            raise Refused(
+                "psnr_target is no evidence of editing, as a copy of the base is often the nearest; ask for progress"
+            )
         if (metric in EDITING) != (self.about == "edit"):
-            raise Refused(f"{metric} says something of {'the edit' if metric in EDITING else 'what was kept'}, and the claim is about {self.about!r}")
+            raise Refused(
+                f"{metric} says something of {'the edit' if metric in EDITING else 'what was kept'}, and the claim is about {self.about!r}"
+            )
         if (weight > 0) != higher_is_better(metric, {}):
-            raise Refused(f"a claim's first group is the one that it praises, but {self.number.first} is named first and counts as the worse one")
+            raise Refused(
+                f"a claim's first group is the one that it praises, but {self.number.first} is named first and counts as the worse one"
+            )
 
     def decided(self, found: Sequence[Record]) -> str:
         """Say whether it held, with the numbers behind that."""
         try:
             return f"- {self.says}: {self._decided(found)}"
-        except Refused as refused:  # a cell of the sweep failed, or has not run; or a rival succeeds more often
+        except (
+            Refused
+        ) as refused:  # a cell of the sweep failed, or has not run; or a rival succeeds more often
             return f"- {self.says}: **not asked** ({refused})"
 
     def _decided(self, found: Sequence[Record]) -> str:
         number = self.number(found)
         if not isinstance(self.number, Contrast):
-            span, images = (interval(number), len(number)) if isinstance(number, Mapping) else number
-            return f"**{verdict(span, images=images, above=self.above)}** ({self._said(span, images)})"
+            span, images = (
+                (interval(number), len(number)) if isinstance(number, Mapping) else number
+            )
+            return (
+                f"**{verdict(span, images=images, above=self.above)}** ({self._said(span, images)})"
+            )
         assert isinstance(number, Mapping)
         if not number:
             raise Refused("no image is in all of its groups")
-        span, images = interval(number, within=bounds(self.number.metric, self.number.terms.values())), len(number)
+        span, images = (
+            interval(number, within=bounds(self.number.metric, self.number.terms.values())),
+            len(number),
+        )
         result, said = verdict(span, images=images, above=self.above), self._said(span, images)
         if self.about == "fidelity":
             ours, *others = (success := self.number.success(found)).items()
             if more := next((name for name, theirs in others if theirs > ours[1] + 1e-9), None):
-                raise Refused(f"{ours[0]} succeeds less than {more}: {ours[1]:.3g} against {success[more]:.3g}")
+                raise Refused(
+                    f"{ours[0]} succeeds less than {more}: {ours[1]:.3g} against {success[more]:.3g}"
+                )
         if self.about == "edit":
-            over = interval(margin := self.number.above_the_copy(found, number), within=bounds(self.number.metric, (1, -1)))
+            over = interval(
+                margin := self.number.above_the_copy(found, number),
+                within=bounds(self.number.metric, (1, -1)),
+            )
             result = verdict(over, images=len(margin)) if result == "held" else result
             said += f"; above a copy of the base by {over}"
         if self.number.metric in DERIVED:
-            said += "; edit success: " + ", ".join(f"{mean:.3g} of {name}" for name, mean in self.number.success(found).items())
+            said += "; edit success: " + ", ".join(
+                f"{mean:.3g} of {name}" for name, mean in self.number.success(found).items()
+            )
         return f"**{result}** ({said})"
 
     def _said(self, span: Interval, images: int) -> str:
@@ -123,23 +174,37 @@ def traits(record: Record) -> dict[str, str]:
     cell = record.run.partition("/")[2]
     said = {True: "yes", False: "no", None: ""}
     labels = {"local": said[record.local], "composed_alike": said[record.composed_alike]}
-    dials = {"method": record.method, "sampler": record.sampler, "weight": f"{record.weight:g}", "start": f"{record.start:g}"}
+    dials = {
+        "method": record.method,
+        "sampler": record.sampler,
+        "weight": f"{record.weight:g}",
+        "start": f"{record.start:g}",
+    }
     known = {REFERENCE: record.row} if record.row in REFERENCES else {}
     return {"kind": record.kind} | labels | dials | _pairs(cell) | known
 
 
 def _pairs(text: str) -> dict[str, str]:
-    return {name: value for name, _, value in (part.partition("=") for part in text.split(",") if part)}
+    return {
+        name: value for name, _, value in (part.partition("=") for part in text.split(",") if part)
+    }
 
 
 def matching(found: Sequence[Record], name: str) -> list[Record]:
     """Take the records that have all of the named traits; reference rows only by their own, "reference=copy": they have a weight and a start, too."""
     wanted = _pairs(name)
-    return [record for record in found if wanted.items() <= traits(record).items() and (record.row in REFERENCES) == (REFERENCE in wanted)]
+    return [
+        record
+        for record in found
+        if wanted.items() <= traits(record).items()
+        and (record.row in REFERENCES) == (REFERENCE in wanted)
+    ]
 
 
 def group(found: Sequence[Record], name: str) -> list[Record]:
     """Take the records that have all of the named traits; refuse a name that no record answers to."""
     if not (taken := matching(found, name)):
-        raise Refused(f"no record has {name}; run the sweep to its end, or look at what its cells are called")
+        raise Refused(
+            f"no record has {name}; run the sweep to its end, or look at what its cells are called"
+        )
     return taken

@@ -16,10 +16,30 @@ def cell(tuning: int, sampling: int) -> str:
 
 
 CLAIMS = (
-    Claim("16 sampling steps make as much progress as 32, less 0.05", Contrast("progress", {cell(128, 16): 1, cell(128, 32): -1}), "edit", above=-0.05),
-    Claim("64 tuning steps make as much progress as 128, less 0.05", Contrast("progress", {cell(64, 32): 1, cell(128, 32): -1}), "edit", above=-0.05),
+    Claim(
+        "16 sampling steps make as much progress as 32, less 0.05",
+        Contrast("progress", {cell(128, 16): 1, cell(128, 32): -1}),
+        "edit",
+        above=-0.05,
+    ),
+    Claim(
+        "64 tuning steps make as much progress as 128, less 0.05",
+        Contrast("progress", {cell(64, 32): 1, cell(128, 32): -1}),
+        "edit",
+        above=-0.05,
+    ),
 )
 
 if __name__ == "__main__":
-    rows = {f"{tuning} tuning, {sampling} sampling steps": cell(tuning, sampling) for tuning in (64, 128) for sampling in (8, 16, 32)}
-    answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS, costs={name: COSTS[name] for name in ("sampling s", "sampling evaluations")})
+    rows = {
+        f"{tuning} tuning, {sampling} sampling steps": cell(tuning, sampling)
+        for tuning in (64, 128)
+        for sampling in (8, 16, 32)
+    }
+    answer(
+        __doc__,
+        name=Path(__file__).stem,
+        rows=rows,
+        claims=CLAIMS,
+        costs={name: COSTS[name] for name in ("sampling s", "sampling evaluations")},
+    )

@@ -13,21 +13,43 @@ from pathlib import Path
 from claims import Claim, Contrast, answer
 from methods import OTHERS
 
-from unitune.records import Record
+from unitune.storage.records import Record
 
 OURS, THEIRS = "method=unitune", "method=untuned"
 CEILING = "through super-resolution"
 CLAIMS = (
-    Claim("UniTune's edits succeed more often than SDEdit's", Contrast("both", {OURS: 1, THEIRS: -1}), "edit"),
-    Claim("UniTune's edits make more progress to the exact target than SDEdit's", Contrast("progress", {OURS: 1, THEIRS: -1}), "edit"),
-    Claim("UniTune's edits have less error outside the mask than SDEdit's", Contrast("mse_outside", {OURS: -1, THEIRS: 1}), "fidelity"),
+    Claim(
+        "UniTune's edits succeed more often than SDEdit's",
+        Contrast("both", {OURS: 1, THEIRS: -1}),
+        "edit",
+    ),
+    Claim(
+        "UniTune's edits make more progress to the exact target than SDEdit's",
+        Contrast("progress", {OURS: 1, THEIRS: -1}),
+        "edit",
+    ),
+    Claim(
+        "UniTune's edits have less error outside the mask than SDEdit's",
+        Contrast("mse_outside", {OURS: -1, THEIRS: 1}),
+        "fidelity",
+    ),
 )
 
 
 def of_one_size(found: list[Record]) -> list[Record]:
     """Keep of the sweep at 256 px the rows of super-resolution alone."""
-    return [record for record in found if ("first_edits_ceiling/" in record.run) == (CEILING in record.row)]
+    return [
+        record
+        for record in found
+        if ("first_edits_ceiling/" in record.run) == (CEILING in record.row)
+    ]
 
 
 if __name__ == "__main__":
-    answer(__doc__, name=Path(__file__).stem, rows={"UniTune": OURS} | OTHERS, claims=CLAIMS, add=of_one_size)
+    answer(
+        __doc__,
+        name=Path(__file__).stem,
+        rows={"UniTune": OURS} | OTHERS,
+        claims=CLAIMS,
+        add=of_one_size,
+    )

@@ -30,7 +30,10 @@ def asked() -> dict[str, tuple[Setting, list[Setting]]]:
     """List the 18 settings of each method."""
     found = {}
     for method, dials, first in (("unitune", UNITUNE, RATE), ("untuned", SDEDIT, {})):
-        members = [first | dict(zip(dials, values, strict=True)) for values in itertools.product(*dials.values())]
+        members = [
+            first | dict(zip(dials, values, strict=True))
+            for values in itertools.product(*dials.values())
+        ]
         found[method] = (first, members)
     return found
 
@@ -40,19 +43,29 @@ def said(rows: Sequence[dict]) -> Iterator[str]:
     found: dict[str, list[tuple[Setting, dict[str, float]]]] = {}
     for method, (_, members) in asked().items():
         kept = [row for row in rows if row["method"] == method]
-        found[method] = [(setting, averages([row for row in kept if row["setting"] == setting])) for setting in members]
+        found[method] = [
+            (setting, averages([row for row in kept if row["setting"] == setting]))
+            for setting in members
+        ]
     yield "| method | setting on its front | edit success (both) | error outside the mask |"
     yield "|---|---|---|---|"
     for method, measured in found.items():
         for setting, scores in front(measured):
             dials = ", ".join(f"{name} {value:g}" for name, value in setting.items())
             yield f"| {method} | {dials} | {scores['both']:.3g} | {scores['outside']:.3g} |"
-    bounded = {method: max((s["both"] for _, s in measured if s["outside"] <= BOUND), default=0.0) for method, measured in found.items()}
+    bounded = {
+        method: max((s["both"] for _, s in measured if s["outside"] <= BOUND), default=0.0)
+        for method, measured in found.items()
+    }
     yield f"\nWithin an error of {BOUND:g} the best success is {bounded['unitune']:.3g} for UniTune and {bounded['untuned']:.3g} for SDEdit."
     for _, theirs in front(found["untuned"]):
         if not theirs["both"]:
             continue
-        reached = [scores["outside"] for _, scores in found["unitune"] if scores["both"] >= theirs["both"] - 1e-9]
+        reached = [
+            scores["outside"]
+            for _, scores in found["unitune"]
+            if scores["both"] >= theirs["both"] - 1e-9
+        ]
         where = f"At SDEdit's success of {theirs['both']:.3g} (error {theirs['outside']:.3g})"
         if reached:
             yield f"{where} UniTune's error is {min(reached):.3g}: {min(reached) / theirs['outside']:.2f} of it."
@@ -60,7 +73,9 @@ def said(rows: Sequence[dict]) -> Iterator[str]:
             yield f"{where} UniTune has no setting that succeeds as often."
 
 
-def front(measured: Sequence[tuple[Setting, dict[str, float]]]) -> list[tuple[Setting, dict[str, float]]]:
+def front(
+    measured: Sequence[tuple[Setting, dict[str, float]]],
+) -> list[tuple[Setting, dict[str, float]]]:
     """Keep the settings that no other one beats in both, the smallest error first."""
     kept: list[tuple[Setting, dict[str, float]]] = []
     for one in sorted(measured, key=lambda one: (one[1]["outside"], -one[1]["both"])):
@@ -70,14 +85,18 @@ def front(measured: Sequence[tuple[Setting, dict[str, float]]]) -> list[tuple[Se
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--from-records", action="store_true", help="read the kept rows")
     if parser.parse_args().from_records:
         print(*said(read(KEPT)), sep="\n")
         return
     todo = {}
     for method, (rate, members) in asked().items():
-        number = zlib.crc32(json.dumps([members, digest(), OF]).encode())  # other weights or settings have files of their own
+        number = zlib.crc32(
+            json.dumps([members, digest(), OF]).encode()
+        )  # other weights or settings have files of their own
         todo[f"{method}-{number:08x}"] = partial(measure, method, rate, of=OF, asked=members)
     if len(rows := search(todo, WORK)) and len({row["method"] for row in rows}) == len(todo):
         KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -12,10 +12,20 @@ from claims import COSTS, Claim, Contrast, answer
 
 PARTS = ("none", "encoder", "decoder", "cross_attention_only", "norm_bias_only")
 CLAIMS = tuple(
-    Claim(f"all weights keep more outside the mask than freeze={part}", Contrast("mse_outside", {"freeze=none": -1, f"freeze={part}": 1}), "fidelity")
+    Claim(
+        f"all weights keep more outside the mask than freeze={part}",
+        Contrast("mse_outside", {"freeze=none": -1, f"freeze={part}": 1}),
+        "fidelity",
+    )
     for part in PARTS[1:]
 )
 
 if __name__ == "__main__":
     rows = {f"freeze={part}": f"freeze={part}" for part in PARTS}
-    answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS, costs={name: COSTS[name] for name in ("tuning s", "stored MiB")})
+    answer(
+        __doc__,
+        name=Path(__file__).stem,
+        rows=rows,
+        claims=CLAIMS,
+        costs={name: COSTS[name] for name in ("tuning s", "stored MiB")},
+    )

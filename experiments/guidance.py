@@ -11,9 +11,22 @@ from pathlib import Path
 from claims import Claim, Contrast, answer
 
 CLAIMS = (
-    Claim("weight 1 stays nearer to the base image than weight 8, dB", Contrast("psnr", {"weight=1": 1, "weight=8": -1}), "neither"),
-    Claim("weight 8 follows the edit prompt better than weight 1", Contrast("alignment", {"weight=8": 1, "weight=1": -1}), "edit"),
+    Claim(
+        "weight 1 stays nearer to the base image than weight 8, dB",
+        Contrast("psnr", {"weight=1": 1, "weight=8": -1}),
+        "neither",
+    ),
+    Claim(
+        "weight 8 follows the edit prompt better than weight 1",
+        Contrast("alignment", {"weight=8": 1, "weight=1": -1}),
+        "edit",
+    ),
 )
 
 if __name__ == "__main__":
-    answer(__doc__, name=Path(__file__).stem, rows={f"weight {w}": f"weight={w}" for w in (1, 2, 4, 8, 16, 32)}, claims=CLAIMS)
+    answer(
+        __doc__,
+        name=Path(__file__).stem,
+        rows={f"weight {w}": f"weight={w}" for w in (1, 2, 4, 8, 16, 32)},
+        claims=CLAIMS,
+    )

@@ -14,9 +14,22 @@ from claims import Claim, Contrast, answer
 MODE = "sampler.interpolation.mode="
 OFF, ON = f"composed_alike=yes,{MODE}off", f"composed_alike=yes,{MODE}on"
 CLAIMS = (
-    Claim("edits composed as their base have less error outside the mask", Contrast("mse_outside", {ON: -1, OFF: 1}), "fidelity"),
-    Claim("edits composed as their base make more progress to the exact target", Contrast("progress", {ON: 1, OFF: -1}), "edit"),
-    Claim("edits composed as their base keep their alignment, less 0.05", Contrast("alignment", {ON: 1, OFF: -1}), "edit", above=-0.05),
+    Claim(
+        "edits composed as their base have less error outside the mask",
+        Contrast("mse_outside", {ON: -1, OFF: 1}),
+        "fidelity",
+    ),
+    Claim(
+        "edits composed as their base make more progress to the exact target",
+        Contrast("progress", {ON: 1, OFF: -1}),
+        "edit",
+    ),
+    Claim(
+        "edits composed as their base keep their alignment, less 0.05",
+        Contrast("alignment", {ON: 1, OFF: -1}),
+        "edit",
+        above=-0.05,
+    ),
 )
 
 if __name__ == "__main__":

@@ -10,12 +10,27 @@ from pathlib import Path
 
 from claims import Claim, Contrast, answer
 
-LOCAL, GLOBAL = ({method: f"method={method},local={local}" for method in ("unitune", "untuned")} for local in ("yes", "no"))
+LOCAL, GLOBAL = (
+    {method: f"method={method},local={local}" for method in ("unitune", "untuned")}
+    for local in ("yes", "no")
+)
 CLAIMS = (
-    Claim("local edits: less error outside the mask than untuned", Contrast("mse_outside", {LOCAL["unitune"]: -1, LOCAL["untuned"]: 1}), "fidelity"),
-    Claim("global edits: more progress than untuned", Contrast("progress", {GLOBAL["unitune"]: 1, GLOBAL["untuned"]: -1}), "edit"),
+    Claim(
+        "local edits: less error outside the mask than untuned",
+        Contrast("mse_outside", {LOCAL["unitune"]: -1, LOCAL["untuned"]: 1}),
+        "fidelity",
+    ),
+    Claim(
+        "global edits: more progress than untuned",
+        Contrast("progress", {GLOBAL["unitune"]: 1, GLOBAL["untuned"]: -1}),
+        "edit",
+    ),
 )
 
 if __name__ == "__main__":
-    rows = {f"{scope}, {method}": name for scope, names in (("local", LOCAL), ("global", GLOBAL)) for method, name in names.items()}
+    rows = {
+        f"{scope}, {method}": name
+        for scope, names in (("local", LOCAL), ("global", GLOBAL))
+        for method, name in names.items()
+    }
     answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS)

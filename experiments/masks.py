@@ -8,9 +8,9 @@ import torch
 from claims import SWEEPS, group
 
 from unitune.diffusion import blend
-from unitune.figures.grid import labelled_grid
 from unitune.images import load, to_uint8
-from unitune.records import Record
+from unitune.runs.grid import labelled_grid
+from unitune.storage.records import Record
 
 FIGURES = Path("outputs/figures")
 
@@ -30,12 +30,20 @@ def masked(edit: torch.Tensor, base: torch.Tensor) -> tuple[np.ndarray, np.ndarr
 def grid(name: str, found: Sequence[Record], columns: Mapping[str, str]) -> Path:
     """Write one row for each edit: the base image, a picture of each named group, the mask of the last one, and that one interpolated."""
     bases = {record.example: record for record in group(found, "reference=copy")}
-    groups = [{(record.example, record.prompt, record.seed): record for record in group(found, name)} for name in columns.values()]
+    groups = [
+        {(record.example, record.prompt, record.seed): record for record in group(found, name)}
+        for name in columns.values()
+    ]
     rows, labels = [], []
     for edit in groups[-1]:
         base, shown = picture(bases[edit[0]]), [picture(members[edit]) for members in groups]
         rows.append([to_uint8(base), *map(to_uint8, shown), *masked(shown[-1], base)])
         labels.append(edit[1])
     path = FIGURES / f"{name}.png"
-    labelled_grid(rows, row_labels=labels, column_labels=["base image", *columns, "mask", "interpolated"], path=path)
+    labelled_grid(
+        rows,
+        row_labels=labels,
+        column_labels=["base image", *columns, "mask", "interpolated"],
+        path=path,
+    )
     return path

@@ -13,10 +13,22 @@ from pathlib import Path
 from claims import COSTS, Claim, Contrast, answer
 
 UNITUNE = "method=unitune,sampler=late_start"  # the row of the claims: without interpolation, which is told what is composed alike
-OTHERS = {"SDEdit": "method=untuned", "DreamBooth": "method=dreambooth", "Textual Inversion": "method=textual_inversion", "Imagic": "method=imagic"}
-ROWS = {"UniTune, told which edits are composed alike": "method=unitune,sampler=unitune", "UniTune": UNITUNE} | OTHERS
+OTHERS = {
+    "SDEdit": "method=untuned",
+    "DreamBooth": "method=dreambooth",
+    "Textual Inversion": "method=textual_inversion",
+    "Imagic": "method=imagic",
+}
+ROWS = {
+    "UniTune, told which edits are composed alike": "method=unitune,sampler=unitune",
+    "UniTune": UNITUNE,
+} | OTHERS
 CLAIMS = tuple(
-    Claim(f"UniTune makes more progress to the exact target than {label}", Contrast("progress", {UNITUNE: 1, name: -1}), "edit")
+    Claim(
+        f"UniTune makes more progress to the exact target than {label}",
+        Contrast("progress", {UNITUNE: 1, name: -1}),
+        "edit",
+    )
     for label, name in OTHERS.items()
 )
 

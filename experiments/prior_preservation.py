@@ -20,18 +20,19 @@ from pathlib import Path
 
 import torch
 
-from unitune import pocket, rng
+from unitune import rng
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.stage import Condition
-from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.dreambooth import DreamBooth
 from unitune.metrics.clip import image_features, load_clip
 from unitune.metrics.perceptual import STLPIPS, distance, features
-from unitune.statistics import interval, verdict
-from unitune.store import Store
+from unitune.metrics.statistics import interval, verdict
+from unitune.models import pocket
+from unitune.runs.grid import labelled_grid
+from unitune.storage.store import Store
 from unitune.tuning import make
 from unitune.tuning.class_images import ClassImages
 from unitune.tuning.finetune import Tuning
@@ -48,7 +49,10 @@ def told(lines: Sequence[Mapping], own: Mapping[str, float]) -> Iterator[str]:
     pairs = list(zip(lines[::2], lines[1::2], strict=True))
     for name in (*PRESERVED, *APART):
         target = own.get(name, 0.0)
-        nearer = [abs(without[name] - target) - abs(with_prior[name] - target) for without, with_prior in pairs]
+        nearer = [
+            abs(without[name] - target) - abs(with_prior[name] - target)
+            for without, with_prior in pairs
+        ]
         means = [sum(pair[k][name] for pair in pairs) / len(pairs) for k in range(2)]
         untouched = f", {target:.4f} of the untouched model" if name in own else ""
         found = interval(nearer)
@@ -59,9 +63,18 @@ def told(lines: Sequence[Mapping], own: Mapping[str, float]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="tunings, each with and without the prior")
-    parser.add_argument("--samples", type=int, default=16, help="of the class prompt, with the same noise for all models")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="tunings, each with and without the prior"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=16,
+        help="of the class prompt, with the same noise for all models",
+    )
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--sampler-steps", type=int, default=32)
     parser.add_argument("--class-images", type=int, default=16)
@@ -72,7 +85,9 @@ def main() -> None:
     cascade.stages = cascade.stages[:1]
     demo = Folder(ASSETS / "demo").examples(cascade.resolution)[0]
     example = Example(demo.id, demo.image, (Request("a cat"),), noun="cat")
-    sampler = Sampler("cfg", template="{edit}", steps=options.sampler_steps, guidance=Guidance(pocket.GUIDANCE))
+    sampler = Sampler(
+        "cfg", template="{edit}", steps=options.sampler_steps, guidance=Guidance(pocket.GUIDANCE)
+    )
     # Seeds that no class image has: those begin at 0.
     draws = [Draw(example.requests[0], 10_000 + k) for k in range(options.samples)]
     clip, perceptual = load_clip(ASSETS / "pocket/clip2"), STLPIPS().weights
@@ -80,21 +95,34 @@ def main() -> None:
 
     def sampled(tuned: Tuned) -> torch.Tensor:
         with cascade.using(tuned):
-            return torch.cat([edit.image for edit in sampler(cascade, example, tuned=tuned, draws=draws)])
+            return torch.cat(
+                [edit.image for edit in sampler(cascade, example, tuned=tuned, draws=draws)]
+            )
 
     @torch.no_grad()
     def preserved(samples: torch.Tensor) -> dict[str, float]:
         levels = features(perceptual, samples.clamp(-1, 1))
-        one, other = (list(side) for side in zip(*combinations(range(len(samples)), 2), strict=True))
-        apart = distance(perceptual, [level[one] for level in levels], [level[other] for level in levels])
-        return {"pres": float((image_features(clip, samples) @ subject.T).mean()), "div": float(apart.mean())}
+        one, other = (
+            list(side) for side in zip(*combinations(range(len(samples)), 2), strict=True)
+        )
+        apart = distance(
+            perceptual, [level[one] for level in levels], [level[other] for level in levels]
+        )
+        return {
+            "pres": float((image_features(clip, samples) @ subject.T).mean()),
+            "div": float(apart.mean()),
+        }
 
     stage = cascade.stages[0]
     before = sampled(Tuned())
     own = preserved(before)
     levels = torch.linspace(100, 900, 8).long().repeat_interleave(len(before))
     noised = stage.schedule.add_noise(
-        before.repeat(8, 1, 1, 1), rng.noise((len(levels), *before.shape[1:]), seed=0, example="", stage="", role="drift", step=0), levels
+        before.repeat(8, 1, 1, 1),
+        rng.noise(
+            (len(levels), *before.shape[1:]), seed=0, example="", stage="", role="drift", step=0
+        ),
+        levels,
     )
     condition = Condition(cascade.encode(["a cat"] * len(levels)))
 
@@ -104,23 +132,35 @@ def main() -> None:
             return stage.output(noised, levels, condition)
 
     untouched = predicted(Tuned())
-    of_class = ClassImages(count=options.class_images, steps=options.sampler_steps, weight=pocket.GUIDANCE)
+    of_class = ClassImages(
+        count=options.class_images, steps=options.sampler_steps, weight=pocket.GUIDANCE
+    )
     lines, rows = [], [[to_uint8(example.image), *(to_uint8(p) for p in before[:4].split(1))]]
     tuning = Tuning(lr=options.lr, steps=options.steps, snapshots=())
     for seed in range(options.seeds):
         for prior in (0.0, 1.0):
-            method = DreamBooth({"base": tuning}, stages=("base",), prior=prior, class_images=of_class)
-            tuned = make.prepare(method.recipe(example), cascade, example, store=Store(Path("store")), seed=seed)
+            method = DreamBooth(
+                {"base": tuning}, stages=("base",), prior=prior, class_images=of_class
+            )
+            tuned = make.prepare(
+                method.recipe(example), cascade, example, store=Store(Path("store")), seed=seed
+            )
             after = sampled(tuned)
             mse = (after.clamp(-1, 1) - before.clamp(-1, 1)).square().flatten(1).mean(dim=1)
-            away = 1 - torch.nn.functional.cosine_similarity(image_features(clip, after), image_features(clip, before))
+            away = 1 - torch.nn.functional.cosine_similarity(
+                image_features(clip, after), image_features(clip, before)
+            )
             lines.append({
                 "experiment": "prior_preservation", "prior": prior, "seed": seed, "steps": options.steps, "lr": options.lr, "samples": options.samples,
                 "mse": float(mse.mean()), "clip_distance": float(away.mean()), "drift": float((predicted(tuned) - untouched).square().mean()),
                 **preserved(after), **{f"{name}_untouched": value for name, value in own.items()}, "tuning_seconds": tuned.cost.seconds,
                 "tuning_evaluations": tuned.cost.network_evaluations, "class_images": options.class_images, "sampler_steps": options.sampler_steps, "weight": pocket.GUIDANCE,
             })  # fmt: skip
-            print(f"seed {seed}, lambda {prior:g}: " + ", ".join(f"{name} {lines[-1][name]:.4f}" for name in (*PRESERVED, *APART)), flush=True)
+            print(
+                f"seed {seed}, lambda {prior:g}: "
+                + ", ".join(f"{name} {lines[-1][name]:.4f}" for name in (*PRESERVED, *APART)),
+                flush=True,
+            )
             if seed == 0:
                 rows.append([to_uint8(example.image), *(to_uint8(p) for p in after[:4].split(1))])
     options.out.mkdir(parents=True, exist_ok=True)
@@ -128,7 +168,9 @@ def main() -> None:
         rows, row_labels=["untouched", "without prior", "with prior"], column_labels=["base image", *(f"noise {k}" for k in range(len(rows[0]) - 1))],
         path=options.out / "prior_preservation.png",
     )  # fmt: skip
-    (HERE / "records" / "prior_preservation.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (HERE / "records" / "prior_preservation.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
     print(*told(lines, own), sep="\n")
     print(f"grid: {options.out / 'prior_preservation.png'}")
 

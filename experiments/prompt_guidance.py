@@ -11,11 +11,24 @@ from pathlib import Path
 
 from claims import Claim, Contrast, answer
 
-CELLS = {f"{sampler}, weight {w}": f"sampler={sampler},weight={w}" for w in (2, 4) for sampler in ("cfg", "prompt_guidance")}
+CELLS = {
+    f"{sampler}, weight {w}": f"sampler={sampler},weight={w}"
+    for w in (2, 4)
+    for sampler in ("cfg", "prompt_guidance")
+}
 PLAIN, AWAY = CELLS["cfg, weight 4"], CELLS["prompt_guidance, weight 4"]
 CLAIMS = (
-    Claim("plain guidance aligns as well, less 0.05", Contrast("alignment", {PLAIN: 1, AWAY: -1}), "edit", above=-0.05),
-    Claim("prompt guidance strays farther from the base image, dB", Contrast("psnr", {PLAIN: 1, AWAY: -1}), "fidelity"),
+    Claim(
+        "plain guidance aligns as well, less 0.05",
+        Contrast("alignment", {PLAIN: 1, AWAY: -1}),
+        "edit",
+        above=-0.05,
+    ),
+    Claim(
+        "prompt guidance strays farther from the base image, dB",
+        Contrast("psnr", {PLAIN: 1, AWAY: -1}),
+        "fidelity",
+    ),
 )
 
 if __name__ == "__main__":

@@ -24,7 +24,13 @@ RECORD = Path(__file__).parent / "records" / "rare_token.jsonl"
 TOKENS = {"rare": "token=beikkpic", "description": "token=description"}
 SEEDS = 4
 BELOW = 0.05  # by which the rare token's success may lie below the description's
-AT = ("benchmark=development", "stage=base", "model.stages=[base]", "model.resolution=64", "budget=model")
+AT = (
+    "benchmark=development",
+    "stage=base",
+    "model.stages=[base]",
+    "model.resolution=64",
+    "budget=model",
+)
 
 
 def measure(token: str) -> list[dict]:
@@ -34,8 +40,16 @@ def measure(token: str) -> list[dict]:
     for row, example in zip(rows, built.examples, strict=True):
         tuned = make.prepare(built.method.recipe(example), built.model, example, store=built.store)
         with built.model.using(tuned):
-            told = [given_back(built.model, example, [tuned.about or tuned.prompt, ""], seed=seed) for seed in range(SEEDS)]
-        row |= {"token": token, "prompt": tuned.about or tuned.prompt, "tuned_db": _mean([one[0] for one in told]), "empty_db": _mean([one[1] for one in told])}
+            told = [
+                given_back(built.model, example, [tuned.about or tuned.prompt, ""], seed=seed)
+                for seed in range(SEEDS)
+            ]
+        row |= {
+            "token": token,
+            "prompt": tuned.about or tuned.prompt,
+            "tuned_db": _mean([one[0] for one in told]),
+            "empty_db": _mean([one[1] for one in told]),
+        }
     return rows
 
 
@@ -63,7 +77,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--from-records", action="store_true", help="print the kept rows")
     if not parser.parse_args().from_records:
         rows = [row for token in TOKENS for row in measure(token)]
@@ -73,7 +89,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from unitune.compat import ensure_torchvision
+    from unitune.models.compat import ensure_torchvision
 
     ensure_torchvision()
     main()

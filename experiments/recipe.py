@@ -30,14 +30,36 @@ ROWS = {
     "min-SNR 5": ["weighting=min_snr"],
     "no head": ["auxiliary=0.0"],
     "Muon 1e-3": ["optimizer=muon", "lr=1e-3"],
-    "learning rate to 0": ["cooldown=35000", "phases=[{resolution: 32, batch_size: 32, samples: 35000}]"],
+    "learning rate to 0": [
+        "cooldown=35000",
+        "phases=[{resolution: 32, batch_size: 32, samples: 35000}]",
+    ],
 }
-COLUMNS = ("samples", "objects_900", "objects_700", "objects_500", "single", "pair", "colours", "place", "count", "kept")
+COLUMNS = (
+    "samples",
+    "objects_900",
+    "objects_700",
+    "objects_500",
+    "single",
+    "pair",
+    "colours",
+    "place",
+    "count",
+    "kept",
+)
 
 
 def options(name: str, start: Path, judge: Path) -> list[str]:
     """List the options of a row's training."""
-    common = [f"start={start}", f"text={start}", f"judge={judge}", f"folder={folder(name)}", f"minutes={MINUTES}", "threads=1", "device=cpu"]
+    common = [
+        f"start={start}",
+        f"text={start}",
+        f"judge={judge}",
+        f"folder={folder(name)}",
+        f"minutes={MINUTES}",
+        "threads=1",
+        "device=cpu",
+    ]
     return [*common, "minutes_look=1000", PHASE.format(batch=32), *ROWS[name]]
 
 
@@ -48,7 +70,9 @@ def folder(name: str) -> Path:
 
 def train(name: str, asked: list[str]) -> dict:
     """Train one row from its start; the trainer itself looks at unseen scenes when its minutes are over."""
-    shutil.rmtree(folder(name), ignore_errors=True)  # of a row that was cut off: it would train longer than the others
+    shutil.rmtree(
+        folder(name), ignore_errors=True
+    )  # of a row that was cut off: it would train longer than the others
     subprocess.run([sys.executable, "-m", "unitune_lab", "base", *asked], check=True)
     looks = (folder(name) / "base" / "curve.jsonl").read_text(encoding="utf-8").splitlines()
     return {"row": name, **json.loads(looks[-1])}
@@ -76,7 +100,11 @@ def measure(name: str, file: Path, asked: list[str]) -> None:
 def recorded() -> dict[str, dict]:
     """Read the rows of the record and those that were measured since."""
     lines = RECORD.read_text(encoding="utf-8").splitlines() if RECORD.is_file() else []
-    new = [file.read_text(encoding="utf-8") for name in ROWS if (file := WORK / f"{name}.json").exists()]
+    new = [
+        file.read_text(encoding="utf-8")
+        for name in ROWS
+        if (file := WORK / f"{name}.json").exists()
+    ]
     rows = {row["row"]: row for row in map(json.loads, [*lines, *new])}
     return {name: rows[name] for name in ROWS if name in rows}
 
@@ -85,16 +113,26 @@ def table(rows: list[dict]) -> str:
     """Write the rows as Markdown."""
     lines = ["| row | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1)]
     for row in rows:
-        cells = [f"{row[c]:,}" if c == "samples" else f"{row[c]:.3f}" if c in row else "" for c in COLUMNS]
+        cells = [
+            f"{row[c]:,}" if c == "samples" else f"{row[c]:.3f}" if c in row else ""
+            for c in COLUMNS
+        ]
         lines.append(f"| {row['row']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("start", type=Path, nargs="?", help="the folder that holds base/ and text/")
     parser.add_argument("rows", nargs="*", help=f"some of: {'; '.join(ROWS)}")
-    parser.add_argument("--judge", type=Path, default=Path("src/unitune/assets/pocket"), help="the folder that holds judge/")
+    parser.add_argument(
+        "--judge",
+        type=Path,
+        default=Path("src/unitune/assets/pocket"),
+        help="the folder that holds judge/",
+    )
     parser.add_argument("--from-records", action="store_true", help="print the kept rows")
     chosen = parser.parse_args()
     if unknown := [name for name in chosen.rows if name not in ROWS]:
@@ -110,14 +148,16 @@ def main() -> None:
                     measure(name, file, options(name, chosen.start, chosen.judge))
             except Timeout:  # another process has it
                 continue
-        RECORD.write_text("".join(json.dumps(row) + "\n" for row in recorded().values()), encoding="utf-8")
+        RECORD.write_text(
+            "".join(json.dumps(row) + "\n" for row in recorded().values()), encoding="utf-8"
+        )
     if not RECORD.is_file():
         parser.error(f"{RECORD} is not there; make it: python experiments/recipe.py START")
     print(table([json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]))
 
 
 if __name__ == "__main__":
-    from unitune.compat import ensure_torchvision
+    from unitune.models.compat import ensure_torchvision
 
     ensure_torchvision()
     main()

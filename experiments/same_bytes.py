@@ -87,7 +87,10 @@ def stop_while_tuning(process: "subprocess.Popen[str]", store: Path) -> bool:
 
 def differences(before: Path, after: Path) -> Iterator[tuple[str, float]]:
     """List what differs: file or record, and by how many grey levels (inf where by more)."""
-    old, new = ({file.relative_to(side): file for file in sorted(side.rglob("*.png"))} for side in (before, after))
+    old, new = (
+        {file.relative_to(side): file for file in sorted(side.rglob("*.png"))}
+        for side in (before, after)
+    )
     for name in sorted(old.keys() ^ new.keys()):
         yield f"{name} is on one side alone", float("inf")
     for name in sorted(old.keys() & new.keys()):
@@ -115,7 +118,9 @@ def compare(commit: str, cases: Sequence[str]) -> bool:
     same = True
     with tempfile.TemporaryDirectory() as scratch:
         tree, out = Path(scratch) / "tree", Path(scratch) / "out"
-        subprocess.run(["git", "worktree", "add", "-q", "--detach", tree, commit], cwd=ROOT, check=True)
+        subprocess.run(
+            ["git", "worktree", "add", "-q", "--detach", tree, commit], cwd=ROOT, check=True
+        )
         try:
             shutil.rmtree(tree / POCKET)
             shutil.copytree(ROOT / POCKET, tree / POCKET)
@@ -136,7 +141,9 @@ def compare(commit: str, cases: Sequence[str]) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("commit", help="the earlier commit")
     parser.add_argument("cases", nargs="*", default=[*CASES], metavar="CASE")
     options = parser.parse_args()

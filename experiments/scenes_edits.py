@@ -19,11 +19,19 @@ SAID = {  # and which sign says so
 }  # fmt: skip
 TUNED, UNTUNED = "method=unitune", "method=untuned"
 CLAIMS = [
-    Claim(f"tuned edits {said} than untuned ones{unit}", Contrast(metric, {TUNED: sign, UNTUNED: -sign}), "edit" if metric in EDITING else "fidelity")
+    Claim(
+        f"tuned edits {said} than untuned ones{unit}",
+        Contrast(metric, {TUNED: sign, UNTUNED: -sign}),
+        "edit" if metric in EDITING else "fidelity",
+    )
     for metric, (said, unit, sign) in SAID.items()
 ]
 
 if __name__ == "__main__":
     rows = {"tuned": TUNED, "untuned": UNTUNED}
-    rows |= {f"{label}, {kind}": f"{name},kind={kind}" for kind in KINDS for label, name in (("tuned", TUNED), ("untuned", UNTUNED))}
+    rows |= {
+        f"{label}, {kind}": f"{name},kind={kind}"
+        for kind in KINDS
+        for label, name in (("tuned", TUNED), ("untuned", UNTUNED))
+    }
     answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS)

@@ -18,12 +18,26 @@ CELLS = {
 }
 OURS, THEIRS = CELLS["UniTune, start 0.9"], CELLS["SDEdit, start 0.9"]
 CLAIMS = (
-    Claim("at start 0.9 UniTune keeps more of the base image, ST-LPIPS", Contrast("stlpips", {OURS: -1, THEIRS: 1}), "fidelity"),
-    Claim("at start 0.9 UniTune follows the edit better", Contrast("alignment", {OURS: 1, THEIRS: -1}), "edit"),
-    Claim("at start 0.9 UniTune makes more progress to the exact target", Contrast("progress", {OURS: 1, THEIRS: -1}), "edit"),
+    Claim(
+        "at start 0.9 UniTune keeps more of the base image, ST-LPIPS",
+        Contrast("stlpips", {OURS: -1, THEIRS: 1}),
+        "fidelity",
+    ),
+    Claim(
+        "at start 0.9 UniTune follows the edit better",
+        Contrast("alignment", {OURS: 1, THEIRS: -1}),
+        "edit",
+    ),
+    Claim(
+        "at start 0.9 UniTune makes more progress to the exact target",
+        Contrast("progress", {OURS: 1, THEIRS: -1}),
+        "edit",
+    ),
 )
 
 if __name__ == "__main__":
     answered = answer(__doc__, name=Path(__file__).stem, rows=CELLS, claims=CLAIMS)
     if answered.folders:
-        print(f"\nmasks: {masks.grid('sdedit', answered.found, {'SDEdit': THEIRS, 'UniTune': OURS})}")
+        print(
+            f"\nmasks: {masks.grid('sdedit', answered.found, {'SDEdit': THEIRS, 'UniTune': OURS})}"
+        )

@@ -19,11 +19,15 @@ from pathlib import Path
 from dial_runs import WORK, Setting, judged, measured
 from search_dials import BOUND, averages, read, search
 
-from unitune.backends.cascade import files_digest
-from unitune.pocket import FOLDER as POCKET
+from unitune.models.cascade import files_digest
+from unitune.models.pocket import FOLDER as POCKET
 
 RECORD = Path(__file__).parent / "records" / "dials_sr.jsonl"
-GRID = {"sr_lr": (1.25e-4, 2.5e-4, 5e-4), "sr_start": (0.6, 0.8, 1.0), "noise_level": (0.02, 0.05, 0.15)}
+GRID = {
+    "sr_lr": (1.25e-4, 2.5e-4, 5e-4),
+    "sr_start": (0.6, 0.8, 1.0),
+    "noise_level": (0.02, 0.05, 0.15),
+}
 
 
 def settings() -> list[Setting]:
@@ -44,11 +48,17 @@ def measure(rate: float) -> list[dict]:
 
 def report(rows: Sequence[dict]) -> Iterator[str]:
     """Write all settings as a table, the chosen one last."""
-    found = [(setting, averages(members)) for setting in settings() if (members := [row for row in rows if row["setting"] == setting])]
+    found = [
+        (setting, averages(members))
+        for setting in settings()
+        if (members := [row for row in rows if row["setting"] == setting])
+    ]
     yield "| sr_lr | sr.start | noise_level | edit success (both) | error outside the mask | progress |"
     yield "|---|---|---|---|---|---|"
     for setting, scores in found:
-        cells = [f"{value:g}" for value in setting.values()] + [f"{scores[name]:.4g}" for name in ("both", "outside", "progress")]
+        cells = [f"{value:g}" for value in setting.values()] + [
+            f"{scores[name]:.4g}" for name in ("both", "outside", "progress")
+        ]
         yield "| " + " | ".join(cells) + " |"
     within = [one for one in found if one[1]["outside"] <= BOUND] or found
     best = max(within, key=lambda one: (round(one[1]["both"], 6), -one[1]["outside"]))
@@ -56,12 +66,21 @@ def report(rows: Sequence[dict]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--from-records", action="store_true", help="choose from the kept rows")
     if not parser.parse_args().from_records:
-        number = zlib.crc32(json.dumps([settings(), weights(), judged()]).encode())  # other models and settings have files of their own
-        rows = search({f"sr-lr={rate:g}-{number:08x}": partial(measure, rate) for rate in GRID["sr_lr"]}, WORK / "sr")
-        if len({row["setting"]["sr_lr"] for row in rows}) < len(GRID["sr_lr"]):  # another process is at the rest
+        number = zlib.crc32(
+            json.dumps([settings(), weights(), judged()]).encode()
+        )  # other models and settings have files of their own
+        rows = search(
+            {f"sr-lr={rate:g}-{number:08x}": partial(measure, rate) for rate in GRID["sr_lr"]},
+            WORK / "sr",
+        )
+        if len({row["setting"]["sr_lr"] for row in rows}) < len(
+            GRID["sr_lr"]
+        ):  # another process is at the rest
             return
         RECORD.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     print(*report(read(RECORD, weights=weights())), sep="\n")

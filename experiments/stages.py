@@ -11,8 +11,16 @@ from pathlib import Path
 from claims import Claim, Contrast, answer
 
 CLAIMS = (
-    Claim("tuning both keeps more outside the mask than the 64 px stage alone", Contrast("mse_outside", {"stage=cascade": -1, "stage=base": 1}), "fidelity"),
-    Claim("tuning both keeps more outside the mask than super-resolution alone", Contrast("mse_outside", {"stage=cascade": -1, "stage=sr256": 1}), "fidelity"),
+    Claim(
+        "tuning both keeps more outside the mask than the 64 px stage alone",
+        Contrast("mse_outside", {"stage=cascade": -1, "stage=base": 1}),
+        "fidelity",
+    ),
+    Claim(
+        "tuning both keeps more outside the mask than super-resolution alone",
+        Contrast("mse_outside", {"stage=cascade": -1, "stage=sr256": 1}),
+        "fidelity",
+    ),
 )
 
 if __name__ == "__main__":

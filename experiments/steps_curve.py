@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from unitune import pocket
 from unitune.benchmarks.manifest import Folder
 from unitune.diffusion.blend import reduced
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
-from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.methods.unitune import UniTune
-from unitune.store import Store
+from unitune.models import pocket
+from unitune.runs.grid import labelled_grid
+from unitune.storage.store import Store
 from unitune.tuning import make
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Request
@@ -34,22 +34,38 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lr", type=float, default=2.5e-4)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("outputs/figures"))
     options = parser.parse_args()
     cascade = pocket.cascade()
     demo = Folder(HERE.parent / "src/unitune/assets/demo").examples(cascade.resolution)[0]
-    example = Example(demo.id, demo.image, (Request("the tuning prompt alone"),), caption=demo.caption)
-    method = UniTune(tune={"base": Tuning(lr=options.lr), "sr256": Tuning(lr=options.lr, crop=64)}, prompt="{caption}")
-    alone = Sampler("alone", template="{rare}", steps=pocket.STEPS, guidance=Guidance(weight=1.0), sr=pocket.SR)
+    example = Example(
+        demo.id, demo.image, (Request("the tuning prompt alone"),), caption=demo.caption
+    )
+    method = UniTune(
+        tune={"base": Tuning(lr=options.lr), "sr256": Tuning(lr=options.lr, crop=64)},
+        prompt="{caption}",
+    )
+    alone = Sampler(
+        "alone", template="{rare}", steps=pocket.STEPS, guidance=Guidance(weight=1.0), sr=pocket.SR
+    )
     small = reduced(example.image, cascade.stages[0].resolution)
     lines, rows = [], []
     for at in STEPS:
-        tuned = make.prepare(method.recipe(example), cascade, example, store=Store(Path("store")), at=at)
+        tuned = make.prepare(
+            method.recipe(example), cascade, example, store=Store(Path("store")), at=at
+        )
         with cascade.using(tuned):
-            edits = alone(cascade, example, tuned=tuned, draws=[Draw(example.requests[0], seed) for seed in range(options.seeds)])
+            edits = alone(
+                cascade,
+                example,
+                tuned=tuned,
+                draws=[Draw(example.requests[0], seed) for seed in range(options.seeds)],
+            )
         for edit in edits:
             base, final = edit.stages["base"], edit.image
             lines.append({
@@ -58,8 +74,14 @@ def main() -> None:
             })  # fmt: skip
         rows.append([to_uint8(example.image), *(to_uint8(edit.image) for edit in edits)])
         last = lines[-options.seeds :]
-        means = [sum(line[k] for line in last) / len(last) for k in ("psnr_base", "psnr_final", "psnr_sr_input")]
-        print(f"steps {at:4d}: 64 px {means[0]:5.2f} dB, 256 px {means[1]:5.2f} dB, SR against its input {means[2]:5.2f} dB", flush=True)
+        means = [
+            sum(line[k] for line in last) / len(last)
+            for k in ("psnr_base", "psnr_final", "psnr_sr_input")
+        ]
+        print(
+            f"steps {at:4d}: 64 px {means[0]:5.2f} dB, 256 px {means[1]:5.2f} dB, SR against its input {means[2]:5.2f} dB",
+            flush=True,
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     labelled_grid(
         rows,
@@ -67,7 +89,9 @@ def main() -> None:
         column_labels=["base image", *(f"seed {k}" for k in range(options.seeds))],
         path=options.out / "steps_curve.png",
     )
-    (HERE / "records" / "steps_curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (HERE / "records" / "steps_curve.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
     print(f"grid: {options.out / 'steps_curve.png'}")
 
 

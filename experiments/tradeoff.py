@@ -17,14 +17,36 @@ from claims import SCORES, Claim, answer
 
 OTHERS = [(label, method) for label, method in METHODS.items() if method != "unitune"]
 # Neither of the edit nor of fidelity alone: an area has both, and begins at the corner of what a copy of the base has for nothing.
-CLAIMS = [Claim(f"{metric}: UniTune's front covers more than {label}'s", lead(method, metric), "neither") for metric in METRICS for label, method in OTHERS]
+CLAIMS = [
+    Claim(f"{metric}: UniTune's front covers more than {label}'s", lead(method, metric), "neither")
+    for metric in METRICS
+    for label, method in OTHERS
+]
 
 if __name__ == "__main__":
     rows = {
-        ", ".join([label, *(f"{dial.rpartition('.')[2]} {value}" for dial, value in zip(DIALS[method], values, strict=True))]): ",".join(
-            [f"method={method}", *(f"{dial}={value}" for dial, value in zip(DIALS[method], values, strict=True))]
+        ", ".join(
+            [
+                label,
+                *(
+                    f"{dial.rpartition('.')[2]} {value}"
+                    for dial, value in zip(DIALS[method], values, strict=True)
+                ),
+            ]
+        ): ",".join(
+            [
+                f"method={method}",
+                *(f"{dial}={value}" for dial, value in zip(DIALS[method], values, strict=True)),
+            ]
         )
         for label, method in METHODS.items()
         for values in itertools.product(*DIALS[method].values())
     }
-    answer(__doc__, name=Path(__file__).stem, rows=rows, claims=CLAIMS, scores=SCORES | METRICS, more=covered)
+    answer(
+        __doc__,
+        name=Path(__file__).stem,
+        rows=rows,
+        claims=CLAIMS,
+        scores=SCORES | METRICS,
+        more=covered,
+    )

@@ -27,4 +27,9 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    answer(__doc__, name=Path(__file__).stem, rows={f"token={token}": f"token={token}" for token in ("beikkpic", "description")}, claims=CLAIMS)
+    answer(
+        __doc__,
+        name=Path(__file__).stem,
+        rows={f"token={token}": f"token={token}" for token in ("beikkpic", "description")},
+        claims=CLAIMS,
+    )

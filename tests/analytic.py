@@ -12,7 +12,9 @@ from torch import Tensor
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.stage import Condition
 
-Denoiser = Callable[[Schedule, Tensor, Tensor, Condition], Tensor]  # (schedule, x_t, t, condition) -> x_0
+Denoiser = Callable[
+    [Schedule, Tensor, Tensor, Condition], Tensor
+]  # (schedule, x_t, t, condition) -> x_0
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,11 @@ class Gaussian:
     mu: float | Tensor | None = None
 
     def mean(self, condition: Condition) -> Tensor:
-        return condition.text[:, 0, 0][:, None, None, None] if self.mu is None else torch.as_tensor(self.mu)
+        return (
+            condition.text[:, 0, 0][:, None, None, None]
+            if self.mu is None
+            else torch.as_tensor(self.mu)
+        )
 
     def gain(self, a: Tensor) -> Tensor:
         """How far E[x_0 | x_t] follows x_t."""
@@ -78,7 +84,9 @@ class FakeStage:
         self.calls.append(len(x_t))
         self.conditions.append(condition)
         self.base_calls += self.in_base
-        return (self.base if self.in_base and self.base else self.denoiser)(self.schedule, x_t, t, condition)
+        return (self.base if self.in_base and self.base else self.denoiser)(
+            self.schedule, x_t, t, condition
+        )
 
     def encode(self, image: Tensor) -> Tensor:
         return image

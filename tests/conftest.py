@@ -15,19 +15,27 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from jaxtyping import install_import_hook
 
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, which a test module does
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # read when huggingface_hub is first imported, which a test module does
+)
 os.environ["WANDB_MODE"] = "offline"
-install_import_hook("unitune.diffusion", "beartype.beartype")  # before anything imports unitune.diffusion
+install_import_hook(
+    "unitune.diffusion", "beartype.beartype"
+)  # before anything imports unitune.diffusion
 ensure_torchvision()  # tests import diffusers and transformers themselves, for parity
-torch.set_num_threads(min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+torch.set_num_threads(
+    min(
+        2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+)
 
 
 @pytest.fixture
 def tmp_store(tmp_path: Path):
     """An empty store that goes with the test."""
-    from unitune.store import Store
+    from unitune.storage.store import Store
 
     return Store(tmp_path / "store", budget_gib=1)
 
@@ -71,9 +79,7 @@ def typed(here, capsys, monkeypatch) -> Callable[..., Answer]:
 
 @pytest.fixture(scope="session")
 def run() -> ModuleType:
-    """`run.py` as a module."""
-    spec = importlib.util.spec_from_file_location("run", Path(__file__).parent.parent / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The jobs of the command line, for tests that compose a config themselves."""
+    from unitune.cli import jobs
+
+    return jobs

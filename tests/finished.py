@@ -8,14 +8,17 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from unitune import records
-from unitune.records import Record
+from unitune.storage import records
+from unitune.storage.records import Record
 
 COST = {
     "seconds": 2.0, "peak_mib": 500.0, "evaluations": 40.0, "tuning_seconds": 30.0, "tuning_peak_mib": 900.0, "optimizer_steps": 128.0,
     "tuning_evaluations": 512.0, "stored_bytes": float(3 * 2**20),
 }  # fmt: skip
-CARDS = {"alignment": {"better": "higher", "what": "cosine"}, "stlpips": {"better": "lower", "what": "distance"}}
+CARDS = {
+    "alignment": {"better": "higher", "what": "cosine"},
+    "stlpips": {"better": "lower", "what": "distance"},
+}
 
 
 def run(
@@ -24,11 +27,23 @@ def run(
 ) -> Path:  # fmt: skip
     """Write a run of `images` x `prompts` x `seeds` edits whose alignment is 0.1 x image + shift, and the reference rows."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"lr": lr, "sampler": {"name": sampler, "start": start}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"lr": lr, "sampler": {"name": sampler, "start": start}})
+    )
     (folder / "cards.json").write_text(json.dumps(CARDS))
     for i in range(images):
         for p, prompt in enumerate(prompts):
-            rows = [(method, sampler, "edit", seed, {"alignment": 0.1 * i + shift, "stlpips": 0.5 - shift}, COST) for seed in range(seeds)]
+            rows = [
+                (
+                    method,
+                    sampler,
+                    "edit",
+                    seed,
+                    {"alignment": 0.1 * i + shift, "stlpips": 0.5 - shift},
+                    COST,
+                )
+                for seed in range(seeds)
+            ]
             rows += [("", "", "copy", 0, {"alignment": 0.0, "stlpips": 0.0}, {})]
             rows += [("", "", "target", 0, {"alignment": 0.9, "stlpips": None}, {})]
             for k, (name, by, row, seed, scores, cost) in enumerate(rows):

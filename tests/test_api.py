@@ -13,8 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import unitune
-from unitune import pocket
-from unitune.backends import tiny
+from unitune.models import pocket, tiny
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "diffusers", "transformers", "pytorch_lightning", "hydra", "wandb")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
-from unitune.backends.cascade import Cascade, weights_digest
-from unitune.backends.floyd import FloydStage
 from unitune.diffusion.loss import StageLoss
 from unitune.diffusion.stage import Condition
+from unitune.models import cascade as backend
+from unitune.models import tiny
+from unitune.models.cascade import Cascade, weights_digest
+from unitune.models.families.floyd import FloydStage
 from unitune.types import Refused, Tuned
 
 STAGES = ("base", "sr256")
@@ -27,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path) -> Cascade:
-    return backend.load("tiny", folder, stages=STAGES, device=torch.device("cpu"), dtype=torch.float32)
+    return backend.load(
+        "tiny", folder, stages=STAGES, device=torch.device("cpu"), dtype=torch.float32
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +52,14 @@ def changed(stage: FloydStage, *, by: float = 0.05, pattern: str = "") -> dict[s
 
 def prediction(stage: FloydStage, cascade: Cascade) -> torch.Tensor:
     side, t = stage.resolution, torch.tensor([300, 700])
-    low, level = (randn(2, 3, side, side, seed=2), torch.tensor([250, 10])) if stage.low_resolution else (None, None)
-    return stage.predict(randn(2, 3, side, side, seed=1), t, Condition(cascade.encode(list(PROMPTS)), low, level))
+    low, level = (
+        (randn(2, 3, side, side, seed=2), torch.tensor([250, 10]))
+        if stage.low_resolution
+        else (None, None)
+    )
+    return stage.predict(
+        randn(2, 3, side, side, seed=1), t, Condition(cascade.encode(list(PROMPTS)), low, level)
+    )
 
 
 @pytest.fixture
@@ -64,10 +72,23 @@ def untouched(cascade: Cascade) -> Iterator[None]:
 
 def test_stages_read_their_folders(cascade: Cascade):
     base, sr = cascade.stages
-    assert (base.name, base.resolution, base.low_resolution) == ("base", 16, 0) and (sr.name, sr.resolution, sr.low_resolution) == ("sr256", 32, 16)
-    assert base.loss.prediction == "epsilon" and base.network.config.out_channels == 6 and cascade.resolution == 32
+    assert (base.name, base.resolution, base.low_resolution) == ("base", 16, 0) and (
+        sr.name,
+        sr.resolution,
+        sr.low_resolution,
+    ) == ("sr256", 32, 16)
+    assert (
+        base.loss.prediction == "epsilon"
+        and base.network.config.out_channels == 6
+        and cascade.resolution == 32
+    )
     assert (base.threshold.quantile, base.threshold.cap, sr.threshold.cap) == (0.95, 1.5, 1.0)
-    torch.testing.assert_close(base.schedule.alpha_bar, DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        base.schedule.alpha_bar,
+        DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double(),
+        rtol=1e-4,
+        atol=0,
+    )
     assert not any(p.requires_grad for stage in cascade.stages for p in stage.network.parameters())
 
 
@@ -78,7 +99,9 @@ def test_a_folder_says_how_its_low_resolution_pictures_are_enlarged(folder: Path
     for settings, aligned in (None, True), ({"align_corners": False}, False):
         if settings:
             (tmp_path / "tiny" / "sr256" / "upsampling.json").write_text(json.dumps(settings))
-        expected = torch.nn.functional.interpolate(low, (32, 32), mode="bilinear", align_corners=aligned)
+        expected = torch.nn.functional.interpolate(
+            low, (32, 32), mode="bilinear", align_corners=aligned
+        )
         assert torch.equal(load(tmp_path / "tiny").stage("sr256").upsampled(low), expected)
 
 
@@ -88,14 +111,22 @@ def test_using_swaps_in_and_out(cascade: Cascade):
     with cascade.using(tuned) as same:
         assert same is cascade
         for stage, old, digest in zip(cascade.stages, plain, before, strict=True):
-            assert weights_digest(stage.network) != digest and (prediction(stage, cascade) - old).abs().max() > 1e-2
+            assert (
+                weights_digest(stage.network) != digest
+                and (prediction(stage, cascade) - old).abs().max() > 1e-2
+            )
     for stage, old in zip(cascade.stages, plain, strict=True):
         assert torch.equal(prediction(stage, cascade), old)
 
 
 @pytest.mark.usefixtures("untouched")
 def test_using_restores_when_the_body_raises(cascade: Cascade):
-    with pytest.raises(KeyboardInterrupt), cascade.using(Tuned(weights={"base": changed(cascade.stages[0]), "sr256": changed(cascade.stages[1])})):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        cascade.using(
+            Tuned(weights={"base": changed(cascade.stages[0]), "sr256": changed(cascade.stages[1])})
+        ),
+    ):
         raise KeyboardInterrupt
 
 
@@ -122,7 +153,11 @@ def test_some_tensors_only(cascade: Cascade):
 @pytest.mark.usefixtures("untouched")
 def test_nested_using_restores_layer_by_layer(cascade: Cascade):
     base = cascade.stages[0]
-    outer, inner, plain = changed(base, by=0.05), changed(base, by=0.1, pattern="conv"), prediction(base, cascade)
+    outer, inner, plain = (
+        changed(base, by=0.05),
+        changed(base, by=0.1, pattern="conv"),
+        prediction(base, cascade),
+    )
     with base.using(outer):
         middle = prediction(base, cascade)
         with base.using(inner):
@@ -160,7 +195,10 @@ def test_weights_of_another_model_are_refused(cascade: Cascade):
         with pytest.raises(Refused, match=message), cascade.using(Tuned(weights=weights)):
             raise AssertionError
     # The second stage's are wrong: the first stage's, already in, must come out again.
-    with pytest.raises(Refused), cascade.using(Tuned(weights={"base": changed(base), "sr256": {"nothing": torch.ones(1)}})):
+    with (
+        pytest.raises(Refused),
+        cascade.using(Tuned(weights={"base": changed(base), "sr256": {"nothing": torch.ones(1)}})),
+    ):
         raise AssertionError
     assert set(changed(sr)) != set(changed(base))
 
@@ -171,7 +209,11 @@ def test_encode_caches_and_a_batch_does_not_change_it(cascade: Cascade, folder: 
     encoder = fresh.encoder
     fresh.encoder = lambda texts: calls.append(list(texts)) or encoder(texts)
     together = fresh.encode(["a dog", "", "a dog", "beikkpic a cat"])
-    assert together.shape == (4, 77, tiny.WIDTH) and together.dtype == torch.float32 and torch.equal(together[0], together[2])
+    assert (
+        together.shape == (4, 77, tiny.WIDTH)
+        and together.dtype == torch.float32
+        and torch.equal(together[0], together[2])
+    )
     assert calls == [["a dog"], [""], ["beikkpic a cat"]]
     assert torch.equal(fresh.encode(["beikkpic a cat"])[0], together[3]) and len(calls) == 3
     assert torch.equal(cascade.encode(["beikkpic a cat"])[0], together[3])
@@ -202,7 +244,10 @@ def test_wrong_folders_are_refused(folder: Path, tmp_path: Path):
         load(tmp_path / "twice")
     shutil.copytree(folder, tmp_path / "sample")
     file = tmp_path / "sample" / "base" / "scheduler" / "scheduler_config.json"
-    for kind in ("sample", "flow_prediction"):  # a flow's velocity means nothing on a schedule of betas
+    for kind in (
+        "sample",
+        "flow_prediction",
+    ):  # a flow's velocity means nothing on a schedule of betas
         file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": kind}))
         with pytest.raises(Refused, match="prediction type"):
             load(tmp_path / "sample")
@@ -211,13 +256,21 @@ def test_wrong_folders_are_refused(folder: Path, tmp_path: Path):
 def test_x_0_of_both_predictions(cascade: Cascade):
     """`predict` inverts `target`: a network that gives the target exactly gives x_0 exactly."""
     stage = cascade.stages[0]
-    x_0, eps, t = randn(3, 3, 16, 16, seed=0), randn(3, 3, 16, 16, seed=1), torch.tensor([5, 400, 900])
+    x_0, eps, t = (
+        randn(3, 3, 16, 16, seed=0),
+        randn(3, 3, 16, 16, seed=1),
+        torch.tensor([5, 400, 900]),
+    )
     x_t = stage.schedule.add_noise(x_0, eps, t)
     for kind in ("epsilon", "v_prediction"):
-        perfect = FloydStage("fake", 16, stage.network, stage.schedule, StageLoss(kind), stage.threshold)
+        perfect = FloydStage(
+            "fake", 16, stage.network, stage.schedule, StageLoss(kind), stage.threshold
+        )
         target = perfect.target(x_0, eps, t)
         perfect.output = lambda *_, target=target: target  # type: ignore[method-assign]
-        torch.testing.assert_close(perfect.predict(x_t, t, Condition(cascade.encode([""] * 3))), x_0, rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            perfect.predict(x_t, t, Condition(cascade.encode([""] * 3))), x_0, rtol=0, atol=1e-4
+        )
 
 
 def test_a_card_beside_weights_is_no_part_of_their_name(tmp_path: Path):

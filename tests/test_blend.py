@@ -23,7 +23,9 @@ def test_mask_zero_is_the_base_and_mask_one_the_edit_bitwise():
 
 def test_mask_between_is_linear():
     mask = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(0.1, 0.9)
-    torch.testing.assert_close(blend.mix(EDIT, BASE, mask), mask * EDIT + (1 - mask) * BASE, rtol=0, atol=0)
+    torch.testing.assert_close(
+        blend.mix(EDIT, BASE, mask), mask * EDIT + (1 - mask) * BASE, rtol=0, atol=0
+    )
 
 
 def test_each_pixel_has_its_own_mask():
@@ -34,13 +36,22 @@ def test_each_pixel_has_its_own_mask():
 
 
 def test_a_not_finite_edit_does_not_reach_what_is_kept():
-    assert torch.equal(blend.mix(torch.full_like(EDIT, float("nan")), BASE, torch.zeros(2, 1, 8, 8)), BASE)
+    assert torch.equal(
+        blend.mix(torch.full_like(EDIT, float("nan")), BASE, torch.zeros(2, 1, 8, 8)), BASE
+    )
 
 
 def test_keep_at_the_clean_level_is_the_base_itself():
     mask = torch.zeros(2, 1, 8, 8)
     mask[:, :, :4] = 1
-    out = blend.keep(Schedule.cosine(), EDIT, BASE, mask, s=torch.tensor([-1, -1]), noise=randn(2, 3, 8, 8, seed=2))
+    out = blend.keep(
+        Schedule.cosine(),
+        EDIT,
+        BASE,
+        mask,
+        s=torch.tensor([-1, -1]),
+        noise=randn(2, 3, 8, 8, seed=2),
+    )
     assert torch.equal(out[:, :, 4:], BASE[:, :, 4:]) and torch.equal(out[:, :, :4], EDIT[:, :, :4])
 
 
@@ -75,7 +86,9 @@ def test_unknown_mode_and_thresholds_out_of_order_are_refused():
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
 def test_blur_preserves_constants_and_mass(sigma: float):
-    torch.testing.assert_close(blend.blur(torch.full((1, 2, 9, 9), 0.7), sigma), torch.full((1, 2, 9, 9), 0.7))
+    torch.testing.assert_close(
+        blend.blur(torch.full((1, 2, 9, 9), 0.7), sigma), torch.full((1, 2, 9, 9), 0.7)
+    )
     point = torch.zeros(1, 1, 33, 33)
     point[..., 16, 16] = 1
     out = blend.blur(point, sigma)

@@ -6,10 +6,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from unitune import commandline, ending
-from unitune.backends import tiny
-from unitune.ending import Ended
+from unitune.cli import arguments, ending
+from unitune.cli.ending import Ended
 from unitune.errors import Diverged, Refused
+from unitune.models import tiny
 
 ASSETS = Path("/package/assets")
 PROMPTS = [
@@ -47,24 +47,36 @@ def as_read(argument: str) -> object:
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_free_text_arrives_as_typed(prompt):
-    (argument,) = commandline.quoted([f"edit={prompt}"])
+    (argument,) = arguments.quoted([f"edit={prompt}"])
     assert as_read(argument) == prompt
 
 
-@pytest.mark.parametrize("argument", ["edit='a dog'", 'edit="a dog"', "edit=['a dog','a cat']", "edit=null", "sampler=cfg,sdedit", "-m", "--help", "lr=1e-4"])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "edit='a dog'",
+        'edit="a dog"',
+        "edit=['a dog','a cat']",
+        "edit=null",
+        "sampler=cfg,sdedit",
+        "-m",
+        "--help",
+        "lr=1e-4",
+    ],
+)
 def test_what_is_hydra_already_stays(argument):
-    assert commandline.quoted([argument]) == [argument]
+    assert arguments.quoted([argument]) == [argument]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_literals_survive_the_two_resolutions_of_hydra(prompt):
-    config = OmegaConf.create(commandline.literals({"a": [{"b": prompt}], "n": 1, "none": None}))
+    config = OmegaConf.create(arguments.literals({"a": [{"b": prompt}], "n": 1, "none": None}))
     OmegaConf.resolve(config)
     assert config.a[0].b == prompt and config.n == 1 and config.none is None
 
 
 def test_flags_may_stand_anywhere():
-    assert commandline.prepared(["lr=1,2", "-m", "--config-name", "score", "~logger", "seed=1"]) == [
+    assert arguments.prepared(["lr=1,2", "-m", "--config-name", "score", "~logger", "seed=1"]) == [
         "-m",
         "--config-name",
         "score",
@@ -86,34 +98,40 @@ def test_flags_may_stand_anywhere():
     ],
 )
 def test_own_pictures_choose_their_benchmark(typed, added):
-    assert commandline.with_benchmark(typed) == [*typed, *added]
+    assert arguments.with_benchmark(typed) == [*typed, *added]
 
 
 @pytest.mark.parametrize("more", ["lr=1", "sampler=cfg", "+x=1"])
 def test_from_stands_alone(more):
     with pytest.raises(Refused, match=more.lstrip("+").partition("=")[0]):
-        commandline.prepared(["from=somewhere", more])
-    assert commandline.prepared(["-m", "from=some, where", "store.path=x"]) == ["-m", "from='some, where'", "store.path=x"]
+        arguments.prepared(["from=somewhere", more])
+    assert arguments.prepared(["-m", "from=some, where", "store.path=x"]) == [
+        "-m",
+        "from='some, where'",
+        "store.path=x",
+    ]
 
 
 def test_prompts_of_a_file(tmp_path):
-    (tmp_path / "prompts.txt").write_text("\ufeffa dog, running\n\n  a cat's hat \n", encoding="utf-8")
-    assert commandline.edit_prompts(f"@{tmp_path}/prompts.txt") == ("a dog, running", "a cat's hat")
-    assert commandline.edit_prompts("a dog, @home") == ("a dog, @home",)
-    assert commandline.edit_prompts(["a", "b"]) == ("a", "b")
-    assert commandline.edit_prompts(None) == ()
+    (tmp_path / "prompts.txt").write_text(
+        "\ufeffa dog, running\n\n  a cat's hat \n", encoding="utf-8"
+    )
+    assert arguments.edit_prompts(f"@{tmp_path}/prompts.txt") == ("a dog, running", "a cat's hat")
+    assert arguments.edit_prompts("a dog, @home") == ("a dog, @home",)
+    assert arguments.edit_prompts(["a", "b"]) == ("a", "b")
+    assert arguments.edit_prompts(None) == ()
     with pytest.raises(Refused, match=r"missing\.txt"):
-        commandline.edit_prompts("@missing.txt")
+        arguments.edit_prompts("@missing.txt")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(Refused, match="UTF-8"):
-        commandline.edit_prompts(f"@{tmp_path}/bytes")
+        arguments.edit_prompts(f"@{tmp_path}/bytes")
 
 
 HOSTILE = [
     "os.system", "os.remove", "posix.system", "builtins.eval", "builtins.exec", "builtins.open", "builtins.__import__", "subprocess.run", "subprocess.Popen",
     "subprocess.check_output", "joblib.load", "pandas.read_pickle", "numpy.load", "torch.load", "pickle.loads", "importlib.import_module", "shutil.rmtree",
-    "runpy.run_path", "logging.os.system", "unitune.images.os.system", "unitune.store.shutil.rmtree", "unitune.store.os.remove", "unitune.store._delete",
-    "unitune.images.save_png", "unitune.experiment.Path", "unitune.types.Protocol", "unitune.missing.Name", "unitune.store.Missing", "unitune.", "unitune",
+    "runpy.run_path", "logging.os.system", "unitune.images.os.system", "unitune.storage.store.shutil.rmtree", "unitune.storage.store.os.remove", "unitune.storage.store._delete",
+    "unitune.images.save_png", "unitune.runs.experiment.Path", "unitune.types.Protocol", "unitune.missing.Name", "unitune.storage.store.Missing", "unitune.", "unitune",
     "unitunes.store.Store", "pytorch_lightning.Trainer", "pytorch_lightning.loggers.wandb.os.system", "pytorch_lightning.loggers.logger.rank_zero_only", "os",
 ]  # fmt: skip
 
@@ -121,13 +139,20 @@ HOSTILE = [
 @pytest.mark.parametrize("target", [*HOSTILE, "", 5])
 def test_targets_of_others_are_refused(target):
     for tree in ({"_target_": target}, {"a": [{"b": {"_target_": target, "_args_": ["touch x"]}}]}):
-        with pytest.raises(Refused, match=r"allowed are classes of unitune and pytorch_lightning\.loggers"):
-            commandline.check_targets(tree)
+        with pytest.raises(
+            Refused, match=r"allowed are classes of unitune and pytorch_lightning\.loggers"
+        ):
+            arguments.check_targets(tree)
 
 
 def test_own_classes_are_allowed():
-    commandline.check_targets(
-        {"a": [{"_target_": "unitune.store.Store"}], "b": {"_target_": "pytorch_lightning.loggers.CSVLogger"}, "c": None, "d": "os.system"}
+    arguments.check_targets(
+        {
+            "a": [{"_target_": "unitune.storage.store.Store"}],
+            "b": {"_target_": "pytorch_lightning.loggers.CSVLogger"},
+            "c": None,
+            "d": "os.system",
+        }
     )
 
 
@@ -165,11 +190,22 @@ def test_exit_codes_and_what_is_said():
 
 def test_a_sweep_lists_its_failed_cells():
     ended = Ended()
-    ended.failed(Refused("no cat"), refused=True, cell="1-unitune-cfg", overrides=["sampler=cfg", "seeds=0"])
-    ended.failed(RuntimeError("broken\nmore"), refused=False, cell="12-unitune-cfg", overrides=["sampler=cfg"])
+    ended.failed(
+        Refused("no cat"), refused=True, cell="1-unitune-cfg", overrides=["sampler=cfg", "seeds=0"]
+    )
+    ended.failed(
+        RuntimeError("broken\nmore"),
+        refused=False,
+        cell="12-unitune-cfg",
+        overrides=["sampler=cfg"],
+    )
     code, lines = told(ended)
     assert code == 1
-    assert lines == ["unitune: 2 runs of the sweep failed:", "  1-unitune-cfg   no cat  sampler=cfg seeds=0", "  12-unitune-cfg  broken  sampler=cfg"]
+    assert lines == [
+        "unitune: 2 runs of the sweep failed:",
+        "  1-unitune-cfg   no cat  sampler=cfg seeds=0",
+        "  12-unitune-cfg  broken  sampler=cfg",
+    ]
 
 
 def test_refusals_leave_no_folder_and_results_stay(tmp_path, monkeypatch):
@@ -187,7 +223,11 @@ def test_refusals_leave_no_folder_and_results_stay(tmp_path, monkeypatch):
     ended.failures[:] = []
     ended.failed(Refused("no"), refused=True)
     told(ended)
-    assert not Path("outputs/sweep/0").exists() and Path("outputs/sweep/1/scores.jsonl").exists() and Path("outputs/sweep/multirun.yaml").exists()
+    assert (
+        not Path("outputs/sweep/0").exists()
+        and Path("outputs/sweep/1/scores.jsonl").exists()
+        and Path("outputs/sweep/multirun.yaml").exists()
+    )
     os.remove("outputs/sweep/1/scores.jsonl")
     told(ended)
     assert list(tmp_path.iterdir()) == []
@@ -223,52 +263,71 @@ def settings(tmp_path: Path, **more: object) -> dict:
         ({"edit": "a dog"}, "no effect with benchmark=demo"),
         ({"noun": "cat"}, "noun= describes one's own picture .* benchmark=demo brings its own"),
         ({"benchmark": {"name": "image", "path": None}}, "image=FILE"),
-        ({"sampler": {"template": "{caption} {edit}"}, "benchmark": {"name": "image", "path": "x", "caption": ""}}, "describe it: caption="),
+        (
+            {
+                "sampler": {"template": "{caption} {edit}"},
+                "benchmark": {"name": "image", "path": "x", "caption": ""},
+            },
+            "describe it: caption=",
+        ),
         ({"x": {"_target_": "os.system"}}, "os.system"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path, more, said):
     with pytest.raises(Refused, match=said):
-        commandline.check_settings(settings(tmp_path, **more))
+        arguments.check_settings(settings(tmp_path, **more))
 
 
 def test_a_rate_of_weights_where_none_are_tuned(tmp_path):
-    learned = {"method": {"name": "textual_inversion", "prompt": "<image>", "embedding": {"lr": 0.03}}}
-    assert not commandline.advice(settings(tmp_path, lr=3e-4, **learned), ASSETS)
-    (line,) = commandline.advice(settings(tmp_path, lr=1e-4, **learned), ASSETS)
+    learned = {
+        "method": {"name": "textual_inversion", "prompt": "<image>", "embedding": {"lr": 0.03}}
+    }
+    assert not arguments.advice(settings(tmp_path, lr=3e-4, **learned), ASSETS)
+    (line,) = arguments.advice(settings(tmp_path, lr=1e-4, **learned), ASSETS)
     assert "method=textual_inversion tunes none: set method.embedding.lr" in line
 
 
 def test_settings_that_work(tmp_path, caplog):
     tiny.floyd(tmp_path)
     for at in (None, 0, 16, 128):
-        commandline.check_settings(settings(tmp_path, snapshot=at))
+        arguments.check_settings(settings(tmp_path, snapshot=at))
     assert not caplog.records
     with pytest.raises(Refused, match="no model folder"):
-        commandline.check_settings(settings(tmp_path / "absent"))
+        arguments.check_settings(settings(tmp_path / "absent"))
 
 
 def test_a_low_rate_is_said_for_tuned_stages_only(tmp_path):
     rates = {"name": "unitune", "tune": {"base": {"lr": 2.9e-5}, "sr256": {"lr": 1e-9}}}
-    (line,) = commandline.advice(settings(tmp_path, method=rates), ASSETS)
+    (line,) = arguments.advice(settings(tmp_path, method=rates), ASSETS)
     assert "2.9e-05 of base" in line and "0.0003" in line
-    assert not commandline.advice(settings(tmp_path, method={"name": "unitune", "tune": {"base": {"lr": 3e-5}}}), ASSETS)
-    assert not commandline.advice(settings(tmp_path, method={"name": "untuned"}), ASSETS)
+    assert not arguments.advice(
+        settings(tmp_path, method={"name": "unitune", "tune": {"base": {"lr": 3e-5}}}), ASSETS
+    )
+    assert not arguments.advice(settings(tmp_path, method={"name": "untuned"}), ASSETS)
 
 
 def test_a_low_rate_is_measured_by_the_stages_and_the_methods_own(tmp_path):
     both = {"stage": {"tuned": ["base", "sr256"]}}
     model = settings(tmp_path)["model"] | {"stages": ["base", "sr256"]}
     rates = {"name": "unitune", "tune": {"base": {"lr": 3e-4}, "sr256": {"lr": 1e-8}}}
-    assert not commandline.advice(settings(tmp_path, model=model, method=rates, **both), ASSETS)
-    own = settings(tmp_path, model=model, method=rates, dials={"lr": {"adamw": 4e-3}}, lr=4e-3, **both)
-    (line,) = commandline.advice(own, ASSETS)
+    assert not arguments.advice(settings(tmp_path, model=model, method=rates, **both), ASSETS)
+    own = settings(
+        tmp_path, model=model, method=rates, dials={"lr": {"adamw": 4e-3}}, lr=4e-3, **both
+    )
+    (line,) = arguments.advice(own, ASSETS)
     assert "0.0003 of base" in line and "0.004" in line
     low = rates | {"tune": {"base": {"lr": 3e-4}, "sr256": {"lr": 9e-10}}}
-    (line,) = commandline.advice(settings(tmp_path, model=model, method=low, **both), ASSETS)
+    (line,) = arguments.advice(settings(tmp_path, model=model, method=low, **both), ASSETS)
     assert "9e-10 of sr256" in line and "1e-08" in line
-    (line,) = commandline.advice(settings(tmp_path, model={k: v for k, v in model.items() if k != "sr"}, method=rates, **both), ASSETS)
-    assert "1e-08 of sr256" in line and "0.0003" in line  # of an older run, which had one rate for all
+    (line,) = arguments.advice(
+        settings(
+            tmp_path, model={k: v for k, v in model.items() if k != "sr"}, method=rates, **both
+        ),
+        ASSETS,
+    )
+    assert (
+        "1e-08 of sr256" in line and "0.0003" in line
+    )  # of an older run, which had one rate for all
 
 
 def test_a_rate_of_a_stage_that_is_not_tuned(tmp_path):
@@ -276,19 +335,36 @@ def test_a_rate_of_a_stage_that_is_not_tuned(tmp_path):
     rates = {"name": "unitune", "tune": {"base": {"lr": 3e-4}, "sr256": {"lr": 1e-8}}}
 
     def said(tuned: list[str], **given: float) -> list[str]:
-        return commandline.advice(settings(tmp_path, model=model, method=rates, stage={"tuned": tuned}, **given), ASSETS)
+        return arguments.advice(
+            settings(tmp_path, model=model, method=rates, stage={"tuned": tuned}, **given), ASSETS
+        )
 
-    assert said(["sr256"], lr=1e-4) == ["lr= is the rate of base, and sr256 alone is tuned: set sr_lr"]
-    assert said(["base"], sr_lr=1e-4) == ["sr_lr= is the rate of the stages above base, and base alone is tuned: set lr"]
+    assert said(["sr256"], lr=1e-4) == [
+        "lr= is the rate of base, and sr256 alone is tuned: set sr_lr"
+    ]
+    assert said(["base"], sr_lr=1e-4) == [
+        "sr_lr= is the rate of the stages above base, and base alone is tuned: set lr"
+    ]
     for tuned in (["base"], ["sr256"], ["base", "sr256"]):
         assert not said(tuned) and not said(tuned, lr=3e-4, sr_lr=1e-8)  # conf's own
-    assert not said(["base"], lr=1e-4) and not said(["sr256"], sr_lr=1e-4) and not said(["base", "sr256"], lr=1e-4, sr_lr=1e-4)
+    assert (
+        not said(["base"], lr=1e-4)
+        and not said(["sr256"], sr_lr=1e-4)
+        and not said(["base", "sr256"], lr=1e-4, sr_lr=1e-4)
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "path", "said"),
-    [("image", "cat.jpg", True), ("photo", "/x/chelsea.png", True), ("image", "/package/assets/demo/a.png", False), ("demo", "/x", False)],
+    [
+        ("image", "cat.jpg", True),
+        ("photo", "/x/chelsea.png", True),
+        ("image", "/package/assets/demo/a.png", False),
+        ("demo", "/x", False),
+    ],
 )
 def test_own_pictures_are_outside_the_small_world(tmp_path, name, path, said):
     benchmark = {"name": name, "path": path}
-    assert ("only scenes" in commandline.advice(settings(tmp_path, benchmark=benchmark), ASSETS)) is said
+    assert (
+        "only scenes" in arguments.advice(settings(tmp_path, benchmark=benchmark), ASSETS)
+    ) is said

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from unitune.fronts import Sweep, area
-from unitune.statistics import ENOUGH, FEWEST, interval
+from unitune.metrics.statistics import ENOUGH, FEWEST, interval
+from unitune.report.fronts import Sweep, area
 
 REPEATS = 10000
 DRAWS = 12  # of an image
@@ -14,7 +14,11 @@ DRAWS = 12  # of an image
 
 def rates(rng: np.random.Generator, rate: float, n: int, *, alike: float = 0.0) -> np.ndarray:
     """Shares of successes; `alike` is the correlation of an image's draws (0: binomial, else beta-binomial)."""
-    own = rng.beta(rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), (REPEATS, n)) if alike else rate
+    own = (
+        rng.beta(rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), (REPEATS, n))
+        if alike
+        else rate
+    )
     return rng.binomial(DRAWS, own, (REPEATS, n)) / DRAWS
 
 
@@ -32,26 +36,46 @@ def areas(rng: np.random.Generator, n: int) -> float:
     true = area(Sweep((1, 2, 3, 4), ("all",), x[:, None], y[:, None]), corner=(0.0, 0.0)).mean
     found = []
     for _ in range(REPEATS):
-        noisy = [level[:, None] + rng.normal(0, 0.03, n) + rng.normal(0, 0.03, (4, n)) for level in (x, y)]
-        found.append(area(Sweep((1, 2, 3, 4), tuple(map(str, range(n))), *noisy), corner=(0.0, 0.0)))
+        noisy = [
+            level[:, None] + rng.normal(0, 0.03, n) + rng.normal(0, 0.03, (4, n))
+            for level in (x, y)
+        ]
+        found.append(
+            area(Sweep((1, 2, 3, 4), tuple(map(str, range(n))), *noisy), corner=(0.0, 0.0))
+        )
     return share_of(found, true)
 
 
 SPREAD = 0.5  # of the logarithm of pixel errors between images: half of them within a factor of 1.4 of the median
 CASES = {
     "mean of normal scores": lambda rng, n: means(rng.normal(2.0, 1.0, (REPEATS, n)), 2.0),
-    "log-normal errors": lambda rng, n: means(rng.lognormal(0.0, SPREAD, (REPEATS, n)), math.exp(SPREAD**2 / 2)),
+    "log-normal errors": lambda rng, n: means(
+        rng.lognormal(0.0, SPREAD, (REPEATS, n)), math.exp(SPREAD**2 / 2)
+    ),
     "success of 0.05": lambda rng, n: means(rates(rng, 0.05, n), 0.05, (0.0, 1.0)),
     "success of 0.3": lambda rng, n: means(rates(rng, 0.3, n), 0.3, (0.0, 1.0)),
     "success of 0.9": lambda rng, n: means(rates(rng, 0.9, n), 0.9, (0.0, 1.0)),
-    "success of 0.05, images differ": lambda rng, n: means(rates(rng, 0.05, n, alike=0.05), 0.05, (0.0, 1.0)),
-    "success of 0.3, images differ": lambda rng, n: means(rates(rng, 0.3, n, alike=0.1), 0.3, (0.0, 1.0)),
-    "success of 0.9, images differ": lambda rng, n: means(rates(rng, 0.9, n, alike=0.1), 0.9, (0.0, 1.0)),
-    "paired difference of scores": lambda rng, n: means(
-        rng.normal(0, 3, (REPEATS, n)) + rng.normal(0.5, 1, (REPEATS, n)) - rng.normal(0, 3, (REPEATS, n)), 0.5
+    "success of 0.05, images differ": lambda rng, n: means(
+        rates(rng, 0.05, n, alike=0.05), 0.05, (0.0, 1.0)
     ),
-    "paired difference of success": lambda rng, n: means(rates(rng, 0.3, n, alike=0.1) - rates(rng, 0.1, n, alike=0.1), 0.2, (-1.0, 1.0)),
-    "paired difference of rare success": lambda rng, n: means(rates(rng, 0.1, n) - rates(rng, 0.05, n), 0.05, (-1.0, 1.0)),
+    "success of 0.3, images differ": lambda rng, n: means(
+        rates(rng, 0.3, n, alike=0.1), 0.3, (0.0, 1.0)
+    ),
+    "success of 0.9, images differ": lambda rng, n: means(
+        rates(rng, 0.9, n, alike=0.1), 0.9, (0.0, 1.0)
+    ),
+    "paired difference of scores": lambda rng, n: means(
+        rng.normal(0, 3, (REPEATS, n))
+        + rng.normal(0.5, 1, (REPEATS, n))
+        - rng.normal(0, 3, (REPEATS, n)),
+        0.5,
+    ),
+    "paired difference of success": lambda rng, n: means(
+        rates(rng, 0.3, n, alike=0.1) - rates(rng, 0.1, n, alike=0.1), 0.2, (-1.0, 1.0)
+    ),
+    "paired difference of rare success": lambda rng, n: means(
+        rates(rng, 0.1, n) - rates(rng, 0.05, n), 0.05, (-1.0, 1.0)
+    ),
     "area under a front": areas,
 }
 

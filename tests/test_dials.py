@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import rare_token  # noqa: E402  # scripts
 import search_dials  # noqa: E402
 
-from unitune.pocket import FOLDER as POCKET  # noqa: E402
+from unitune.models.pocket import FOLDER as POCKET  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,12 @@ def rows() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def choice(rows: list[dict]) -> dict[str, dict[str, float]]:
-    return {method: setting for method, (setting, _) in search_dials.chosen(search_dials.table(search_dials.through(rows))).items()}
+    return {
+        method: setting
+        for method, (setting, _) in search_dials.chosen(
+            search_dials.table(search_dials.through(rows))
+        ).items()
+    }
 
 
 def conf(method: str):
@@ -32,9 +37,17 @@ def conf(method: str):
 
 
 @pytest.mark.parametrize("method", search_dials.GRID)
-def test_conf_has_the_dials_that_the_record_chooses(choice: dict[str, dict[str, float]], method: str):
+def test_conf_has_the_dials_that_the_record_chooses(
+    choice: dict[str, dict[str, float]], method: str
+):
     cfg, chosen = conf(method), choice[method]
-    has = {"lr": cfg.lr, "weight": cfg.sampler.guidance.weight, "start": cfg.sampler.start, "embedding_mix": cfg.sampler.text.eta, "steps": cfg.steps}
+    has = {
+        "lr": cfg.lr,
+        "weight": cfg.sampler.guidance.weight,
+        "start": cfg.sampler.start,
+        "embedding_mix": cfg.sampler.text.eta,
+        "steps": cfg.steps,
+    }
     if "word" in chosen:
         has["word"] = cfg.method.embedding.lr
     assert {name: has[name] for name in chosen} == chosen
@@ -42,23 +55,43 @@ def test_conf_has_the_dials_that_the_record_chooses(choice: dict[str, dict[str, 
 
 def test_every_method_has_as_many_settings(rows: list[dict]):
     found = search_dials.table(rows)
-    assert set(found) == set(search_dials.GRID) and {len(measured) for measured in found.values()} == {54}
-    assert all({row["image"] for row in rows if row["method"] == method} == {row["image"] for row in rows} for method in found)
+    assert set(found) == set(search_dials.GRID) and {
+        len(measured) for measured in found.values()
+    } == {54}
+    assert all(
+        {row["image"] for row in rows if row["method"] == method} == {row["image"] for row in rows}
+        for method in found
+    )
 
 
 def test_the_search_was_on_other_images_than_the_benchmark(rows: list[dict]):
-    reported = {json.loads(line)["image"].removesuffix(".png") for line in (POCKET.parent / "scenes" / "edits.jsonl").open()}
+    reported = {
+        json.loads(line)["image"].removesuffix(".png")
+        for line in (POCKET.parent / "scenes" / "edits.jsonl").open()
+    }
     assert not {row["image"] for row in rows} & reported
 
 
 @pytest.mark.parametrize("other", ["weights", "judge"])
-def test_a_record_of_other_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture, other: str):
+def test_a_record_of_other_weights_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture, other: str
+):
     file = tmp_path / "dials.jsonl"
-    file.write_text(json.dumps({"weights": search_dials.digest(), "judge": search_dials.judged()} | {other: "0" * 64}) + "\n")
+    file.write_text(
+        json.dumps(
+            {"weights": search_dials.digest(), "judge": search_dials.judged()} | {other: "0" * 64}
+        )
+        + "\n"
+    )
     with pytest.raises(SystemExit) as end:
         search_dials.read(file)
     said = capsys.readouterr().err
-    assert end.value.code == 2 and said.count("\n") == 1 and "000000000000" in said and "measure again" in said
+    assert (
+        end.value.code == 2
+        and said.count("\n") == 1
+        and "000000000000" in said
+        and "measure again" in said
+    )
 
 
 def row(method: str, setting: dict, both: float, outside: float) -> dict:
@@ -78,30 +111,63 @@ def row(method: str, setting: dict, both: float, outside: float) -> dict:
 
 def test_the_choice_is_the_highest_success_within_the_bound():
     a, b, c, d = search_dials.settings("unitune")[:4]
-    found = search_dials.table([row("unitune", a, 1.0, 0.011), row("unitune", b, 0.5, 0.009), row("unitune", c, 0.5, 0.004), row("unitune", d, 0.0, 0.001)])
+    found = search_dials.table(
+        [
+            row("unitune", a, 1.0, 0.011),
+            row("unitune", b, 0.5, 0.009),
+            row("unitune", c, 0.5, 0.004),
+            row("unitune", d, 0.0, 0.001),
+        ]
+    )
     assert search_dials.chosen(found)["unitune"][0] == c
     beyond = search_dials.table([row("unitune", a, 1.0, 0.05), row("unitune", b, 0.5, 0.02)])
-    assert search_dials.chosen(beyond)["unitune"][0] == b, "where nothing is within the bound, the smallest error"
+    assert search_dials.chosen(beyond)["unitune"][0] == b, (
+        "where nothing is within the bound, the smallest error"
+    )
 
 
 def test_a_best_value_at_an_end_of_all_that_was_tried_is_named():
-    tried = [{"lr": lr, "steps": steps, "weight": 2.0, "start": start} for lr in (1.0, 2.0) for steps in (64, 128) for start in (0.8, 0.9)]
+    tried = [
+        {"lr": lr, "steps": steps, "weight": 2.0, "start": start}
+        for lr in (1.0, 2.0)
+        for steps in (64, 128)
+        for start in (0.8, 0.9)
+    ]
     rows = [row("unitune", setting, 0.5, 0.005) for setting in tried]
     end = tried[-1]
-    assert search_dials.at_ends(rows, "unitune", end) == ["lr", "start"], "128 steps are the budget's own limit, and one weight has no end"
-    wider = [row("unitune", end | {"lr": 4.0}, 0.1, 0.005), row("unitune", end | {"start": 0.95}, 0.1, 0.005), row("imagic", {"lr": 9.0}, 0.1, 0.005)]
-    assert search_dials.at_ends([*rows, *wider[:1]], "unitune", end) == ["start"] and search_dials.at_ends([*rows, *wider], "unitune", end) == []
+    assert search_dials.at_ends(rows, "unitune", end) == ["lr", "start"], (
+        "128 steps are the budget's own limit, and one weight has no end"
+    )
+    wider = [
+        row("unitune", end | {"lr": 4.0}, 0.1, 0.005),
+        row("unitune", end | {"start": 0.95}, 0.1, 0.005),
+        row("imagic", {"lr": 9.0}, 0.1, 0.005),
+    ]
+    assert (
+        search_dials.at_ends([*rows, *wider[:1]], "unitune", end) == ["start"]
+        and search_dials.at_ends([*rows, *wider], "unitune", end) == []
+    )
 
 
-def test_rows_are_kept_when_the_window_moves_and_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_rows_are_kept_when_the_window_moves_and_a_cell_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     about = {"weights": search_dials.digest(), "judge": search_dials.judged()}
     inside, outside = search_dials.settings("untuned")[0], {"weight": 99.0, "start": 0.5}
     record, work = tmp_path / "dials.jsonl", tmp_path / "work"
-    record.write_text("".join(json.dumps(row("untuned", setting, 1.0, 0.0) | about) + "\n" for setting in (inside, outside)))
+    record.write_text(
+        "".join(
+            json.dumps(row("untuned", setting, 1.0, 0.0) | about) + "\n"
+            for setting in (inside, outside)
+        )
+    )
     monkeypatch.setattr(search_dials, "RECORD", record)
     known = search_dials.kept(work)
     assert [one["setting"] for one in known] == [inside, outside]
-    assert inside not in search_dials.missing(known, "untuned", {}) and len(search_dials.missing(known, "untuned", {})) == 53
+    assert (
+        inside not in search_dials.missing(known, "untuned", {})
+        and len(search_dials.missing(known, "untuned", {})) == 53
+    )
     assert search_dials.through(known) == [], "a method that is not through is not reported"
     calls: list[int] = []
 
@@ -114,8 +180,13 @@ def test_rows_are_kept_when_the_window_moves_and_a_cell_is_measured_once(tmp_pat
     assert calls == [1]
 
 
-@pytest.mark.parametrize(("apart", "success", "default"), [(6.0, 0.45, "rare"), (5.9, 0.9, "description"), (9.0, 0.44, "description")])
-def test_the_rare_token_is_the_default_only_where_it_is_separate_and_about_as_good(apart: float, success: float, default: str):
+@pytest.mark.parametrize(
+    ("apart", "success", "default"),
+    [(6.0, 0.45, "rare"), (5.9, 0.9, "description"), (9.0, 0.44, "description")],
+)
+def test_the_rare_token_is_the_default_only_where_it_is_separate_and_about_as_good(
+    apart: float, success: float, default: str
+):
     setting = {"tuned_db": 20.0, "token": "rare", "empty_db": 20.0 - apart}
     described = {"tuned_db": 21.0, "token": "description", "empty_db": 10.0}
     rows = [row("unitune", {}, success, 0.01) | setting, row("unitune", {}, 0.5, 0.01) | described]

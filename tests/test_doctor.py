@@ -13,15 +13,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from unitune import compat, doctor, estimate, machine
-from unitune.backends import tiny
+from unitune.cli import doctor, estimate
 from unitune.errors import Refused, Unfit
+from unitune.models import compat, machine, tiny
 from unitune.tuning.adapters import Full, Lora
-from unitune.tuning.select import Selection
+from unitune.tuning.select import ParameterSelection
 
 ROOT = Path(__file__).parent.parent
 for name in ("assets", "skimage", "noted"):
-    OmegaConf.register_new_resolver(name, lambda path: str(ROOT / "src/unitune/assets" / path), replace=True)
+    OmegaConf.register_new_resolver(
+        name, lambda path: str(ROOT / "src/unitune/assets" / path), replace=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,9 @@ def folder(tmp_path_factory) -> Path:
 def settings(folder, tmp_path, monkeypatch) -> dict:
     monkeypatch.chdir(tmp_path)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("doctor", overrides=[f"model.path={folder}", "metrics=none", "store.path=store"])
+        cfg = compose(
+            "doctor", overrides=[f"model.path={folder}", "metrics=none", "store.path=store"]
+        )
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
@@ -41,7 +45,9 @@ def settings(folder, tmp_path, monkeypatch) -> dict:
 
 def on_hub(settings: dict) -> dict:
     repos = {"base": "DeepFloyd/IF-I-M-v1.0@main", "sr256": "DeepFloyd/IF-II-M-v1.0@main"}
-    return settings | {"model": settings["model"] | {"path": None, "repos": repos, "text_encoder": {"keep": False}}}
+    return settings | {
+        "model": settings["model"] | {"path": None, "repos": repos, "text_encoder": {"keep": False}}
+    }
 
 
 @pytest.fixture
@@ -76,7 +82,11 @@ def test_failures_are_counted_after_all_lines(settings):
     with pytest.raises(Unfit, match=r"3 of 11 checks failed \(model, memory, store\)"):
         for line in doctor.run(**settings | {"model": settings["model"] | {"path": "nowhere"}}):
             lines.append(line)
-    assert len(lines) == len(doctor.CHECKS) and lines[4].startswith("fail  model") and "no model folder nowhere" in lines[4]
+    assert (
+        len(lines) == len(doctor.CHECKS)
+        and lines[4].startswith("fail  model")
+        and "no model folder nowhere" in lines[4]
+    )
 
 
 def test_an_old_python(settings, monkeypatch):
@@ -93,19 +103,30 @@ def test_libraries_missing_out_of_range_or_moved(settings, monkeypatch):
 
     def here(*changed: Other):
         names = {other.name for other in changed}
-        monkeypatch.setattr("importlib.metadata.distributions", lambda: [d for d in real if d.name not in names] + [o for o in changed if o.version])
+        monkeypatch.setattr(
+            "importlib.metadata.distributions",
+            lambda: [d for d in real if d.name not in names] + [o for o in changed if o.version],
+        )
 
     here(Other("diffusers", "0.30.0"))
-    assert doctor.libraries(settings).level == "fail" and "0.30.0" in doctor.libraries(settings).found
+    assert (
+        doctor.libraries(settings).level == "fail" and "0.30.0" in doctor.libraries(settings).found
+    )
     here(Other("diffusers", ""))
     assert doctor.libraries(settings).level == "fail"
     here(Other("regex", "2020.1.1"))
-    assert doctor.libraries(settings).level == "warn" and "regex 2020.1.1" in doctor.libraries(settings).found
+    assert (
+        doctor.libraries(settings).level == "warn"
+        and "regex 2020.1.1" in doctor.libraries(settings).found
+    )
 
 
 def test_a_torchvision_of_another_torch(settings, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.9.0+cpu")
-    assert doctor.torchvision(settings).level == "fail" and "torch==" in doctor.torchvision(settings).found
+    assert (
+        doctor.torchvision(settings).level == "fail"
+        and "torch==" in doctor.torchvision(settings).found
+    )
     monkeypatch.undo()
     monkeypatch.setattr(compat, "is_loadable", lambda compiled: False)
     assert doctor.torchvision(settings).level == "warn"
@@ -137,7 +158,11 @@ def test_a_damaged_model(settings, folder, tmp_path):
 
 
 def test_memory_that_is_taken_or_not_there(settings, monkeypatch):
-    for free, total, level in ((2**40, 2**40, "ok"), (2**20, 2**40, "warn"), (2**20, 2**20, "fail")):
+    for free, total, level in (
+        (2**40, 2**40, "ok"),
+        (2**20, 2**40, "warn"),
+        (2**20, 2**20, "fail"),
+    ):
         monkeypatch.setattr(machine, "memory", lambda free=free, total=total: (free, total))
         assert doctor.memory(settings).level == level
     assert "batch_size" in doctor.memory(settings).advice
@@ -153,13 +178,19 @@ def test_memory_of_a_gpu(settings, monkeypatch):
 
 
 def test_an_untuned_method_needs_less(settings):
-    tuned, untuned = (estimate.memory(estimate.networks(settings["model"]), plans, mixed=False)[0] for plans in (estimate.tunings(settings), {}))
+    tuned, untuned = (
+        estimate.memory(estimate.networks(settings["model"]), plans, mixed=False)[0]
+        for plans in (estimate.tunings(settings), {})
+    )
     assert untuned < tuned and estimate.tunings(settings | {"method": {"name": "untuned"}}) == {}
 
 
 def test_folders_that_cannot_be_made_or_are_full(settings, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    for path, said in ((tmp_path / "file/store", "cannot be made"), (tmp_path / "file", "cannot be written")):
+    for path, said in (
+        (tmp_path / "file/store", "cannot be made"),
+        (tmp_path / "file", "cannot be written"),
+    ):
         finding = doctor.store(settings | {"store": settings["store"] | {"path": str(path)}})
         assert finding.level == "fail" and said in finding.found
     assert doctor.outputs(settings | {"outputs": str(tmp_path / "file/x")}).level == "fail"
@@ -171,35 +202,70 @@ def test_folders_that_cannot_be_made_or_are_full(settings, tmp_path, monkeypatch
     assert "Read-only" in doctor.store(settings).found and doctor.store(settings).level == "fail"
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    assert doctor.store(settings | {"store": settings["store"] | {"budget_gib": 1e-6}}).level == "warn"
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**30, 2**30 - 1, 1))  # type: ignore[attr-defined]
+    assert (
+        doctor.store(settings | {"store": settings["store"] | {"budget_gib": 1e-6}}).level == "warn"
+    )
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**30, 2**30 - 1, 1)
+    )  # type: ignore[attr-defined]
     assert doctor.store(settings).level == doctor.outputs(settings).level == "fail"
 
 
 def test_the_disk_that_a_tuning_takes_is_what_it_writes(settings, folder):
     """The tiny cascade's network: 4 bytes a number and kept step."""
     nets = estimate.networks(settings["model"])
-    files = sum(file.stat().st_size for stage in ("base", "sr256") for file in (folder / stage / "unet").glob("*.safetensors"))
+    files = sum(
+        file.stat().st_size
+        for stage in ("base", "sr256")
+        for file in (folder / stage / "unet").glob("*.safetensors")
+    )
     plans = estimate.tunings(settings)
     kept = len([step for step in settings["snapshots"] if step <= settings["steps"]])
-    assert kept == 3 and estimate.disk(nets, plans)[0] == pytest.approx(kept * files, rel=0.1)  # float32 files
+    assert kept == 3 and estimate.disk(nets, plans)[0] == pytest.approx(
+        kept * files, rel=0.1
+    )  # float32 files
 
 
 def test_frozen_layers_need_less(settings):
     nets = estimate.networks(settings["model"])
     base = nets["base"]
-    assert 0 < base.tuned(Full(), Selection(freeze=["down_blocks.*"])) < base.tuned(Full(), Selection()) == base.parameters
-    assert estimate.HUB["DeepFloyd/IF-I-M-v1.0"].tuned(Full(), Selection(["*norm*"])) == 371_605_830
+    assert (
+        0
+        < base.tuned(Full(), ParameterSelection(freeze=["down_blocks.*"]))
+        < base.tuned(Full(), ParameterSelection())
+        == base.parameters
+    )
+    assert (
+        estimate.HUB["DeepFloyd/IF-I-M-v1.0"].tuned(Full(), ParameterSelection(["*norm*"]))
+        == 371_605_830
+    )
 
 
 def test_a_low_rank_change_needs_less(settings):
-    lora = {"_target_": "unitune.tuning.adapters.Lora", "rank": 2, "alpha": 2, "targets": ["*attentions.*"]}
-    tune = {stage: tuning | {"adapter": lora} for stage, tuning in settings["method"]["tune"].items()}
-    nets, plans = estimate.networks(settings["model"]), estimate.tunings(settings | {"method": settings["method"] | {"tune": tune}})
+    lora = {
+        "_target_": "unitune.tuning.adapters.Lora",
+        "rank": 2,
+        "alpha": 2,
+        "targets": ["*attentions.*"],
+    }
+    tune = {
+        stage: tuning | {"adapter": lora} for stage, tuning in settings["method"]["tune"].items()
+    }
+    nets, plans = (
+        estimate.networks(settings["model"]),
+        estimate.tunings(settings | {"method": settings["method"] | {"tune": tune}}),
+    )
     assert plans["base"].adapter == Lora(2, 2, ["*attentions.*"])
-    assert 0 < nets["base"].tuned(plans["base"].adapter, plans["base"].select) == Lora(2, 2).size(nets["base"].tensors, Selection()) < nets["base"].parameters
+    assert (
+        0
+        < nets["base"].tuned(plans["base"].adapter, plans["base"].select)
+        == Lora(2, 2).size(nets["base"].tensors, ParameterSelection())
+        < nets["base"].parameters
+    )
     assert estimate.disk(nets, plans)[0] < estimate.disk(nets, estimate.tunings(settings))[0]
-    assert estimate.HUB["DeepFloyd/IF-I-M-v1.0"].tuned(Lora(4), Selection()) == round(0.02 * 371_605_830)
+    assert estimate.HUB["DeepFloyd/IF-I-M-v1.0"].tuned(Lora(4), ParameterSelection()) == round(
+        0.02 * 371_605_830
+    )
 
 
 def test_a_model_of_the_hub(settings, hub, folder, monkeypatch, tmp_path):
@@ -210,10 +276,18 @@ def test_a_model_of_the_hub(settings, hub, folder, monkeypatch, tmp_path):
     (tmp_path / "token").write_text("hf_secret")
     allowed = doctor.model(on_hub(settings))
     assert allowed.level == "warn" and "not in the cache" in allowed.found
-    assert "a token is there" in doctor.hub(on_hub(settings)).found and "hf_secret" not in str((allowed, doctor.hub(on_hub(settings))))
+    assert "a token is there" in doctor.hub(on_hub(settings)).found and "hf_secret" not in str(
+        (allowed, doctor.hub(on_hub(settings)))
+    )
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert doctor.model(on_hub(settings)).level == "fail" and "HF_HUB_OFFLINE" in doctor.model(on_hub(settings)).found
-    for repository, stage in (("DeepFloyd/IF-I-M-v1.0", "base"), ("DeepFloyd/IF-II-M-v1.0", "sr256")):
+    assert (
+        doctor.model(on_hub(settings)).level == "fail"
+        and "HF_HUB_OFFLINE" in doctor.model(on_hub(settings)).found
+    )
+    for repository, stage in (
+        ("DeepFloyd/IF-I-M-v1.0", "base"),
+        ("DeepFloyd/IF-II-M-v1.0", "sr256"),
+    ):
         cached(hub, repository, folder / stage / "unet")
     assert doctor.model(on_hub(settings)).level == "ok"
     next(hub.rglob("*.safetensors")).write_bytes(b"cut")
@@ -223,7 +297,10 @@ def test_a_model_of_the_hub(settings, hub, folder, monkeypatch, tmp_path):
 
 def test_a_hub_model_of_unknown_size(settings):
     with pytest.raises(Refused, match="not known here"):
-        estimate.networks(settings["model"] | {"path": None, "repos": {"base": "someone/model", "sr256": "DeepFloyd/IF-II-M-v1.0"}})
+        estimate.networks(
+            settings["model"]
+            | {"path": None, "repos": {"base": "someone/model", "sr256": "DeepFloyd/IF-II-M-v1.0"}}
+        )
 
 
 def test_loggers(settings, monkeypatch, tmp_path):
@@ -242,7 +319,10 @@ def test_loggers(settings, monkeypatch, tmp_path):
     assert "offline" in doctor.logger(settings | {"logger": wandb | {"offline": True}}).found
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     board = {"_target_": "pytorch_lightning.loggers.TensorBoardLogger"}
-    assert doctor.logger(settings | {"logger": board}).level == "fail" and doctor.logger(settings).level == "ok"
+    assert (
+        doctor.logger(settings | {"logger": board}).level == "fail"
+        and doctor.logger(settings).level == "ok"
+    )
 
 
 def test_metrics_that_lack_their_files(settings, monkeypatch):
@@ -251,38 +331,76 @@ def test_metrics_that_lack_their_files(settings, monkeypatch):
         doctor.metrics(settings | {"metrics": {"use": use}})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Refused, match="stlpips-pytorch"):
-        doctor.metrics(settings | {"metrics": {"use": [{"_target_": "unitune.metrics.perceptual.STLPIPS"}]}})
+        doctor.metrics(
+            settings | {"metrics": {"use": [{"_target_": "unitune.metrics.perceptual.STLPIPS"}]}}
+        )
 
 
-@pytest.mark.parametrize(("extra", "code"), [((), 0), (("store.path=file/store", "logger=tensorboard"), 1)])
+@pytest.mark.parametrize(
+    ("extra", "code"), [((), 0), (("store.path=file/store", "logger=tensorboard"), 1)]
+)
 def test_the_command_on_the_pocket_model(tmp_path, extra, code):
     """Every word of the main job is taken; what is printed is the table, and the folder stays as it was."""
     (tmp_path / "file").touch()
-    command = [sys.executable, str(ROOT / "run.py"), "--config-name", "doctor", "edit=a dog, red", "sampler=cfg", *extra]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "--config-name",
+        "doctor",
+        "edit=a dog, red",
+        "sampler=cfg",
+        *extra,
+    ]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT / "src"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == code, done.stderr
-    assert len(done.stdout.splitlines()) == len(doctor.CHECKS) and all(line.split()[0] in ("ok", "warn", "fail") for line in done.stdout.splitlines())
-    assert ("unitune: 1 of 11 checks failed (store)" in done.stderr) == bool(code) and "Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) == len(doctor.CHECKS) and all(
+        line.split()[0] in ("ok", "warn", "fail") for line in done.stdout.splitlines()
+    )
+    assert ("unitune: 1 of 11 checks failed (store)" in done.stderr) == bool(
+        code
+    ) and "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
 def test_a_stage_may_be_a_folder_beside_one_of_the_hub(settings, folder):
     """As `Model.source` has it."""
-    mixed = {"path": None, "repos": {"base": str(folder / "base"), "sr256": "DeepFloyd/IF-II-M-v1.0"}}
+    mixed = {
+        "path": None,
+        "repos": {"base": str(folder / "base"), "sr256": "DeepFloyd/IF-II-M-v1.0"},
+    }
     given = settings | {"model": settings["model"] | mixed}
     nets = estimate.networks(given["model"])
-    assert nets["base"].tensors == estimate.networks(settings["model"])["base"].tensors and nets["sr256"] == estimate.HUB["DeepFloyd/IF-II-M-v1.0"]
-    assert "DeepFloyd/IF-II-M-v1.0" in doctor.model(given).found and str(folder) not in doctor.model(given).found
+    assert (
+        nets["base"].tensors == estimate.networks(settings["model"])["base"].tensors
+        and nets["sr256"] == estimate.HUB["DeepFloyd/IF-II-M-v1.0"]
+    )
+    assert (
+        "DeepFloyd/IF-II-M-v1.0" in doctor.model(given).found
+        and str(folder) not in doctor.model(given).found
+    )
 
 
 def test_a_checkpoint_holds_what_is_tuned(settings):
     net, plan = estimate.networks(settings["model"])["base"], estimate.tunings(settings)["base"]
-    part = dataclasses.replace(plan, select=Selection(freeze=["down_blocks.*"]))
+    part = dataclasses.replace(plan, select=ParameterSelection(freeze=["down_blocks.*"]))
     tuned = [net.tuned(one.adapter, one.select) for one in (plan, part)]
-    assert estimate.checkpoint(net, part) / estimate.checkpoint(net, plan) == pytest.approx(tuned[1] / tuned[0]) and tuned[1] < tuned[0]
+    assert (
+        estimate.checkpoint(net, part) / estimate.checkpoint(net, plan)
+        == pytest.approx(tuned[1] / tuned[0])
+        and tuned[1] < tuned[0]
+    )
 
 
 def test_prior_preservation_doubles_the_rows(settings):
-    rows = [estimate.tunings(settings | {"method": settings["method"] | {"prior": prior}})["base"].rows for prior in (0.0, 1.0)]
+    rows = [
+        estimate.tunings(settings | {"method": settings["method"] | {"prior": prior}})["base"].rows
+        for prior in (0.0, 1.0)
+    ]
     assert rows == [4, 8]

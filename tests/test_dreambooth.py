@@ -8,10 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from unitune import experiment, preflight, prompts
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
-from unitune.backends.cascade import weights_digest
+from unitune import prompts
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
@@ -20,8 +17,12 @@ from unitune.masks.sources import DiffEdit
 from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
-from unitune.plans import Seeds
-from unitune.store import Store
+from unitune.models import cascade as backend
+from unitune.models import tiny
+from unitune.models.cascade import weights_digest
+from unitune.runs import experiment, preflight
+from unitune.runs.plans import Seeds
+from unitune.storage.store import Store
 from unitune.tuning import make, naming, weights
 from unitune.tuning.class_images import ClassImages
 from unitune.tuning.data import UNIFORM, NoiseDials, OneImage
@@ -33,43 +34,82 @@ IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2
 EXAMPLE = Example("one", IMAGE, (Request("a cat in the snow"),), noun="cat")
 TUNING = Tuning(lr=1e-2, steps=2, batch_size=2, snapshots=())
 OF_CLASS = ClassImages(count=3, steps=2, sr=SuperResolution(steps=1))
-METHOD = DreamBooth({"base": TUNING, "sr256": replace(TUNING, low_level=1e-5)}, class_images=OF_CLASS)
+METHOD = DreamBooth(
+    {"base": TUNING, "sr256": replace(TUNING, low_level=1e-5)}, class_images=OF_CLASS
+)
 BASE_ONLY = replace(METHOD, stages=("base",))
 
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    return backend.load("tiny", tiny.floyd(tmp_path_factory.mktemp("tiny")), stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+    return backend.load(
+        "tiny",
+        tiny.floyd(tmp_path_factory.mktemp("tiny")),
+        stages=("base", "sr256"),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 def prepare(method, cascade, store, *, example=EXAMPLE, seed=0, at=None):
     return make.prepare(method.recipe(example), cascade, example, store=store, seed=seed, at=at)
 
 
-def pictures(cascade: backend.Cascade, stage: str, *, count: int = 3, crop: int = 0, low_level: float | str = UNIFORM) -> Pictures:
-    high, low = (torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(side)) for side in (32, 16))
+def pictures(
+    cascade: backend.Cascade,
+    stage: str,
+    *,
+    count: int = 3,
+    crop: int = 0,
+    low_level: float | str = UNIFORM,
+) -> Pictures:
+    high, low = (
+        torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(side))
+        for side in (32, 16)
+    )
     found = cascade.stage(stage)
     made, lows = (high, low) if found.low_resolution else (low, None)
-    return Pictures(found, made, lows, cascade.encode(["a cat"]), "a cat", 0, 4, NoiseDials(crop, low_level))
+    return Pictures(
+        found, made, lows, cascade.encode(["a cat"]), "a cat", 0, 4, NoiseDials(crop, low_level)
+    )
 
 
 def test_class_rows_are_appended_and_the_image_rows_are_unitunes(cascade):
     for stage in cascade.stages:
         one = OneImage(stage, EXAMPLE, cascade.encode(["a beikkpic cat"]), 0, 4, NoiseDials(8))
-        both, alone = WithPrior(one, pictures(cascade, stage.name, crop=8), 0.5).batch(3), one.batch(3)
-        assert len(both) == 8 and torch.equal(both.x_t[:4], alone.x_t) and torch.equal(both.target[:4], alone.target) and torch.equal(both.t[:4], alone.t)
-        assert torch.equal(both.condition.text, cascade.encode(["a beikkpic cat"] * 4 + ["a cat"] * 4))
-        assert both.weights.tolist() == [1 / 4] * 4 + [0.5 / 4] * 4 and alone.weights.tolist() == [1 / 4] * 4
+        both, alone = (
+            WithPrior(one, pictures(cascade, stage.name, crop=8), 0.5).batch(3),
+            one.batch(3),
+        )
+        assert (
+            len(both) == 8
+            and torch.equal(both.x_t[:4], alone.x_t)
+            and torch.equal(both.target[:4], alone.target)
+            and torch.equal(both.t[:4], alone.t)
+        )
+        assert torch.equal(
+            both.condition.text, cascade.encode(["a beikkpic cat"] * 4 + ["a cat"] * 4)
+        )
+        assert (
+            both.weights.tolist() == [1 / 4] * 4 + [0.5 / 4] * 4
+            and alone.weights.tolist() == [1 / 4] * 4
+        )
         assert (both.condition.low is None) == (stage.name == "base")
 
 
 def test_the_loss_is_two_means(cascade):
-    batch = WithPrior(OneImage(cascade.stages[0], EXAMPLE, cascade.encode(["x"]), 0, 2), pictures(cascade, "base"), 0.3).batch(0)
+    batch = WithPrior(
+        OneImage(cascade.stages[0], EXAMPLE, cascade.encode(["x"]), 0, 2),
+        pictures(cascade, "base"),
+        0.3,
+    ).batch(0)
     output = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(2))
     error = (output - batch.target).square()
     torch.testing.assert_close(batch.loss(output), error[:2].mean() + 0.3 * error[2:].mean())
     plain = replace(batch, weights=torch.full((6,), 1 / 6))
-    torch.testing.assert_close(plain.loss(output), torch.nn.functional.mse_loss(output, batch.target))
+    torch.testing.assert_close(
+        plain.loss(output), torch.nn.functional.mse_loss(output, batch.target)
+    )
 
 
 def test_class_rows_are_drawn_by_name_from_all_pictures(cascade):
@@ -78,7 +118,9 @@ def test_class_rows_are_drawn_by_name_from_all_pictures(cascade):
     for k in range(8):
         batch = prior.batch(k)
         assert torch.equal(batch.x_t, replace(prior).batch(k).x_t)
-        found = PREDICTIONS["epsilon"].x_0(prior.stage.schedule, batch.x_t, batch.target, batch.t)[batch.t < 700]
+        found = PREDICTIONS["epsilon"].x_0(prior.stage.schedule, batch.x_t, batch.target, batch.t)[
+            batch.t < 700
+        ]
         for row in found:
             off = (prior.pictures - row).abs().amax(dim=(1, 2, 3))
             assert off.min() < 1e-3
@@ -93,21 +135,38 @@ def test_the_low_resolution_row_belongs_to_its_picture(cascade):
     lows = sr.upsampled(prior.lows)
     for k in range(4):
         batch = prior.batch(k)
-        assert batch.condition.low is not None and batch.condition.level is not None and bool((batch.condition.level == 0).all())
+        assert (
+            batch.condition.low is not None
+            and batch.condition.level is not None
+            and bool((batch.condition.level == 0).all())
+        )
         for row in (batch.t < 700).nonzero().flatten().tolist():
             one = slice(row, row + 1)
-            off = (prior.pictures - PREDICTIONS["epsilon"].x_0(sr.schedule, batch.x_t[one], batch.target[one], batch.t[one])).abs().amax(dim=(1, 2, 3))
+            off = (
+                (
+                    prior.pictures
+                    - PREDICTIONS["epsilon"].x_0(
+                        sr.schedule, batch.x_t[one], batch.target[one], batch.t[one]
+                    )
+                )
+                .abs()
+                .amax(dim=(1, 2, 3))
+            )
             near = (lows - batch.condition.low[one]).abs().mean(dim=(1, 2, 3))
             assert off.argmin() == near.argmin()
 
 
 @pytest.mark.parametrize(("level", "expected"), [(0.0, 0), (1e-5, 0), (0.25, 250), (1.0, 999)])
 def test_a_fixed_level_is_every_rows(cascade, level, expected):
-    batch = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, NoiseDials(low_level=level)).batch(1)
+    batch = OneImage(
+        cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, NoiseDials(low_level=level)
+    ).batch(1)
     assert batch.condition.level is not None and batch.condition.level.tolist() == [expected] * 3
     free = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3).batch(1)
     assert batch.condition.low is not None and free.condition.low is not None
-    assert torch.equal(batch.x_t, free.x_t) and not torch.equal(batch.condition.low, free.condition.low)
+    assert torch.equal(batch.x_t, free.x_t) and not torch.equal(
+        batch.condition.low, free.condition.low
+    )
 
 
 @pytest.mark.parametrize("level", [-0.1, 1.5, float("nan"), "low", True, None])
@@ -116,39 +175,65 @@ def test_other_levels_are_refused(level):
         Tuning(lr=1e-3, low_level=level)
 
 
-def test_class_images_are_the_untouched_models_and_made_once_per_class(cascade, tmp_store, monkeypatch):
+def test_class_images_are_the_untouched_models_and_made_once_per_class(
+    cascade, tmp_store, monkeypatch
+):
     sampled = []
     run = Sampler.__call__
-    monkeypatch.setattr(Sampler, "__call__", lambda self, *a, **k: sampled.append(len(k["draws"])) or run(self, *a, **k))
+    monkeypatch.setattr(
+        Sampler,
+        "__call__",
+        lambda self, *a, **k: sampled.append(len(k["draws"])) or run(self, *a, **k),
+    )
     before = [weights_digest(stage.network) for stage in cascade.stages]
     first = prepare(METHOD, cascade, tmp_store)
     assert sampled == [3] and first.prompt == "beikkpic" and first.steps == 2
-    other = prepare(METHOD, cascade, Store(tmp_store.path), example=replace(EXAMPLE, image=-IMAGE, id="two"))
+    other = prepare(
+        METHOD, cascade, Store(tmp_store.path), example=replace(EXAMPLE, image=-IMAGE, id="two")
+    )
     assert sampled == [3], "another image of the class shares them"
-    assert not torch.equal(first.weights["base"]["conv_in.weight"], other.weights["base"]["conv_in.weight"])
+    assert not torch.equal(
+        first.weights["base"]["conv_in.weight"], other.weights["base"]["conv_in.weight"]
+    )
     prepare(METHOD, cascade, tmp_store, example=replace(EXAMPLE, noun="dog"))
     assert sampled == [3, 3], "another class has its own"
     assert [weights_digest(stage.network) for stage in cascade.stages] == before
     (entry, _) = sorted(tmp_store.path.glob("class_images-*"))
     held = load_file(entry / "pictures.safetensors")
-    assert {name: tuple(p.shape) for name, p in held.items()} == {"base": (3, 3, 16, 16), "sr256": (3, 3, 32, 32)}
+    assert {name: tuple(p.shape) for name, p in held.items()} == {
+        "base": (3, 3, 16, 16),
+        "sr256": (3, 3, 32, 32),
+    }
     request = Request("a cat")
     plain = replace(OF_CLASS.sampler, name="x")
     edits = plain(cascade, Example("class images", torch.zeros(1, 3, 32, 32), (request,)), tuned=prepare(Untuned(), cascade, tmp_store),
                   draws=[Draw(request, k) for k in range(3)])  # fmt: skip
-    made, cost = OF_CLASS.pictures(cascade, "a cat", stages=["base", "sr256"], store=tmp_store, seed=0)
+    made, cost = OF_CLASS.pictures(
+        cascade, "a cat", stages=["base", "sr256"], store=tmp_store, seed=0
+    )
     for k, edit in enumerate(edits):
-        torch.testing.assert_close(made["base"][k : k + 1], edit.stages["base"].clamp(-1, 1), rtol=0, atol=1 / 250)
-        torch.testing.assert_close(made["sr256"][k : k + 1], edit.image.clamp(-1, 1), rtol=0, atol=1 / 250)
-    assert cost.network_evaluations == 3 * (2 * 2 + 1)  # guidance doubles the base's two steps; one step of super-resolution without
+        torch.testing.assert_close(
+            made["base"][k : k + 1], edit.stages["base"].clamp(-1, 1), rtol=0, atol=1 / 250
+        )
+        torch.testing.assert_close(
+            made["sr256"][k : k + 1], edit.image.clamp(-1, 1), rtol=0, atol=1 / 250
+        )
+    assert cost.network_evaluations == 3 * (
+        2 * 2 + 1
+    )  # guidance doubles the base's two steps; one step of super-resolution without
 
 
 def test_costs_count_class_rows_and_class_images(cascade, tmp_store):
     tuned = prepare(BASE_ONLY, cascade, tmp_store)
-    assert tuned.cost.optimizer_steps == 2 and tuned.cost.network_evaluations == 2 * (2 + 2) + 3 * 2 * 2
+    assert (
+        tuned.cost.optimizer_steps == 2
+        and tuned.cost.network_evaluations == 2 * (2 + 2) + 3 * 2 * 2
+    )
     assert prepare(BASE_ONLY, cascade, Store(tmp_store.path)).cost == tuned.cost
     other = prepare(BASE_ONLY, cascade, tmp_store, example=replace(EXAMPLE, image=-IMAGE))
-    assert other.cost.network_evaluations == tuned.cost.network_evaluations, "what the store spared is still part of what it takes"
+    assert other.cost.network_evaluations == tuned.cost.network_evaluations, (
+        "what the store spared is still part of what it takes"
+    )
     (images,) = tmp_store.path.glob("class_images-*/pictures.safetensors")
     weights_file = next(tmp_store.path.glob("tuned-*/base-2.safetensors"))
     assert tuned.cost.stored_bytes >= images.stat().st_size + weights_file.stat().st_size
@@ -157,25 +242,45 @@ def test_costs_count_class_rows_and_class_images(cascade, tmp_store):
 def test_without_a_prior_it_is_plain_tuning_on_the_prompt(cascade, tmp_store):
     alone = prepare(replace(BASE_ONLY, prior=0), cascade, tmp_store)
     assert not list(tmp_store.path.glob("class_images-*"))
-    plain = prepare(UniTune({"base": TUNING}, stages=("base",), prompt="a beikkpic cat"), cascade, tmp_store)
+    plain = prepare(
+        UniTune({"base": TUNING}, stages=("base",), prompt="a beikkpic cat"), cascade, tmp_store
+    )
     with_prior = prepare(BASE_ONLY, cascade, tmp_store)
     for name, weight in plain.weights["base"].items():
         assert torch.equal(weight, alone.weights["base"][name])
-    assert any(not torch.equal(weight, with_prior.weights["base"][name]) for name, weight in plain.weights["base"].items())
+    assert any(
+        not torch.equal(weight, with_prior.weights["base"][name])
+        for name, weight in plain.weights["base"].items()
+    )
 
 
 def test_what_changes_the_class_images_tunes_again(cascade, tmp_store, monkeypatch):
     fits = []
     fit = weights.fit
-    monkeypatch.setattr(weights, "fit", lambda data, tuning, **more: fits.append(1) or fit(data, tuning, **more))
-    short = replace(BASE_ONLY, tune={"base": replace(TUNING, steps=1)}, class_images=replace(OF_CLASS, steps=1, weight=1.0))
+    monkeypatch.setattr(
+        weights, "fit", lambda data, tuning, **more: fits.append(1) or fit(data, tuning, **more)
+    )
+    short = replace(
+        BASE_ONLY,
+        tune={"base": replace(TUNING, steps=1)},
+        class_images=replace(OF_CLASS, steps=1, weight=1.0),
+    )
     prepare(short, cascade, tmp_store)
-    for other in (replace(short, prior=0.5), replace(short, class_images=replace(short.class_images, count=2)), replace(short, class_prompt="{noun}")):
+    for other in (
+        replace(short, prior=0.5),
+        replace(short, class_images=replace(short.class_images, count=2)),
+        replace(short, class_prompt="{noun}"),
+    ):
         before = len(fits)
         prepare(other, cascade, tmp_store)
         assert len(fits) == before + 1
     before = len(fits)
-    prepare(replace(short, name="mine"), cascade, tmp_store, example=replace(EXAMPLE, requests=(Request("a dog"),), id="x"))
+    prepare(
+        replace(short, name="mine"),
+        cascade,
+        tmp_store,
+        example=replace(EXAMPLE, requests=(Request("a dog"),), id="x"),
+    )
     prepare(short, cascade, tmp_store, at=0)
     assert len(fits) == before
 
@@ -183,9 +288,15 @@ def test_what_changes_the_class_images_tunes_again(cascade, tmp_store, monkeypat
 def test_the_first_stage_is_shared_by_choices_of_later_ones(cascade, tmp_store, monkeypatch):
     fits = []
     fit = weights.fit
-    monkeypatch.setattr(weights, "fit", lambda data, tuning, **more: fits.append(data.stage.name) or fit(data, tuning, **more))
+    monkeypatch.setattr(
+        weights,
+        "fit",
+        lambda data, tuning, **more: fits.append(data.stage.name) or fit(data, tuning, **more),
+    )
     alone, both = prepare(BASE_ONLY, cascade, tmp_store), prepare(METHOD, cascade, tmp_store)
-    assert fits == ["base", "sr256"] and both.cost.network_evaluations == 2 * (2 + 2) * 2 + 3 * (2 * 2 + 1)
+    assert fits == ["base", "sr256"] and both.cost.network_evaluations == 2 * (2 + 2) * 2 + 3 * (
+        2 * 2 + 1
+    )
     assert set(alone.weights) == {"base"} and set(both.weights) == {"base", "sr256"}
     other = replace(OF_CLASS, sr=SuperResolution(steps=2))
     prepare(replace(METHOD, class_images=other), cascade, tmp_store)
@@ -197,40 +308,88 @@ def test_the_edit_names_the_image_before_its_noun(cascade, tmp_store):
     assert not list(tmp_store.path.glob("*-*")), "untouched weights need no class images"
     texts = Sampler("x").texts(EXAMPLE, [Draw(EXAMPLE.requests[0], 0)], tuned=tuned)
     assert texts[0] == "a beikkpic cat in the snow"
-    assert make.texts(METHOD.recipe(EXAMPLE), cascade, EXAMPLE, seed=0) == ["a beikkpic cat", "a cat", ""]
-    assert [naming.named(one.recipe(EXAMPLE), cascade, EXAMPLE, seed=0).about for one in (METHOD, Untuned())] == ["a beikkpic cat", ""]
+    assert make.texts(METHOD.recipe(EXAMPLE), cascade, EXAMPLE, seed=0) == [
+        "a beikkpic cat",
+        "a cat",
+        "",
+    ]
+    assert [
+        naming.named(one.recipe(EXAMPLE), cascade, EXAMPLE, seed=0).about
+        for one in (METHOD, Untuned())
+    ] == ["a beikkpic cat", ""]
     random = replace(METHOD, token="{random}")
-    assert naming.named(random.recipe(EXAMPLE), cascade, EXAMPLE, seed=3).prompt == prompts.random_rare_token(cascade.pieces, seed=3)
-    assert make.texts(replace(METHOD, prior=0).recipe(EXAMPLE), cascade, EXAMPLE, seed=0) == ["a beikkpic cat"]
+    assert naming.named(
+        random.recipe(EXAMPLE), cascade, EXAMPLE, seed=3
+    ).prompt == prompts.random_rare_token(cascade.pieces, seed=3)
+    assert make.texts(replace(METHOD, prior=0).recipe(EXAMPLE), cascade, EXAMPLE, seed=0) == [
+        "a beikkpic cat"
+    ]
 
 
 def test_the_text_that_is_tuned_on_is_named(cascade, tmp_store, tmp_path, caplog):
     sampler = Sampler("x", steps=1, sr=SuperResolution(steps=1))
     with caplog.at_level("INFO"):
-        experiment.run(experiment.Setting(cascade, METHOD, sampler, [], tmp_store, Seeds(1), snapshot=0), [EXAMPLE], folder=tmp_path)
+        experiment.run(
+            experiment.Setting(cascade, METHOD, sampler, [], tmp_store, Seeds(1), snapshot=0),
+            [EXAMPLE],
+            folder=tmp_path,
+        )
     assert "the tuning prompt is 'a beikkpic cat'" in caplog.text
 
 
-def test_guidance_and_masks_compare_with_the_text_that_was_tuned_on(cascade, tmp_store, tmp_path, monkeypatch):
+def test_guidance_and_masks_compare_with_the_text_that_was_tuned_on(
+    cascade, tmp_store, tmp_path, monkeypatch
+):
     encoded: list[str] = []
     encode = backend.Cascade.encode
     monkeypatch.setattr(experiment, "_visible", lambda *_: None)  # which encodes it, too
-    monkeypatch.setattr(backend.Cascade, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
-    sampler = Sampler("x", steps=1, sr=SuperResolution(steps=1), guidance=Guidance(2.0, reference="{tuned}"), mask=DiffEdit(threshold=1e-6, noises=1))
-    experiment.run(experiment.Setting(cascade, replace(METHOD, prior=0), sampler, [], tmp_store, Seeds(1), snapshot=0), [EXAMPLE], folder=tmp_path)
-    assert encoded.count("a beikkpic cat") == 2 and "beikkpic" not in encoded  # once for the mask, once for guidance
+    monkeypatch.setattr(
+        backend.Cascade, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts)
+    )
+    sampler = Sampler(
+        "x",
+        steps=1,
+        sr=SuperResolution(steps=1),
+        guidance=Guidance(2.0, reference="{tuned}"),
+        mask=DiffEdit(threshold=1e-6, noises=1),
+    )
+    experiment.run(
+        experiment.Setting(
+            cascade, replace(METHOD, prior=0), sampler, [], tmp_store, Seeds(1), snapshot=0
+        ),
+        [EXAMPLE],
+        folder=tmp_path,
+    )
+    assert (
+        encoded.count("a beikkpic cat") == 2 and "beikkpic" not in encoded
+    )  # once for the mask, once for guidance
 
 
 def test_an_image_without_a_noun_is_refused_before_a_model_is_loaded(tmp_path):
-    with pytest.raises(Refused, match=r"method=dreambooth needs the class noun of every image, and none is known of 'two': give noun=cat beside image="):
+    with pytest.raises(
+        Refused,
+        match=r"method=dreambooth needs the class noun of every image, and none is known of 'two': give noun=cat beside image=",
+    ):
         preflight.check(
-            METHOD, Seeds(1), [EXAMPLE, replace(EXAMPLE, id="two", noun=" ")], at=None, sizes={}, folder=tmp_path, store=tmp_path / "s", budget_gib=1
+            METHOD,
+            Seeds(1),
+            [EXAMPLE, replace(EXAMPLE, id="two", noun=" ")],
+            at=None,
+            sizes={},
+            folder=tmp_path,
+            store=tmp_path / "s",
+            budget_gib=1,
         )
 
 
 def test_the_command_refuses_it(typed):
     answer = typed("method=dreambooth", "edit=a cat in the snow", "metrics=none")
-    assert answer.code == 2 and "needs the class noun" in answer.err and "noun=cat" in answer.err and answer.err.strip().count("\n") == 0
+    assert (
+        answer.code == 2
+        and "needs the class noun" in answer.err
+        and "noun=cat" in answer.err
+        and answer.err.strip().count("\n") == 0
+    )
 
 
 def test_an_empty_class_set_stops(cascade, tmp_store):
@@ -238,7 +397,9 @@ def test_an_empty_class_set_stops(cascade, tmp_store):
     key = OF_CLASS.key(cascade, "a cat", stages=["base"], seed=0)
 
     def nothing(folder) -> None:
-        save_file({"base": torch.zeros(0, 3, 16, 16, dtype=torch.uint8)}, folder / "pictures.safetensors")
+        save_file(
+            {"base": torch.zeros(0, 3, 16, 16, dtype=torch.uint8)}, folder / "pictures.safetensors"
+        )
         (folder / "cost.json").write_text(json.dumps({}))
 
     tmp_store.get_or_make("class_images", key, nothing)
@@ -257,13 +418,21 @@ def test_class_images_that_are_all_the_same_stop(cascade, tmp_store, monkeypatch
 def test_a_rate_that_moves_nothing_is_reported(cascade, tmp_store):
     still = replace(BASE_ONLY, tune={"base": replace(TUNING, lr=1e-30)})
     tuned = prepare(still, cascade, tmp_store)
-    assert make.inactive(still.recipe(EXAMPLE), cascade, tuned) == "no weight of base moved in 2 steps; use a larger lr"
+    assert (
+        make.inactive(still.recipe(EXAMPLE), cascade, tuned)
+        == "no weight of base moved in 2 steps; use a larger lr"
+    )
     moved = prepare(BASE_ONLY, cascade, tmp_store)
     assert make.inactive(BASE_ONLY.recipe(EXAMPLE), cascade, moved) == ""
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"prior": -1.0}, "method.prior"), ({"prior": float("nan")}, "method.prior"), ({"stages": ("base", "sr1024")}, "sr1024")]
+    ("wrong", "message"),
+    [
+        ({"prior": -1.0}, "method.prior"),
+        ({"prior": float("nan")}, "method.prior"),
+        ({"stages": ("base", "sr1024")}, "sr1024"),
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(Refused, match=message):
@@ -271,7 +440,10 @@ def test_settings_out_of_range_are_refused(wrong, message):
 
 
 def test_no_class_images_are_refused():
-    with pytest.raises(Refused, match=r"class_images.count must be a whole number of at least 1, got 0; method.prior=0 tunes without"):
+    with pytest.raises(
+        Refused,
+        match=r"class_images.count must be a whole number of at least 1, got 0; method.prior=0 tunes without",
+    ):
         ClassImages(count=0)
     with pytest.raises(Refused, match=r"sampler\.steps"):
         ClassImages(steps=0)
@@ -288,7 +460,11 @@ def test_budgets_compose_for_every_method(method, budget, run):
     cfg = composed(f"method={method}", f"budget={budget}")
     made = run.make(cfg.method)
     assert made.name == method
-    expected = {"unitune": (128, 4), "untuned": (0, 1), "dreambooth": (1000, 1)}[method] if budget == "paper" else (128, 4)
+    expected = (
+        {"unitune": (128, 4), "untuned": (0, 1), "dreambooth": (1000, 1)}[method]
+        if budget == "paper"
+        else (128, 4)
+    )
     assert (cfg.steps, cfg.batch_size) == expected
     if method != "untuned":
         assert {(t.steps, t.batch_size) for t in made.tune.values()} == {expected}
@@ -311,6 +487,13 @@ def test_no_steps_and_the_bare_prompt_are_sdedit(cascade, tmp_store):
         with cascade.using(tuned):
             results.append(sampler(cascade, EXAMPLE, tuned=tuned, draws=draws))
     for edits in results[:2]:
-        assert [edit.prompt for edit in edits] == [edit.prompt for edit in results[2]] == ["a cat in the snow"] * 2
-        assert all(torch.equal(edit.image, other.image) for edit, other in zip(edits, results[2], strict=True))
+        assert (
+            [edit.prompt for edit in edits]
+            == [edit.prompt for edit in results[2]]
+            == ["a cat in the snow"] * 2
+        )
+        assert all(
+            torch.equal(edit.image, other.image)
+            for edit, other in zip(edits, results[2], strict=True)
+        )
     assert not torch.equal(results[2][0].image, results[2][1].image)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
-from unitune.backends.cascade import Cascade, weights_digest
-from unitune.backends.text import Keeping, t5
-from unitune.models import Model
-from unitune.store import Store
+from unitune.models import cascade as backend
+from unitune.models import tiny
+from unitune.models.cascade import Cascade, weights_digest
+from unitune.models.files import Model
+from unitune.models.text import EncoderStorage, t5
+from unitune.storage.store import Store
 from unitune.tuning import embedding
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning
@@ -29,12 +29,23 @@ POCKET = Path(backend.__file__).parent.parent / "assets" / "pocket" / "base"
 
 @pytest.fixture(scope="module")
 def floyd(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
-    return backend.load("tiny", tiny.floyd(tmp_path_factory.mktemp("tiny")), stages=("base", "sr256"), device=CPU, dtype=torch.float32)
+    return backend.load(
+        "tiny",
+        tiny.floyd(tmp_path_factory.mktemp("tiny")),
+        stages=("base", "sr256"),
+        device=CPU,
+        dtype=torch.float32,
+    )
 
 
 @pytest.fixture(scope="module")
 def latent(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
-    model = Model("tiny", ("base",), family="stable_diffusion", path=str(tiny.sd15(tmp_path_factory.mktemp("sd"))))
+    model = Model(
+        "tiny",
+        ("base",),
+        family="stable_diffusion",
+        path=str(tiny.sd15(tmp_path_factory.mktemp("sd"))),
+    )
     return backend.build(model, device=CPU, dtype=torch.float32)
 
 
@@ -63,15 +74,22 @@ def bare(cascade: Cascade, text: str) -> torch.Tensor:
         ("a cat", {"<image>": ["dog"]}, "a cat"),
     ],
 )
-def test_a_word_with_known_vectors_is_the_known_words(with_word: str, learned: dict[str, list[str]], plain: str):
-    encoder = t5(POCKET, CPU, keeping=Keeping(), identity="")
-    vectors = {word: torch.cat([encoder.vector(known) for known in words]) for word, words in learned.items()}
+def test_a_word_with_known_vectors_is_the_known_words(
+    with_word: str, learned: dict[str, list[str]], plain: str
+):
+    encoder = t5(POCKET, CPU, keeping=EncoderStorage(), identity="")
+    vectors = {
+        word: torch.cat([encoder.vector(known) for known in words])
+        for word, words in learned.items()
+    }
     assert torch.equal(encoder.encode_with([with_word], vectors), encoder.encode([plain]))
 
 
 def test_in_clips_vocabulary_too(latent: Cascade):
     expected = bare(latent, "b a c")
-    assert torch.equal(latent.words.encode_with(["b <image> c"], {"<image>": rows(latent, "a")}), expected)
+    assert torch.equal(
+        latent.words.encode_with(["b <image> c"], {"<image>": rows(latent, "a")}), expected
+    )
     both = latent.words.encode_with(["b <image> c", "a"], {"<image>": rows(latent, "a")})
     torch.testing.assert_close(both, torch.cat([expected, bare(latent, "a")]))
 
@@ -86,22 +104,37 @@ def test_gradients_reach_the_vectors_and_nothing_else(cascade: Cascade):
 
 
 def test_using_knows_the_word_and_forgets_it(cascade: Cascade):
-    before, unknown = weights_digest(cascade.words._in_memory()), cascade.encode(["a <image>"]).clone()
+    before, unknown = (
+        weights_digest(cascade.words._in_memory()),
+        cascade.encode(["a <image>"]).clone(),
+    )
     vectors = rows(cascade, "b") * 3
     with cascade.using(Tuned("<image>", tokens={"<image>": vectors})):
         known = cascade.encode(["a <image>", "b"])
         assert not torch.equal(known[:1], unknown)
-        torch.testing.assert_close(known, cascade.words.encode_with(["a <image>", "b"], {"<image>": vectors}))
+        torch.testing.assert_close(
+            known, cascade.words.encode_with(["a <image>", "b"], {"<image>": vectors})
+        )
     with cascade.using(Tuned("<image>", tokens={"<image>": vectors * 2})):
         assert not torch.equal(cascade.encode(["a <image>"]), known[:1])
-    assert torch.equal(cascade.encode(["a <image>"]), unknown) and weights_digest(cascade.words._in_memory()) == before
+    assert (
+        torch.equal(cascade.encode(["a <image>"]), unknown)
+        and weights_digest(cascade.words._in_memory()) == before
+    )
     with pytest.raises(KeyError), cascade.using(Tuned("<image>", tokens={"<image>": vectors})):
         cascade.encode(["<image> c"])
         raise KeyError("stop here")
     assert torch.equal(cascade.encode(["<image> c"]), bare(cascade, "<image> c"))
 
 
-@pytest.mark.parametrize(("word", "said"), [("abc", r"'abc' is 3 pieces .*simpler word: method.initializer=cat"), ("", "unknown"), ("é", "'é' is unknown")])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("abc", r"'abc' is 3 pieces .*simpler word: method.initializer=cat"),
+        ("", "unknown"),
+        ("é", "'é' is unknown"),
+    ],
+)
 def test_a_word_without_a_vector_of_its_own_is_refused(floyd: Cascade, word: str, said: str):
     with pytest.raises(Refused, match=said):
         floyd.words.vector(word)
@@ -109,44 +142,92 @@ def test_a_word_without_a_vector_of_its_own_is_refused(floyd: Cascade, word: str
 
 def test_an_encoder_that_is_not_kept_is_read_and_released(floyd: Cascade, tmp_path: Path):
     folder = tiny.floyd(tmp_path / "tiny") / "base"
-    encoder = t5(folder, CPU, keeping=Keeping(keep=False, store=Store(tmp_path / "store")), identity="x")
+    encoder = t5(
+        folder,
+        CPU,
+        keeping=EncoderStorage(keep=False, store=Store(tmp_path / "store")),
+        identity="x",
+    )
     assert encoder._network is None
     vectors = encoder.vector("a")
     assert encoder._network is not None
     found = encoder.encode_with(["b <image>"], {"<image>": vectors})
     encoder.release()
     assert encoder._network is None and not list((tmp_path / "store").glob("embedding-*"))
-    torch.testing.assert_close(found, floyd.words.encode_with(["b <image>"], {"<image>": rows(floyd, "a")}))
+    torch.testing.assert_close(
+        found, floyd.words.encode_with(["b <image>"], {"<image>": rows(floyd, "a")})
+    )
 
 
 def lesson(cascade: Cascade, tuning: Tuning = TUNING, **more) -> embedding.Lesson:
     start = cascade.encode(["a"])
-    return replace(embedding.Lesson(cascade.stages[0], tuning, lambda: start, lambda e, k: e, {"recipe": "test"}, lambda: None), **more)
+    return replace(
+        embedding.Lesson(
+            cascade.stages[0],
+            tuning,
+            lambda: start,
+            lambda e, k: e,
+            {"recipe": "test"},
+            lambda: None,
+        ),
+        **more,
+    )
 
 
-def learn(made: embedding.Lesson, store: Store, *, step: int = 4, report: Callable | None = None, seed: int = 0) -> embedding.Learned:
+def learn(
+    made: embedding.Lesson,
+    store: Store,
+    *,
+    step: int = 4,
+    report: Callable | None = None,
+    seed: int = 0,
+) -> embedding.Learned:
     return embedding.learn(made, EXAMPLE, seed=seed, step=step, store=store, report=report)
 
 
 def test_only_the_tensor_moves(floyd: Cascade, tmp_store: Store):
     before = [weights_digest(stage.network) for stage in floyd.stages]
     found = learn(lesson(floyd), tmp_store)
-    assert torch.equal(found.start, floyd.encode(["a"])) and not torch.equal(found.tensor, found.start)
-    assert float((found.tensor - found.start).abs().max()) <= 4 * 1e-2 * 1.01  # Adam's first steps are at most lr each
+    assert torch.equal(found.start, floyd.encode(["a"])) and not torch.equal(
+        found.tensor, found.start
+    )
+    assert (
+        float((found.tensor - found.start).abs().max()) <= 4 * 1e-2 * 1.01
+    )  # Adam's first steps are at most lr each
     assert [weights_digest(stage.network) for stage in floyd.stages] == before
-    assert not any(p.requires_grad or p.grad is not None for stage in floyd.stages for p in stage.network.parameters())
+    assert not any(
+        p.requires_grad or p.grad is not None
+        for stage in floyd.stages
+        for p in stage.network.parameters()
+    )
 
 
 def test_learned_once_then_read_also_in_the_middle(floyd: Cascade, tmp_store: Store):
     steps: list[int] = []
-    first = learn(lesson(floyd), tmp_store, report=lambda stage, step, steps_, loss: steps.append(step))
-    again, middle = learn(lesson(floyd), Store(tmp_store.path)), learn(lesson(floyd), tmp_store, step=2)
+    first = learn(
+        lesson(floyd), tmp_store, report=lambda stage, step, steps_, loss: steps.append(step)
+    )
+    again, middle = (
+        learn(lesson(floyd), Store(tmp_store.path)),
+        learn(lesson(floyd), tmp_store, step=2),
+    )
     short = learn(lesson(floyd, replace(TUNING, steps=2)), tmp_store, step=2)
-    assert steps == [1, 2, 3, 4] and torch.equal(first.tensor, again.tensor) and first.cost == again.cost
+    assert (
+        steps == [1, 2, 3, 4]
+        and torch.equal(first.tensor, again.tensor)
+        and first.cost == again.cost
+    )
     assert torch.equal(middle.tensor, short.tensor) and not torch.equal(middle.tensor, first.tensor)
-    assert (first.cost.optimizer_steps, first.cost.network_evaluations) == (4, 8) and first.cost.stored_bytes > 0 and first.cost.seconds > 0
+    assert (
+        (first.cost.optimizer_steps, first.cost.network_evaluations) == (4, 8)
+        and first.cost.stored_bytes > 0
+        and first.cost.seconds > 0
+    )
     assert not torch.equal(learn(lesson(floyd), tmp_store, seed=1).tensor, first.tensor)
-    with pytest.raises(Refused, match=r"no snapshot of the embedding at 3 steps; there are 0, 2, 4: change snapshot="):
+    with pytest.raises(
+        Refused,
+        match=r"no snapshot of the embedding at 3 steps; there are 0, 2, 4: change snapshot=",
+    ):
         learn(lesson(floyd), tmp_store, step=3)
 
 
@@ -155,30 +236,49 @@ def test_interrupted_and_resumed_is_as_undisturbed(floyd: Cascade, tmp_path: Pat
     store = Store(tmp_path / "often")
 
     def stop_at(at: int) -> Callable:
-        return lambda stage, step, steps, loss: os.kill(os.getpid(), signal.SIGTERM) if step == at else None
+        return lambda stage, step, steps, loss: (
+            os.kill(os.getpid(), signal.SIGTERM) if step == at else None
+        )
 
     for at in (1, 3):
         with pytest.raises(Stopped):
             learn(lesson(floyd), store, report=stop_at(at))
         assert not list(store.path.glob("embedding-*"))
     done: list[int] = []
-    resumed = learn(lesson(floyd), store, report=lambda stage, step, steps, loss: done.append(step)).tensor
+    resumed = learn(
+        lesson(floyd), store, report=lambda stage, step, steps, loss: done.append(step)
+    ).tensor
     assert done == [4] and torch.equal(resumed, whole)
 
 
 def test_what_failed_is_not_stored_and_frees_the_encoder(floyd: Cascade, tmp_store: Store):
     freed: list[int] = []
     with pytest.raises(Diverged, match="smaller lr"):
-        learn(lesson(floyd, text=lambda e, k: e * float("nan"), release=lambda: freed.append(1)), tmp_store)
+        learn(
+            lesson(floyd, text=lambda e, k: e * float("nan"), release=lambda: freed.append(1)),
+            tmp_store,
+        )
     assert freed == [1] and not list(tmp_store.path.glob("embedding-*"))
 
 
 def test_told_batches_are_the_pictures_own_from_a_step_on(floyd: Cascade):
     stage, text = floyd.stage("sr256"), floyd.encode(["a"])
     plain = OneImage(stage, EXAMPLE, text, 0, 3, NoiseDials(16))
-    told = embedding.Told(embedding.pictures(stage, EXAMPLE, seed=0, tuning=Tuning(lr=1.0, batch_size=3, crop=16)), lambda k: text, 5)
+    told = embedding.WithText(
+        embedding.pictures(stage, EXAMPLE, seed=0, tuning=Tuning(lr=1.0, batch_size=3, crop=16)),
+        lambda k: text,
+        5,
+    )
     ours, theirs = told.batch(2), plain.batch(7)
     assert (told.batch_size, told.stage) == (3, stage)
-    assert torch.equal(ours.x_t, theirs.x_t) and torch.equal(ours.target, theirs.target) and torch.equal(ours.t, theirs.t)
-    assert ours.condition.low is not None and theirs.condition.low is not None and torch.equal(ours.condition.low, theirs.condition.low)
+    assert (
+        torch.equal(ours.x_t, theirs.x_t)
+        and torch.equal(ours.target, theirs.target)
+        and torch.equal(ours.t, theirs.t)
+    )
+    assert (
+        ours.condition.low is not None
+        and theirs.condition.low is not None
+        and torch.equal(ours.condition.low, theirs.condition.low)
+    )
     assert torch.equal(ours.condition.text, theirs.condition.text)

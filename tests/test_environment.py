@@ -21,7 +21,9 @@ from unitune.diffusion.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RANGES = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+RANGES = [
+    Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+]
 WEIGHTS_ONLY = "stlpips-pytorch"  # installed for its file of weights; nothing imports it, so pyproject.toml does not name it
 TARGETS = {"help", "setup", "demo", "test", "test-slow", "bench", "check", "figures", "clean"}
 
@@ -39,13 +41,23 @@ def pins(lines: list[str]) -> dict[str, str]:
 
 
 def constraints() -> dict[str, str]:
-    return pins([line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")])
+    return pins(
+        [
+            line
+            for line in (ROOT / "constraints.txt").read_text().splitlines()
+            if line and not line.startswith("#")
+        ]
+    )
 
 
 def conda() -> tuple[str, list[str]]:
     """The python version of environment.yml, and the lines of its pip section."""
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    python = next(item.removeprefix("python=") for item in listed if isinstance(item, str) and item.startswith("python="))
+    python = next(
+        item.removeprefix("python=")
+        for item in listed
+        if isinstance(item, str) and item.startswith("python=")
+    )
     return python, next(item["pip"] for item in listed if isinstance(item, dict))
 
 
@@ -72,11 +84,15 @@ def test_conda_has_a_python_that_the_project_supports():
 
 @pytest.mark.parametrize("wanted", RANGES, ids=lambda r: r.name)
 def test_ranges_admit_the_pins(wanted):
-    assert wanted.specifier.contains(constraints()[canonicalize_name(wanted.name)], prereleases=False)
+    assert wanted.specifier.contains(
+        constraints()[canonicalize_name(wanted.name)], prereleases=False
+    )
 
 
 def test_torchvision_pin_was_built_for_the_torch_pin():
-    torch_of_torchvision = next(r for r in map(Requirement, requires("torchvision") or []) if r.name == "torch")
+    torch_of_torchvision = next(
+        r for r in map(Requirement, requires("torchvision") or []) if r.name == "torch"
+    )
     assert torch_of_torchvision.specifier.contains(constraints()["torch"])
 
 
@@ -102,7 +118,9 @@ def test_licence_files_exist():
 
 
 def test_every_file_of_conf_is_a_yaml_mapping():
-    for path in sorted(p for p in (ROOT / "conf").rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+    for path in sorted(
+        p for p in (ROOT / "conf").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    ):
         assert path.suffix == ".yaml", f"{path} is no .yaml file"
         assert isinstance(yaml.safe_load(path.read_text()) or {}, dict), f"{path} holds no mapping"
 

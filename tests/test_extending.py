@@ -16,10 +16,10 @@ import unitune.diffusion
 import unitune.masks
 import unitune.methods
 import unitune.metrics
-from unitune.backends import tiny
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.steps import DDIM, levels
+from unitune.models import tiny
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)

@@ -10,27 +10,47 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image
 
-from unitune.figures.curves import bars, curves, draw_tradeoff, tradeoff
-from unitune.figures.style import COLOURS, MARKERS, STYLE, WIDTH, encoded, look, panels
-from unitune.statistics import Interval
+from unitune.metrics.statistics import Interval
+from unitune.report.curves import bars, curves, draw_tradeoff, tradeoff
+from unitune.report.style import COLOURS, MARKERS, STYLE, WIDTH, encoded, look, panels
 
 ROOT = Path(__file__).parent.parent
-LINES = {"one": [(0.0, Interval(1.0, 0.5, 1.5)), (1.0, Interval(2.0, 1.5, 2.5))], "two": [(1.0, 3.0), (0.0, 2.0)]}
-PAIRS = {"one": [(Interval(0.1, 0.0, 0.2), Interval(0.5, 0.4, 0.6)), (Interval(0.3, 0.2, 0.4), Interval(0.7, 0.6, 0.8))]}
-REFERENCE = {"copy of the base": [(Interval(0.0, float("nan"), float("nan")), Interval(0.2, 0.1, 0.3))]}
+LINES = {
+    "one": [(0.0, Interval(1.0, 0.5, 1.5)), (1.0, Interval(2.0, 1.5, 2.5))],
+    "two": [(1.0, 3.0), (0.0, 2.0)],
+}
+PAIRS = {
+    "one": [
+        (Interval(0.1, 0.0, 0.2), Interval(0.5, 0.4, 0.6)),
+        (Interval(0.3, 0.2, 0.4), Interval(0.7, 0.6, 0.8)),
+    ]
+}
+REFERENCE = {
+    "copy of the base": [(Interval(0.0, float("nan"), float("nan")), Interval(0.2, 0.1, 0.3))]
+}
 
 
 def drawn(folder: Path) -> list[Path]:
     files = curves({"y": LINES}, x_label="x", path=folder / "a.b")
     files += tradeoff({"y": (PAIRS, REFERENCE)}, x_label="x", path=folder / "tradeoff")
-    return files + bars({"score": {"one": Interval(1, 0.5, 1.5), "two": Interval(2, float("nan"), float("nan"))}}, path=folder / "bars")
+    return files + bars(
+        {"score": {"one": Interval(1, 0.5, 1.5), "two": Interval(2, float("nan"), float("nan"))}},
+        path=folder / "bars",
+    )
 
 
 def test_the_same_bytes_at_another_time(tmp_path, monkeypatch):
     first = drawn(tmp_path / "1")
     monkeypatch.setattr("time.time", lambda: 1e9)
     second = drawn(tmp_path / "2")
-    assert [file.name for file in first] == ["a.b.pdf", "a.b.png", "tradeoff.pdf", "tradeoff.png", "bars.pdf", "bars.png"]
+    assert [file.name for file in first] == [
+        "a.b.pdf",
+        "a.b.png",
+        "tradeoff.pdf",
+        "tradeoff.png",
+        "bars.pdf",
+        "bars.png",
+    ]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
     assert not [file for file in first if b"CreationDate" in file.read_bytes()]
 
@@ -43,7 +63,11 @@ def test_pdfs_hold_type_as_type_and_are_as_wide_as_a_column(tmp_path):
 
 
 def test_type_is_at_least_seven_points():
-    sizes = {name: value for name, value in STYLE.items() if name.endswith("size") and not name.startswith("lines")}
+    sizes = {
+        name: value
+        for name, value in STYLE.items()
+        if name.endswith("size") and not name.startswith("lines")
+    }
     assert len(sizes) == 6 and min(sizes.values()) >= 7
     font_manager.findfont(STYLE["font.family"], fallback_to_default=False)
 
@@ -58,8 +82,13 @@ def test_neighbours_differ_in_colour_marker_and_dashes():
 
 def test_intervals_are_drawn(tmp_path):
     (_, with_bands) = curves({"y": {"one": LINES["one"]}}, x_label="x", path=tmp_path / "band")
-    (_, without) = curves({"y": {"one": [(x, y.mean) for x, y in LINES["one"]]}}, x_label="x", path=tmp_path / "line")  # type: ignore[union-attr]
-    colours = [len({pixel[:3] for pixel in Image.open(file).convert("RGB").get_flattened_data()}) for file in (with_bands, without)]
+    (_, without) = curves(
+        {"y": {"one": [(x, y.mean) for x, y in LINES["one"]]}}, x_label="x", path=tmp_path / "line"
+    )  # type: ignore[union-attr]
+    colours = [
+        len({pixel[:3] for pixel in Image.open(file).convert("RGB").get_flattened_data()})
+        for file in (with_bands, without)
+    ]
     assert colours[0] > colours[1]
     with panels(1) as (figure, (axis,)):
         draw_tradeoff(axis, PAIRS, x_label="x", y_label="y", marks=REFERENCE)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from unitune.figures.grid import GAP, fitted, labelled_grid, wrapped
+from unitune.runs.grid import GAP, fitted, labelled_grid, wrapped
 from unitune.types import Refused
 
 FONT = ImageFont.load_default(size=14)
@@ -26,18 +26,37 @@ def test_every_picture_is_in_the_grid_at_its_place(tmp_path: Path):
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path):
     for name in ("a.png", "b.png"):
-        labelled_grid([[flat(30), flat(90)]], row_labels=["a cat"], column_labels=["base", "edit"], path=tmp_path / name)
+        labelled_grid(
+            [[flat(30), flat(90)]],
+            row_labels=["a cat"],
+            column_labels=["base", "edit"],
+            path=tmp_path / name,
+        )
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
 def test_labels_are_drawn_and_take_room(tmp_path: Path):
-    labelled_grid([[flat(255)]], row_labels=["row"], column_labels=["a long label that needs several lines"], path=tmp_path / "with.png", tile=64)
-    labelled_grid([[flat(255)]], row_labels=[], column_labels=[], path=tmp_path / "without.png", tile=64)
-    with_labels, without = (np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("with", "without"))
-    assert with_labels.shape[0] > without.shape[0] + 3 * 14 and with_labels.shape[1] > without.shape[1]
+    labelled_grid(
+        [[flat(255)]],
+        row_labels=["row"],
+        column_labels=["a long label that needs several lines"],
+        path=tmp_path / "with.png",
+        tile=64,
+    )
+    labelled_grid(
+        [[flat(255)]], row_labels=[], column_labels=[], path=tmp_path / "without.png", tile=64
+    )
+    with_labels, without = (
+        np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("with", "without")
+    )
+    assert (
+        with_labels.shape[0] > without.shape[0] + 3 * 14 and with_labels.shape[1] > without.shape[1]
+    )
     assert with_labels.min() < 100 and without.min() == 255
-    assert (with_labels[:, -GAP:] == 255).all() and (with_labels[-GAP:] == 255).all()  # nothing runs over the border
+    assert (with_labels[:, -GAP:] == 255).all() and (
+        with_labels[-GAP:] == 255
+    ).all()  # nothing runs over the border
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (20, 200), (200, 20), (7, 5)])
@@ -60,7 +79,13 @@ def test_wrapping_loses_nothing():
 
 
 def test_tall_row_labels_do_not_overlap(tmp_path: Path):
-    labelled_grid([[flat(50)], [flat(60)]], row_labels=["word " * 40, "b"], column_labels=[], path=tmp_path / "g.png", tile=48)
+    labelled_grid(
+        [[flat(50)], [flat(60)]],
+        row_labels=["word " * 40, "b"],
+        column_labels=[],
+        path=tmp_path / "g.png",
+        tile=48,
+    )
     assert Image.open(tmp_path / "g.png").size[1] > 2 * 48 + 3 * GAP
 
 
@@ -71,5 +96,7 @@ def test_wrong_input_is_refused(tmp_path: Path):
     with pytest.raises(Refused, match="labels"):
         labelled_grid([[flat(1)]], row_labels=["a", "b"], column_labels=[], path=path)
     with pytest.raises(Refused, match="uint8"):
-        labelled_grid([[np.zeros((4, 4, 3), np.float32)]], row_labels=[], column_labels=[], path=path)  # type: ignore[list-item]
+        labelled_grid(
+            [[np.zeros((4, 4, 3), np.float32)]], row_labels=[], column_labels=[], path=path
+        )  # type: ignore[list-item]
     assert not path.exists()

@@ -20,21 +20,57 @@ def randn(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def run(stage: FakeStage, *, texts: list[float], references: list[float], weight: list[float], from_base: bool = False, step=DDPM()) -> torch.Tensor:  # noqa: B008
+def run(
+    stage: FakeStage,
+    *,
+    texts: list[float],
+    references: list[float],
+    weight: list[float],
+    from_base: bool = False,
+    step=DDPM(),
+) -> torch.Tensor:
     x = randn(1, 3, 4, 4, seed=1).expand(len(texts), -1, -1, -1)
     away = with_base_weights(stage) if from_base else None
-    denoiser = guided(stage.predict, number(*texts), number(*references), weight=torch.tensor(weight), predict_reference=away)
+    denoiser = guided(
+        stage.predict,
+        number(*texts),
+        number(*references),
+        weight=torch.tensor(weight),
+        predict_reference=away,
+    )
     spacing = levels(stage.schedule, 999, STEPS)[:, None].expand(-1, len(x))
-    return denoise(denoiser, x, spacing, schedule=stage.schedule, step=step, noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1))
+    return denoise(
+        denoiser,
+        x,
+        spacing,
+        schedule=stage.schedule,
+        step=step,
+        noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1),
+    )
 
 
 def test_weight_one_is_the_plain_prediction_bitwise_and_costs_one_call():
     plain, x = FakeStage(Gaussian()), randn(1, 3, 4, 4, seed=1)
-    for k, (t, s) in enumerate(zip(levels(plain.schedule, 999, STEPS)[:-1, None], levels(plain.schedule, 999, STEPS)[1:, None], strict=True)):
-        x = DDPM()(plain.schedule, x, plain.predict(x, t, number(0.4)), t=t, s=s, noise=randn(1, 3, 4, 4, seed=100 + k))
+    for k, (t, s) in enumerate(
+        zip(
+            levels(plain.schedule, 999, STEPS)[:-1, None],
+            levels(plain.schedule, 999, STEPS)[1:, None],
+            strict=True,
+        )
+    ):
+        x = DDPM()(
+            plain.schedule,
+            x,
+            plain.predict(x, t, number(0.4)),
+            t=t,
+            s=s,
+            noise=randn(1, 3, 4, 4, seed=100 + k),
+        )
     for from_base in (False, True):
         stage = FakeStage(Gaussian())
-        assert torch.equal(run(stage, texts=[0.4], references=[-5.0], weight=[1.0], from_base=from_base), x)
+        assert torch.equal(
+            run(stage, texts=[0.4], references=[-5.0], weight=[1.0], from_base=from_base), x
+        )
         assert stage.calls == [1] * STEPS
 
 
@@ -56,13 +92,27 @@ def test_x_0_and_eps_may_be_guided_alike():
     schedule, t, w = Schedule.cosine(), torch.tensor([300, 700]), torch.tensor([3.0, 7.5])
     x_t, eps, eps_ref = (randn(2, 3, 4, 4, seed=k).double() for k in range(3))
     imagen = w[:, None, None, None] * eps + (1 - w[:, None, None, None]) * eps_ref
-    through_x_0 = guide(PREDICTIONS["epsilon"].x_0(schedule, x_t, eps, t), PREDICTIONS["epsilon"].x_0(schedule, x_t, eps_ref, t), w)
-    torch.testing.assert_close(through_x_0, PREDICTIONS["epsilon"].x_0(schedule, x_t, imagen, t), rtol=0, atol=1e-9)
+    through_x_0 = guide(
+        PREDICTIONS["epsilon"].x_0(schedule, x_t, eps, t),
+        PREDICTIONS["epsilon"].x_0(schedule, x_t, eps_ref, t),
+        w,
+    )
+    torch.testing.assert_close(
+        through_x_0, PREDICTIONS["epsilon"].x_0(schedule, x_t, imagen, t), rtol=0, atol=1e-9
+    )
 
 
 def test_weights_per_item():
-    together = run(FakeStage(Gaussian()), texts=[0.4, 0.4, 0.2], references=[0.0, -0.3, 0.0], weight=[1.0, 4.0, 0.0])
-    alone = [run(FakeStage(Gaussian()), texts=[m], references=[r], weight=[w]) for m, r, w in ((0.4, 0.0, 1.0), (0.4, -0.3, 4.0), (0.2, 0.0, 0.0))]
+    together = run(
+        FakeStage(Gaussian()),
+        texts=[0.4, 0.4, 0.2],
+        references=[0.0, -0.3, 0.0],
+        weight=[1.0, 4.0, 0.0],
+    )
+    alone = [
+        run(FakeStage(Gaussian()), texts=[m], references=[r], weight=[w])
+        for m, r, w in ((0.4, 0.0, 1.0), (0.4, -0.3, 4.0), (0.2, 0.0, 0.0))
+    ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
     assert (together[0] - together[1]).abs().min() > 0.1
 
@@ -76,18 +126,30 @@ def test_reference_of_the_base_weights_takes_two_calls_and_their_context():
 
 
 def sample(
-    guidance: Guidance, *, meaning: dict[str, float], caption: str = "", stage: FakeStage | None = None, reference: str = "tuned"
+    guidance: Guidance,
+    *,
+    meaning: dict[str, float],
+    caption: str = "",
+    stage: FakeStage | None = None,
+    reference: str = "tuned",
 ) -> tuple[torch.Tensor, FakeCascade]:
     cascade = FakeCascade([stage or FakeStage(Gaussian())], meaning)
     sampler = Sampler("test", steps=STEPS, guidance=guidance, step=DDIM(), reference=reference)
     example = Example("one", torch.zeros(1, 3, 4, 4), (Request("a dog"),), caption)
-    return sampler(cascade, example, tuned=Tuned("beikkpic"), draws=[Draw(example.requests[0], 0)])[0].image, cascade
+    return sampler(cascade, example, tuned=Tuned("beikkpic"), draws=[Draw(example.requests[0], 0)])[
+        0
+    ].image, cascade
 
 
-@pytest.mark.parametrize(("reference", "text"), [("", ""), ("{rare}", "beikkpic"), ("{caption}", "a cat in the city"), ("a photo", "a photo")])
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [("", ""), ("{rare}", "beikkpic"), ("{caption}", "a cat in the city"), ("a photo", "a photo")],
+)
 def test_the_reference_prompt_is_used(reference: str, text: str):
     meaning = {"beikkpic a dog": 0.5, text: -0.3}
-    pushed, cascade = sample(Guidance(4.0, reference=reference), meaning=meaning, caption="a cat in the city")
+    pushed, cascade = sample(
+        Guidance(4.0, reference=reference), meaning=meaning, caption="a cat in the city"
+    )
     moved, _ = sample(Guidance(1.0), meaning={"beikkpic a dog": -0.3 + 4.0 * 0.8})
     torch.testing.assert_close(pushed, moved, rtol=1e-4, atol=1e-5)
     assert set(cascade.seen) == {"beikkpic a dog", text}

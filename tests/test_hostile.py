@@ -22,18 +22,27 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
-from unitune import disk, parameters
-from unitune import pocket as embedded
-from unitune.backends import cascade, tiny
 from unitune.metrics.clip import load_clip
 from unitune.metrics.judge import load_judge
-from unitune.models import Model
-from unitune.store import MANIFEST
+from unitune.models import cascade, parameters, tiny
+from unitune.models import pocket as embedded
+from unitune.models.files import Model
+from unitune.storage import disk
+from unitune.storage.store import MANIFEST
 from unitune.tuning.interrupt import WholeCheckpoints
-from unitune.tuning.select import Selection
+from unitune.tuning.select import ParameterSelection
 from unitune.types import Refused
 
-SMALL = ["model.resolution=32", "method.tune.sr256.crop=16", "steps=2", "sampler.steps=2", "sampler.sr.steps=2", "metrics=none", "seeds=1", "machine=cpu"]
+SMALL = [
+    "model.resolution=32",
+    "method.tune.sr256.crop=16",
+    "steps=2",
+    "sampler.steps=2",
+    "sampler.sr.steps=2",
+    "metrics=none",
+    "seeds=1",
+    "machine=cpu",
+]
 BASE = [*SMALL, "stage=base", "edit=a dog"]
 
 
@@ -59,7 +68,9 @@ def refused(typed, here, monkeypatch) -> Callable[..., str]:
         assert answer.code == 2, answer.err
         *notes, line = answer.err.splitlines()
         assert line.startswith("unitune: ") and answer.out == ""
-        assert all(".png is " in note for note in notes)  # what was done to a picture that is usable
+        assert all(
+            ".png is " in note for note in notes
+        )  # what was done to a picture that is usable
         assert sorted(here.rglob("*")) == before
         return line
 
@@ -75,11 +86,17 @@ class Payload:
 
 def gradient(height: int = 40, width: int = 40) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width]
-    return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, 255 - x * 255 // width], -1).astype(np.uint8))
+    return Image.fromarray(
+        np.stack([x * 255 // width, y * 255 // height, 255 - x * 255 // width], -1).astype(np.uint8)
+    )
 
 
 def encoded(kind: str, picture: Image.Image | None = None) -> bytes:
-    path = Path(f"/dev/shm/unitune-{os.getpid()}.{kind}") if Path("/dev/shm").is_dir() else Path(f"unitune-{os.getpid()}.{kind}")
+    path = (
+        Path(f"/dev/shm/unitune-{os.getpid()}.{kind}")
+        if Path("/dev/shm").is_dir()
+        else Path(f"unitune-{os.getpid()}.{kind}")
+    )
     (picture or gradient()).save(path, format=kind)
     data = path.read_bytes()
     path.unlink()
@@ -90,10 +107,17 @@ def claimed(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header, with a right checksum, claims a size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def flipped(data: bytes, at: float) -> bytes:
@@ -110,14 +134,22 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "0 bytes": (lambda: b"", "is empty (0 bytes)"),
     "text": (lambda: b"not a picture\n" * 50, FORMATS),
     "HTML": (lambda: b"<!DOCTYPE html><html><body>404</body></html>", FORMATS),
-    "SVG": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><rect width="64" height="64"/></svg>', FORMATS),
+    "SVG": (
+        lambda: (
+            b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><rect width="64" height="64"/></svg>'
+        ),
+        FORMATS,
+    ),
     "PDF": (lambda: encoded("PDF"), FORMATS),
     "EPS": (lambda: encoded("EPS"), FORMATS),
     "pickle": (lambda: pickle.dumps(Payload()), FORMATS),
     "truncated PNG": (lambda: cut(encoded("PNG")), "truncated or damaged"),
     "truncated JPEG": (lambda: cut(encoded("JPEG")), "truncated or damaged"),
     "PNG with a flipped bit": (lambda: flipped(encoded("PNG"), 0.5), "truncated or damaged"),
-    "JPEG with a flipped bit in its header": (lambda: flipped(encoded("JPEG"), 0), "header is damaged"),
+    "JPEG with a flipped bit in its header": (
+        lambda: flipped(encoded("JPEG"), 0),
+        "header is damaged",
+    ),
     "0x0": (lambda: claimed(0, 0), "header is damaged"),
     "0x64": (lambda: claimed(0, 64), "header is damaged"),
     "2^31": (lambda: claimed(2**31, 2**31), "more than 64 megapixels"),
@@ -125,8 +157,16 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "just over 64 Mpx": (lambda: claimed(8001, 8000), "more than 64 megapixels"),
     "15 px": (lambda: encoded("PNG", gradient(15, 60)), "at least 16 px"),
     "thin": (lambda: encoded("PNG", gradient(16, 129)), "thinner than 8:1"),
-    "float TIFF": (lambda: encoded("TIFF", Image.fromarray(np.linspace(0, 1, 1600, dtype=np.float32).reshape(40, 40))), "floating point"),
-    "NaN TIFF": (lambda: encoded("TIFF", Image.fromarray(np.full((40, 40), np.nan, np.float32))), "floating point"),
+    "float TIFF": (
+        lambda: encoded(
+            "TIFF", Image.fromarray(np.linspace(0, 1, 1600, dtype=np.float32).reshape(40, 40))
+        ),
+        "floating point",
+    ),
+    "NaN TIFF": (
+        lambda: encoded("TIFF", Image.fromarray(np.full((40, 40), np.nan, np.float32))),
+        "floating point",
+    ),
 }
 
 
@@ -195,12 +235,16 @@ def test_settings_out_of_range(refused, model, bad, said):
 
 def test_headers_name_what_the_network_has(model):
     folder = Path(model.partition("=")[2])
-    loaded = cascade.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+    loaded = cascade.load(
+        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
+    )
     sizes = parameters.sizes(Model("tiny", ("base", "sr256"), path=str(folder)))
     assert set(sizes) == {"base", "sr256"}
     for stage in loaded.stages:
-        assert sizes[stage.name] == {name: p.numel() for name, p in stage.network.named_parameters()}
-        assert Selection(freeze=("conv_in.*",)).names(stage.network) == [name for name in Selection(freeze=("conv_in.*",)).chosen(list(dict(
+        assert sizes[stage.name] == {
+            name: p.numel() for name, p in stage.network.named_parameters()
+        }
+        assert ParameterSelection(freeze=("conv_in.*",)).names(stage.network) == [name for name in ParameterSelection(freeze=("conv_in.*",)).chosen(list(dict(
             stage.network.named_parameters())))]  # fmt: skip
     (folder.parent / "bad/base/unet").mkdir(parents=True)
     (folder.parent / "bad/base/unet/a.safetensors").write_bytes(b"\xff" * 20)
@@ -210,10 +254,29 @@ def test_headers_name_what_the_network_has(model):
 UNET = "unet/diffusion_pytorch_model.safetensors"
 BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ("base/text_encoder", shutil.rmtree, "has no text_encoder"),
-    ("sr256/unet/config.json", lambda file: file.write_text("{"), "sr256/unet/config.json cannot be read"),
-    (f"sr256/{UNET}", lambda file: file.write_bytes(cut(file.read_bytes())), f"sr256/{UNET} is truncated or damaged"),
-    (f"base/{UNET}", lambda file: file.write_bytes(pickle.dumps(Payload())), f"base/{UNET} is damaged"),
-    (f"base/{UNET}", lambda file: (file.unlink(), file.with_name("model.bin").write_bytes(pickle.dumps(Payload()))), "as a pickle (model.bin)"),
+    (
+        "sr256/unet/config.json",
+        lambda file: file.write_text("{"),
+        "sr256/unet/config.json cannot be read",
+    ),
+    (
+        f"sr256/{UNET}",
+        lambda file: file.write_bytes(cut(file.read_bytes())),
+        f"sr256/{UNET} is truncated or damaged",
+    ),
+    (
+        f"base/{UNET}",
+        lambda file: file.write_bytes(pickle.dumps(Payload())),
+        f"base/{UNET} is damaged",
+    ),
+    (
+        f"base/{UNET}",
+        lambda file: (
+            file.unlink(),
+            file.with_name("model.bin").write_bytes(pickle.dumps(Payload())),
+        ),
+        "as a pickle (model.bin)",
+    ),
 ]
 
 
@@ -243,14 +306,25 @@ def test_folders_that_are_read_only(refused, here, model, monkeypatch, folder, s
 
     monkeypatch.setattr(Path, "touch", touch)
     line = refused(model, *BASE, "store.path=kept", "hydra.run.dir=done")
-    assert f"{folder}" in line and "cannot be written (Read-only file system)" in line and f"{setting}=DIR" in line
+    assert (
+        f"{folder}" in line
+        and "cannot be written (Read-only file system)" in line
+        and f"{setting}=DIR" in line
+    )
 
 
 def test_a_full_disk(refused, typed, here, model, monkeypatch):
     free = {"bytes": 0}
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=2**40, used=0, free=free["bytes"]))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: SimpleNamespace(total=2**40, used=0, free=free["bytes"])
+    )
     line = refused(model, *BASE)
-    assert "disk full: need " in line and "have 0.0 MiB" in line and "tuned weights in store" in line and "MiB of pictures in " in line
+    assert (
+        "disk full: need " in line
+        and "have 0.0 MiB" in line
+        and "tuned weights in store" in line
+        and "MiB of pictures in " in line
+    )
     need = float(line.partition("need ")[2].split()[0]) * 2**20
     free["bytes"] = int(need * 0.9)
     assert "disk full" in refused(model, *BASE)
@@ -268,15 +342,19 @@ def test_a_disk_that_fills_up_meanwhile_is_one_line(typed, here, model, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "scores.jsonl")
 
-    monkeypatch.setattr("unitune.records._write", full)
+    monkeypatch.setattr("unitune.storage.records._write", full)
     answer = typed(model, *BASE, "steps=0")
-    assert answer.code == 2 and answer.err.splitlines()[-1].startswith("unitune: disk full at scores.jsonl;") and "Traceback" not in answer.err
+    assert (
+        answer.code == 2
+        and answer.err.splitlines()[-1].startswith("unitune: disk full at scores.jsonl;")
+        and "Traceback" not in answer.err
+    )
 
 
 def test_only_the_system_says_full(tmp_path):
-    assert isinstance(disk.explained(OSError(28, "No space left on device")), Refused) and isinstance(
-        disk.explained(PermissionError(13, "denied", "x")), Refused
-    )
+    assert isinstance(
+        disk.explained(OSError(28, "No space left on device")), Refused
+    ) and isinstance(disk.explained(PermissionError(13, "denied", "x")), Refused)
     error = FileNotFoundError(2, "No such file")
     assert disk.explained(error) is error
     deep = tmp_path / "a" / "b"
@@ -319,7 +397,11 @@ def bait(here, monkeypatch) -> Iterator[None]:
     (here / "evil.py").write_text("open('hacked', 'w')\n")
     (here / "evil.pkl").write_bytes(pickle.dumps(Payload()))
     yield
-    assert not (here / "hacked").exists() and (here / "mine.txt").exists() and (here / "mine/mine.txt").exists()
+    assert (
+        not (here / "hacked").exists()
+        and (here / "mine.txt").exists()
+        and (here / "mine/mine.txt").exists()
+    )
 
 
 @pytest.mark.usefixtures("bait")
@@ -327,25 +409,50 @@ def bait(here, monkeypatch) -> Iterator[None]:
 def test_hostile_targets_are_not_executed(run, target):
     """Where the program makes objects of a config: at the top, below a part of ours, in a list."""
     node = OmegaConf.create(f"{{_target_: {target}, {TARGETS[target]}}}")
-    for tree in (node, {"_target_": "unitune.store.Store", "path": "s", "more": node}, {"use": [{"a": node}]}):
-        with pytest.raises(Refused, match=rf"'{re.escape(target)}' is not allowed; allowed are classes of unitune and pytorch_lightning\.loggers"):
+    for tree in (
+        node,
+        {"_target_": "unitune.storage.store.Store", "path": "s", "more": node},
+        {"use": [{"a": node}]},
+    ):
+        with pytest.raises(
+            Refused,
+            match=rf"'{re.escape(target)}' is not allowed; allowed are classes of unitune and pytorch_lightning\.loggers",
+        ):
             run.make(OmegaConf.create(tree))
 
 
 @pytest.mark.usefixtures("bait")
-@pytest.mark.parametrize("form", ["+x={}", "metrics.use=[{}]", "+sampler.more={}", "+logger.x={}", "+method.tune.base.more={}"])
+@pytest.mark.parametrize(
+    "form",
+    ["+x={}", "metrics.use=[{}]", "+sampler.more={}", "+logger.x={}", "+method.tune.base.more={}"],
+)
 def test_hostile_targets_typed(refused, model, form):
-    target = ("builtins.open", "joblib.load", "pandas.read_pickle", "os.popen", "subprocess.Popen")[len(form) % 5]
-    assert f"'{target}' is not allowed" in refused(model, *BASE, form.format(f"{{_target_: {target}, {TARGETS[target]}}}"))
+    target = ("builtins.open", "joblib.load", "pandas.read_pickle", "os.popen", "subprocess.Popen")[
+        len(form) % 5
+    ]
+    assert f"'{target}' is not allowed" in refused(
+        model, *BASE, form.format(f"{{_target_: {target}, {TARGETS[target]}}}")
+    )
 
 
 def test_there_are_19_and_the_dotted_form_is_refused_too(refused, here, model):
     assert len(TARGETS) == 19
-    assert "builtins.open" in refused(model, *BASE, "+x._target_=builtins.open", "+x._args_=[hacked,w]")
-    assert "os.system" in refused(model, *BASE, "sampler._target_=os.system", "+sampler.command=touch hacked")
+    assert "builtins.open" in refused(
+        model, *BASE, "+x._target_=builtins.open", "+x._args_=[hacked,w]"
+    )
+    assert "os.system" in refused(
+        model, *BASE, "sampler._target_=os.system", "+sampler.command=touch hacked"
+    )
 
 
-@pytest.mark.parametrize("text", [b"x: !!python/object/apply:os.system ['touch hacked']\n", pickle.dumps(Payload()), pickle.dumps(Payload(), protocol=0)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x: !!python/object/apply:os.system ['touch hacked']\n",
+        pickle.dumps(Payload()),
+        pickle.dumps(Payload(), protocol=0),
+    ],
+)
 def test_a_hostile_run_folder(refused, here, text):
     (here / "run").mkdir()
     (here / "run/config.yaml").write_bytes(text)
@@ -369,7 +476,11 @@ def test_a_flipped_bit_in_a_stored_tuning_is_found_said_and_rebuilt(typed, here,
     file.write_bytes(data)
     load_file(file)  # safetensors itself sees nothing
     again = typed(model, *BASE)
-    assert again.code == 0 and f"stored entry {entry.name} is damaged (base-2.safetensors): rebuilt" in again.err and again.count("tuned base: 2 steps") == 1
+    assert (
+        again.code == 0
+        and f"stored entry {entry.name} is damaged (base-2.safetensors): rebuilt" in again.err
+        and again.count("tuned base: 2 steps") == 1
+    )
     assert file.read_bytes() == before
     assert typed(model, *BASE).count("tuned base") == 0
 
@@ -384,20 +495,31 @@ def test_pickles_offered_as_weights_are_refused(typed, here, model, tmp_path):
     manifest["files"]["base-2.safetensors"] = sha256(evil).hexdigest()
     (entry / MANIFEST).write_text(json.dumps(manifest))
     answer = typed(model, *BASE)
-    assert answer.code == 2 and "base-2.safetensors cannot be read" in answer.err.splitlines()[-1] and "Traceback" not in answer.err
+    assert (
+        answer.code == 2
+        and "base-2.safetensors cannot be read" in answer.err.splitlines()[-1]
+        and "Traceback" not in answer.err
+    )
 
     shutil.rmtree(entry)
     resumed = here / f"store/.work/{entry.name}.resume"
     resumed.mkdir(exist_ok=True)
     torch.save(Payload(), resumed / "base.ckpt")
     answer = typed(model, *BASE)
-    assert answer.code == 2 and "base.ckpt is damaged or holds more than weights" in answer.err.splitlines()[-1] and "Traceback" not in answer.err
+    assert (
+        answer.code == 2
+        and "base.ckpt is damaged or holds more than weights" in answer.err.splitlines()[-1]
+        and "Traceback" not in answer.err
+    )
     (resumed / "base.ckpt").write_bytes(evil)
     with pytest.raises(Refused, match="more than weights"):
         WholeCheckpoints().load_checkpoint(resumed / "base.ckpt", weights_only=False)
 
     pocket = Path(__file__).parent.parent / "src/unitune/assets/pocket"
-    for part, file, read in (("clip", "open_clip_model.safetensors", load_clip), ("judge", "model.safetensors", load_judge)):
+    for part, file, read in (
+        ("clip", "open_clip_model.safetensors", load_clip),
+        ("judge", "model.safetensors", load_judge),
+    ):
         shutil.copytree(pocket / part, tmp_path / part)
         (tmp_path / part / file).write_bytes(evil)
         with pytest.raises(Refused, match="only safetensors are read"):
@@ -408,14 +530,24 @@ def test_pickles_offered_as_weights_are_refused(typed, here, model, tmp_path):
 def test_what_is_warned_and_not_refused(typed, here, model):
     long = "a dog " * 20 + "in the moonlight"
     answer = typed(
-        model, *SMALL, "stage=base", "steps=0", f"edit=['{long}','a minion','a cat in the snow']", "token.text=cat", "lr=1e-6", "method.tune.base.steps=1"
+        model,
+        *SMALL,
+        "stage=base",
+        "steps=0",
+        f"edit=['{long}','a minion','a cat in the snow']",
+        "token.text=cat",
+        "lr=1e-6",
+        "method.tune.base.steps=1",
     )
     assert answer.code == 0, answer.err
     said = answer.err.splitlines()
     assert any("the model reads 76; dropped:" in line and "moonlight'" in line for line in said)
     assert any("'minion' is unknown to the pocket model" in line for line in said)
     assert any("the rare token 'cat' is a common word" in line for line in said)
-    assert any("the rare token 'cat' stands in the edit prompt 'a cat in the snow'" in line for line in said)
+    assert any(
+        "the rare token 'cat' stands in the edit prompt 'a cat in the snow'" in line
+        for line in said
+    )
     assert any(f"lr 1e-06 of base is far below the {embedded.LR:g}" in line for line in said)
 
 
@@ -424,8 +556,14 @@ def test_what_was_done_to_a_picture_is_said(typed, here, model):
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
     Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save("clear.png")
-    for file, said in (("moving.gif", "holds several frames: the first is used"), ("clear.png", "has transparency: composited over white")):
-        assert f"{file} {said}\n" in typed(model, *BASE, f"image={file}", "freeze.train=[nothing*]").err
+    for file, said in (
+        ("moving.gif", "holds several frames: the first is used"),
+        ("clear.png", "has transparency: composited over white"),
+    ):
+        assert (
+            f"{file} {said}\n"
+            in typed(model, *BASE, f"image={file}", "freeze.train=[nothing*]").err
+        )
 
 
 def test_the_fast_suite_cannot_open_a_socket(caplog):

@@ -14,13 +14,17 @@ from unitune.images import from_uint8, load, resize, save_mask, save_png, to_uin
 from unitune.types import Refused
 
 ORIGINALS = Path(__file__).parents[2] / "shared" / "data" / "tedbench" / "originals"
-PHOTOS = sorted(path for path in ORIGINALS.glob("*") if path.is_file()) if ORIGINALS.is_dir() else []
+PHOTOS = (
+    sorted(path for path in ORIGINALS.glob("*") if path.is_file()) if ORIGINALS.is_dir() else []
+)
 
 
 def ramp(h=40, w=40):
     """Smooth colours, so that lossy formats stay close."""
     y, x = np.mgrid[0:h, 0:w]
-    return np.stack([x * 255 // (w - 1), y * 255 // (h - 1), 255 - x * 255 // (w - 1)], -1).astype(np.uint8)
+    return np.stack([x * 255 // (w - 1), y * 255 // (h - 1), 255 - x * 255 // (w - 1)], -1).astype(
+        np.uint8
+    )
 
 
 def refused(path, **kwargs):
@@ -59,13 +63,17 @@ def test_resize_down_keeps_the_mean_and_constants(old):
     x = torch.rand(1, 3, old, old, generator=torch.Generator().manual_seed(old)) * 2 - 1
     assert torch.allclose(resize(x, 32).mean((2, 3)), x.mean((2, 3)), atol=1e-6)
     assert resize(torch.ones_like(x), 32).max() <= 1
-    assert torch.allclose(resize(torch.full_like(x, 0.3), 32), torch.full((1, 3, 32, 32), 0.3), atol=1e-6)
+    assert torch.allclose(
+        resize(torch.full_like(x, 0.3), 32), torch.full((1, 3, 32, 32), 0.3), atol=1e-6
+    )
 
 
 def test_resize_up_is_bicubic_within_range():
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).round() * 2 - 1
     y = resize(x, 40)
-    assert torch.equal(y, F.interpolate(x, (40, 40), mode="bicubic", align_corners=False).clamp(-1, 1))
+    assert torch.equal(
+        y, F.interpolate(x, (40, 40), mode="bicubic", align_corners=False).clamp(-1, 1)
+    )
     assert torch.equal(resize(x, 16), x)
     assert resize(torch.zeros(1, 3, 16, 100), 32).shape == (1, 3, 32, 32)
 
@@ -85,7 +93,9 @@ def test_a_mask_is_one_bit_a_pixel_and_comes_back(tmp_path):
     save_mask(mask, tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as picture:
         assert picture.mode == "1" and (np.asarray(picture) == mask).all()
-    assert ((load(tmp_path / "m.png", size=40, fit="crop").image[0] > 0).numpy() == mask[4:44]).all()
+    assert (
+        (load(tmp_path / "m.png", size=40, fit="crop").image[0] > 0).numpy() == mask[4:44]
+    ).all()
     for wrong in (mask.astype(np.uint8), mask[None]):
         with pytest.raises(ValueError, match="booleans"):
             save_mask(wrong, tmp_path / "w.png")
@@ -121,7 +131,19 @@ def test_format_is_told_by_content_not_by_name(tmp_path):
     assert torch.equal(load(tmp_path / "a.txt", size=40).image, from_uint8(ramp()))
 
 
-@pytest.mark.parametrize(("mode", "note"), [("1", 0), ("L", 0), ("P", 0), ("CMYK", 1), ("YCbCr", 0), ("LAB", None), ("I", None), ("F", None)])
+@pytest.mark.parametrize(
+    ("mode", "note"),
+    [
+        ("1", 0),
+        ("L", 0),
+        ("P", 0),
+        ("CMYK", 1),
+        ("YCbCr", 0),
+        ("LAB", None),
+        ("I", None),
+        ("F", None),
+    ],
+)
 def test_modes(tmp_path, mode, note):
     source = Image.fromarray(ramp())
     path = tmp_path / "a.tiff"
@@ -144,17 +166,29 @@ def test_modes(tmp_path, mode, note):
 @pytest.mark.parametrize("suffix", ["tiff", "jpg"])
 def test_cmyk_keeps_its_colours(tmp_path, suffix):
     """Inks multiply: r = (255 - c)(255 - k) / 255, whatever way round a file stores them."""
-    inks = {"red": ((0, 255, 255, 0), (1, -1, -1)), "dark grey": ((0, 0, 0, 191), (-0.5, -0.5, -0.5)), "paper": ((0, 0, 0, 0), (1, 1, 1))}
+    inks = {
+        "red": ((0, 255, 255, 0), (1, -1, -1)),
+        "dark grey": ((0, 0, 0, 191), (-0.5, -0.5, -0.5)),
+        "paper": ((0, 0, 0, 0), (1, 1, 1)),
+    }
     for cmyk, expected in inks.values():
         Image.new("CMYK", (32, 32), cmyk).save(tmp_path / f"a.{suffix}")
         loaded = load(tmp_path / f"a.{suffix}", size=32)
-        assert torch.allclose(loaded.image.mean((0, 2, 3)), torch.tensor(expected, dtype=torch.float32), atol=0.03) and "CMYK" in loaded.notes[0]
+        assert (
+            torch.allclose(
+                loaded.image.mean((0, 2, 3)), torch.tensor(expected, dtype=torch.float32), atol=0.03
+            )
+            and "CMYK" in loaded.notes[0]
+        )
 
 
 def test_one_bit_is_black_and_white(tmp_path):
     bits = np.indices((32, 32)).sum(0) % 2 == 0
     Image.fromarray(bits).save(tmp_path / "a.png")
-    assert torch.equal(load(tmp_path / "a.png", size=32).image, torch.from_numpy(bits).float().mul(2).sub(1).expand(1, 3, -1, -1))
+    assert torch.equal(
+        load(tmp_path / "a.png", size=32).image,
+        torch.from_numpy(bits).float().mul(2).sub(1).expand(1, 3, -1, -1),
+    )
 
 
 def test_float_tiff_with_nan_is_refused(tmp_path):
@@ -175,25 +209,47 @@ def test_16_bit_grey_keeps_its_levels(tmp_path, suffix):
 @pytest.mark.parametrize(("order", "photometric"), [("<", 1), (">", 1), ("<", 0)])
 def test_16_bit_tiff_by_hand(tmp_path, order, photometric):
     levels = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
-    tags = [(256, 32), (257, 32), (258, 16), (259, 1), (262, photometric), (273, 8), (277, 1), (278, 32), (279, 2048)]
-    ifd = struct.pack(order + "H", len(tags)) + b"".join(struct.pack(order + "HHIHH", tag, 3, 1, value, 0) for tag, value in tags) + bytes(4)
+    tags = [
+        (256, 32),
+        (257, 32),
+        (258, 16),
+        (259, 1),
+        (262, photometric),
+        (273, 8),
+        (277, 1),
+        (278, 32),
+        (279, 2048),
+    ]
+    ifd = (
+        struct.pack(order + "H", len(tags))
+        + b"".join(struct.pack(order + "HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+        + bytes(4)
+    )
     header = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8 + 2048)
     (tmp_path / "a.tiff").write_bytes(header + levels.astype(order + "u2").tobytes() + ifd)
     image = load(tmp_path / "a.tiff", size=32).image
-    expected = torch.from_numpy(levels.astype(np.float32) / 65535 * 2 - 1) * (1 if photometric else -1)
+    expected = torch.from_numpy(levels.astype(np.float32) / 65535 * 2 - 1) * (
+        1 if photometric else -1
+    )
     assert torch.allclose(image[0, 0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB with tRNS", "L with tRNS", "I;16 with tRNS"])
+@pytest.mark.parametrize(
+    "mode", ["RGBA", "LA", "P", "RGB with tRNS", "L with tRNS", "I;16 with tRNS"]
+)
 def test_transparency_is_composited_and_said(tmp_path, mode):
     path = tmp_path / "a.png"
     alpha = np.zeros((32, 32), np.uint8)
     alpha[:, 16:] = 255
     if mode == "I;16 with tRNS":
-        Image.fromarray(np.where(alpha == 0, 1000, 30000).astype(np.uint16)).save(path, transparency=1000)
+        Image.fromarray(np.where(alpha == 0, 1000, 30000).astype(np.uint16)).save(
+            path, transparency=1000
+        )
     elif mode.endswith("tRNS"):
         base = Image.fromarray(np.where(alpha == 0, 10, 120).astype(np.uint8))
-        base.convert(mode.split()[0]).save(path, transparency=(10, 10, 10) if mode.startswith("RGB") else 10)
+        base.convert(mode.split()[0]).save(
+            path, transparency=(10, 10, 10) if mode.startswith("RGB") else 10
+        )
     elif mode == "P":
         palette = Image.fromarray((alpha // 255).astype(np.uint8)).convert("L")
         palette.putpalette([10, 10, 10, 120, 120, 120])
@@ -230,7 +286,12 @@ def test_orientation_is_applied(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
 def test_first_frame_of_an_animation(tmp_path, suffix):
     frames = [Image.new("RGB", (32, 32), colour) for colour in ((255, 0, 0), (0, 0, 255))]
-    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
+    frames[0].save(
+        tmp_path / f"a.{suffix}",
+        save_all=True,
+        append_images=frames[1:],
+        **({"lossless": True} if suffix == "webp" else {}),
+    )
     loaded = load(tmp_path / f"a.{suffix}", size=32)
     assert "first is used" in loaded.notes[0]
     assert torch.equal(loaded.image.mean((0, 2, 3)), torch.tensor([1.0, -1.0, -1.0]))
@@ -241,7 +302,9 @@ def test_crop_is_central_and_said(tmp_path):
     pixels[:, 75:375] = 255
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     loaded = load(tmp_path / "photo.png", size=256)
-    assert loaded.notes == ("photo.png is 451x300 px: centre-cropped to 300x300, then resized to 256x256",)
+    assert loaded.notes == (
+        "photo.png is 451x300 px: centre-cropped to 300x300, then resized to 256x256",
+    )
     assert torch.allclose(loaded.image, torch.ones(1, 3, 256, 256), atol=1e-5)
 
 
@@ -249,7 +312,11 @@ def test_pad_and_squash(tmp_path):
     Image.new("RGB", (64, 32), (255, 255, 255)).save(tmp_path / "a.png")
     padded = load(tmp_path / "a.png", size=64, fit="pad")
     assert padded.notes == ("a.png is 64x32 px: padded with grey to 64x64",)
-    assert (padded.image[..., :16, :] == 0).all() and (padded.image[..., 16:48, :] == 1).all() and (padded.image[..., 48:, :] == 0).all()
+    assert (
+        (padded.image[..., :16, :] == 0).all()
+        and (padded.image[..., 16:48, :] == 1).all()
+        and (padded.image[..., 48:, :] == 0).all()
+    )
     squashed = load(tmp_path / "a.png", size=64, fit="squash")
     assert (squashed.image == 1).all() and "squashed to 64x64" in squashed.notes[0]
     assert "crop, pad, squash" in refused(tmp_path / "a.png", fit="stretch")
@@ -291,10 +358,17 @@ def bomb(path):
     """A few kilobytes that claim to be 20000 x 20000 px."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def large(path):
@@ -325,7 +399,9 @@ def test_unusable_files_are_refused_in_one_line(tmp_path, make, reason):
     assert "what ever.png" in message and reason in message
 
 
-@pytest.mark.parametrize("name", ["a\nb.png", "x" * 300 + ".png", "a\0b.png", "missing/a.png", "\udcff.png"])
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "x" * 300 + ".png", "a\0b.png", "missing/a.png", "\udcff.png"]
+)
 def test_odd_names_are_refused_in_one_line(tmp_path, name):
     refused(tmp_path / name)
 
@@ -365,7 +441,9 @@ def test_flipped_bits_are_refused_or_harmless(tmp_path, suffix):
         except Refused as refusal:
             assert "\n" not in str(refusal)
         else:
-            assert image.shape == (1, 3, 32, 32) and image.isfinite().all() and image.abs().max() <= 1
+            assert (
+                image.shape == (1, 3, 32, 32) and image.isfinite().all() and image.abs().max() <= 1
+            )
 
 
 @pytest.mark.skipif(not PHOTOS, reason="the photographs are not here")
@@ -386,7 +464,12 @@ def test_a_mask_is_what_is_lighter_than_mid_grey(tmp_path):
     pixels[1, 9] = 250
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     mask, size = images.load_mask(tmp_path / "mask.png", size=4)
-    assert size == (32, 16) and mask.shape == (1, 1, 4, 4) and mask.sum() == 1 and mask[0, 0, 0, 0] == 1
+    assert (
+        size == (32, 16)
+        and mask.shape == (1, 1, 4, 4)
+        and mask.sum() == 1
+        and mask[0, 0, 0, 0] == 1
+    )
     padded, _ = images.load_mask(tmp_path / "mask.png", size=32, fit="pad")
     assert padded.sum() == 1 and padded[0, 0, 9, 9] == 1
     larger, _ = images.load_mask(tmp_path / "mask.png", size=32)

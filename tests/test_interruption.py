@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune.backends import tiny
-from unitune.store import MANIFEST, _damage
+from unitune.models import tiny
+from unitune.storage.store import MANIFEST, _damage
 
 ROOT = Path(__file__).parent.parent
 SERVER = """
 import json, os, runpy, sys
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 ensure_torchvision()
 import hydra, pytorch_lightning, torch, transformers.optimization
-import unitune.experiment, unitune.methods.unitune, unitune.backends.cascade
+import unitune.runs.experiment, unitune.methods.unitune, unitune.models.cascade
 torch.set_num_threads(1)
 for line in sys.stdin:
     pid = os.fork()
@@ -52,10 +52,22 @@ class Commands:
     """`python run.py ...` in the working directory `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "ignore"}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONWARNINGS": "ignore",
+        }
         code = f"import sys; sys.argv = [{str(ROOT / 'run.py')!r}]\n{SERVER}"
         self.folder = folder
-        self.server = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def _line(self) -> int:
         assert self.server.stdout is not None
@@ -97,10 +109,16 @@ def entry(store: Path) -> dict[str, str]:
     """The hashes of the weights of the one whole entry."""
     (folder,) = store.glob("tuned-*")
     assert _damage(folder, "tuned") is None
-    return {name: digest for name, digest in json.loads((folder / MANIFEST).read_text())["files"].items() if name.endswith(".safetensors")}
+    return {
+        name: digest
+        for name, digest in json.loads((folder / MANIFEST).read_text())["files"].items()
+        if name.endswith(".safetensors")
+    }
 
 
-@pytest.mark.parametrize(("count", "steps"), [(3, 60), pytest.param(30, 400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("count", "steps"), [(3, 60), pytest.param(30, 400, marks=pytest.mark.slow)]
+)
 def test_signals_at_random_moments(commands, tmp_path, count, steps):
     tiny.floyd(tmp_path / "tiny")
     small = [
@@ -132,9 +150,13 @@ def test_signals_at_random_moments(commands, tmp_path, count, steps):
         os.kill(pid, number)
         assert commands.ended() == CODES[number], commands.said()
         assert "Traceback" not in commands.said()
-        assert not list((tmp_path / "disturbed").glob("tuned-*"))  # nothing half-made is ever an entry
+        assert not list(
+            (tmp_path / "disturbed").glob("tuned-*")
+        )  # nothing half-made is ever an entry
     (checkpoint,) = (tmp_path / "disturbed/.work").glob("*.resume/base.ckpt")
-    assert 0 < torch.load(checkpoint, weights_only=True)["global_step"] < steps  # the last run goes on from here
+    assert (
+        0 < torch.load(checkpoint, weights_only=True)["global_step"] < steps
+    )  # the last run goes on from here
 
     commands.start([*command, "store.path=disturbed"])
     assert commands.ended() == 0, commands.said()

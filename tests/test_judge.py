@@ -47,7 +47,10 @@ def pictures(count: int, size: int = 64) -> torch.Tensor:
 
 def edits_of(images: torch.Tensor, requests: list[Request]) -> list[Edit]:
     example = Example("one", images[:1], tuple(requests))
-    return [Edit(example, r, 0, 4.0, 0.9, r.prompt, image[None]) for image, r in zip(images, requests, strict=True)]
+    return [
+        Edit(example, r, 0, 4.0, 0.9, r.prompt, image[None])
+        for image, r in zip(images, requests, strict=True)
+    ]
 
 
 def size_of(network: torch.nn.Module) -> int:
@@ -61,7 +64,10 @@ def test_the_networks_are_small_enough_to_ship(judge: Judge, clip: Clip):
 
 def test_area_reduction_is_the_reduction_of_the_renderer():
     scene = Scene("beach", "day", (Object("cat", 0.5, 0.9, 0.5),))
-    large, small = (torch.from_numpy(render(scene, s)[0].copy()).permute(2, 0, 1)[None].float() for s in (256, 64))
+    large, small = (
+        torch.from_numpy(render(scene, s)[0].copy()).permute(2, 0, 1)[None].float()
+        for s in (256, 64)
+    )
     assert (reduced(large, 64) - small).abs().max() <= 0.51  # rounding to uint8
 
 
@@ -84,12 +90,17 @@ def test_a_saved_judge_reads_as_before(tmp_path: Path):
         torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
 
 
-def test_a_shared_judge_is_loaded_once_until_its_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_shared_judge_is_loaded_once_until_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (folder := tmp_path / "judge").mkdir()
     save_judge(Judge(), folder)
     monkeypatch.chdir(tmp_path)
     first = shared_judge(folder)
-    assert shared_judge(str(folder)) is shared_judge("judge") is first and load_judge(folder) is not first
+    assert (
+        shared_judge(str(folder)) is shared_judge("judge") is first
+        and load_judge(folder) is not first
+    )
     os.utime(folder / "model.safetensors", ns=(1, 1))
     assert shared_judge(folder) is not first
 
@@ -104,7 +115,15 @@ def test_missing_folders_are_refused(tmp_path: Path):
 
 
 def test_an_order_is_found_when_each_noun_stands_further_right_than_the_one_before():
-    seen = {"nouns": {"cat", "dog"}, "colours": {"red"}, "place": "beach", "time": "day", "style": "plain", "count": 2, "right": {"cat": -2.0, "dog": 1.5}}
+    seen = {
+        "nouns": {"cat", "dog"},
+        "colours": {"red"},
+        "place": "beach",
+        "time": "day",
+        "style": "plain",
+        "count": 2,
+        "right": {"cat": -2.0, "dog": 1.5},
+    }
     assert found({"nouns": ["cat", "dog"], "order": ["cat", "dog"], "colours": ["red"]}, seen)
     assert not found({"order": ["dog", "cat"]}, seen)
     assert not found({"order": ["cat", "cat"]}, seen)
@@ -126,14 +145,20 @@ def test_a_saved_clip_scores_as_before_and_loads_in_stock_open_clip(tmp_path: Pa
     stock = open_clip.create_model(f"local-dir:{tmp_path}").eval()
     ids = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(texts)
     with torch.no_grad():
-        torch.testing.assert_close(stock.encode_text(ids, normalize=True), text_features(again, texts))
-        torch.testing.assert_close(stock.encode_image(pictures(2), normalize=True), image_features(again, pictures(2)))
+        torch.testing.assert_close(
+            stock.encode_text(ids, normalize=True), text_features(again, texts)
+        )
+        torch.testing.assert_close(
+            stock.encode_image(pictures(2), normalize=True), image_features(again, pictures(2))
+        )
 
 
 def test_alignment_is_the_cosine_with_the_prompt(clip: Clip, clip_folder: Path):
     images, prompts = pictures(2, 128), ["A cat in the snow ", "a dog at night"]
     values = Alignment(Pocket(clip_folder))(edits_of(images, [Request(p) for p in prompts]))
-    expected = (image_features(clip, images) * text_features(clip, ["a cat in the snow", "a dog at night"])).sum(dim=1)
+    expected = (
+        image_features(clip, images) * text_features(clip, ["a cat in the snow", "a dog at night"])
+    ).sum(dim=1)
     assert values == pytest.approx(expected.tolist(), abs=1e-6)
     assert all(-1 <= v <= 1 for v in values)
     assert Alignment(Pocket(clip_folder))([]) == []
@@ -169,8 +194,17 @@ def test_a_perfect_judge_is_measured_as_perfect(judge: Judge, monkeypatch: pytes
     # heads replaced by the truth: the evaluation itself must not lose a point
     stream = SceneBatches(seed=3, batch_size=64, size=64, captions="plain", held_out=True)
     batch = stream.batch(0)
-    one_hot = {n: torch.nn.functional.one_hot(getattr(batch, n), c).float() for n, c in (("place", 8), ("time", 3), ("style", 4), ("count", 3))}
-    truth = {"nouns": batch.nouns * 2 - 1, "colours": batch.colours.amax(dim=1) * 2 - 1, "side": batch.side * 2 - 1}
+    one_hot = {
+        n: torch.nn.functional.one_hot(getattr(batch, n), c).float()
+        for n, c in (("place", 8), ("time", 3), ("style", 4), ("count", 3))
+    }
+    truth = {
+        "nouns": batch.nouns * 2 - 1,
+        "colours": batch.colours.amax(dim=1) * 2 - 1,
+        "side": batch.side * 2 - 1,
+    }
     monkeypatch.setattr(judge, "forward", lambda image: {**truth, **one_hot})
     assert set(accuracies(judge, count=64, seed=3).values()) == {1.0}
-    assert (batch.nouns.sum(dim=1) <= batch.count + 1).all()  # fewer nouns than objects where several are alike
+    assert (
+        batch.nouns.sum(dim=1) <= batch.count + 1
+    ).all()  # fewer nouns than objects where several are alike

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from unitune.pocket import FOLDER as POCKET
+from unitune.models.pocket import FOLDER as POCKET
 from unitune.scenes import Object, Scene, caption, is_held_out
 from unitune.scenes.names import ALONE, CHANGED, NAMES, named, named_scene
 from unitune.scenes.render import render
@@ -154,7 +154,9 @@ def test_a_standard_caption_says_the_whole_scene():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_resumed_training_ends_where_an_uninterrupted_one_does(optimizer: str, tmp_path: Path, no_look: None, monkeypatch: pytest.MonkeyPatch):
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
+    optimizer: str, tmp_path: Path, no_look: None, monkeypatch: pytest.MonkeyPatch
+):
     plan = [Phase(16, 2, 6), Phase(32, 2, 4)]
     options = read("base", ["ema=0.9", "workers=0", "cooldown=4", f"optimizer={optimizer}"])
 
@@ -199,4 +201,6 @@ def test_a_clip_learns_from_groups_that_differ_in_their_objects_alone():
     assert looks.count(looks[0]) > GROUP // 2 and not any(is_held_out(scene) for scene, _ in found)
     told = [text for (_, text), was in zip(found[:GROUP], pairs, strict=False) if text != was[1]]
     assert len(set(told)) == len(told)
-    assert all(scene.style in COLOURFUL or not o.colour for scene, _ in found for o in scene.objects)
+    assert all(
+        scene.style in COLOURFUL or not o.colour for scene, _ in found for o in scene.objects
+    )

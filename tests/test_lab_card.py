@@ -109,7 +109,7 @@ def test_a_model_that_always_puts_the_first_noun_left_is_right_half_of_the_time(
 
 
 def test_super_resolution_is_measured_beside_bicubic(tmp_path: Path):
-    from unitune.pocket import FOLDER
+    from unitune.models.pocket import FOLDER
 
     options = {"super_resolution": True, "channels": [16, 32, 32, 32]}
     stage = StagePart(FOLDER / "base", torch.device("cpu"), **options)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import torch
 from transformers import T5EncoderModel, T5Tokenizer
 
 from unitune.metrics.judge import Judge, save_judge
-from unitune.pocket import FOLDER as POCKET
+from unitune.models.pocket import FOLDER as POCKET
 from unitune_lab import networks, watch
 from unitune_lab import train as training
 from unitune_lab.__main__ import main
@@ -26,7 +26,11 @@ TINY = [
     "phases=[{resolution: 16, batch_size: 2, samples: 4}]",
 ]  # fmt: skip
 
-PLAIN = ["device=cpu", "workers=0", "phases=[{resolution: 64, batch_size: 2, samples: 4}]"]  # of parts that read 64 px alone
+PLAIN = [
+    "device=cpu",
+    "workers=0",
+    "phases=[{resolution: 64, batch_size: 2, samples: 4}]",
+]  # of parts that read 64 px alone
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -96,7 +100,9 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
         ("judge", "start=nowhere", "nowhere holds no judge"),
     ],
 )  # fmt: skip
-def test_a_command_that_cannot_be_followed_is_refused_in_one_line(part: str, override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_command_that_cannot_be_followed_is_refused_in_one_line(
+    part: str, override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     options = TINY if part == "base" else PLAIN if part in ("text", "judge") else [TINY[0], *PLAIN]
     command = [part, *options, f"folder={tmp_path / 'lab'}", override]
     assert said in refused(command, capsys)
@@ -158,13 +164,17 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.Cap
         (["optimizer=muon"], "another optimizer (adamw, not muon)"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(options: list[str], said: str, begun: Path, capsys: pytest.CaptureFixture):
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    options: list[str], said: str, begun: Path, capsys: pytest.CaptureFixture
+):
     before = contents(begun)
     assert said in refused(["base", *TINY, f"folder={begun}", *options], capsys)
     assert contents(begun) == before
 
 
-def test_a_checkpoint_of_another_world_or_part_is_refused(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_a_checkpoint_of_another_world_or_part_is_refused(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     before = contents(begun)
     (tmp_path / "text").mkdir()
     shutil.copy(begun / "base" / training.CHECKPOINT, tmp_path / "text")
@@ -180,7 +190,9 @@ def test_the_trainer_imports_neither_hydra_nor_open_clip():
     modules = "unitune_lab.__main__, unitune_lab.parts.clip, sys"
     code = f"import {modules}; print({{'hydra', 'open_clip'}} & set(sys.modules))"
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert (ended.returncode, ended.stdout.strip()) == (0, "set()"), ended.stderr
 
 

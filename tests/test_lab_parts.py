@@ -16,7 +16,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from unitune.metrics.clip import image_features, load_clip, text_features
 from unitune.metrics.judge import load_judge
-from unitune.pocket import FOLDER as POCKET
+from unitune.models.pocket import FOLDER as POCKET
 from unitune_lab import networks, optimizers, watch
 from unitune_lab.batches import Batch, SceneBatches
 from unitune_lab.make import build as build_part

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from unitune import loggers
+from unitune.report import loggers
 
 USE = """
 import logging, sys, time
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 logging.getLogger("wandb").setLevel(logging.CRITICAL)
-from unitune.loggers import Wandb
+from unitune.report.loggers import Wandb
 began = time.monotonic()
 for folder in sys.argv[1:]:
     logger = Wandb(folder, offline=False)
@@ -48,7 +48,10 @@ def test_curves_as_csv(tmp_path):
     for step in (1, 2):
         logger.log_metrics({"cat/base/loss": 1 / step}, step=step)
     logger.finalize("success")
-    assert [(line["step"], float(line["cat/base/loss"])) for line in lines(tmp_path)] == [("1", 1.0), ("2", 0.5)]
+    assert [(line["step"], float(line["cat/base/loss"])) for line in lines(tmp_path)] == [
+        ("1", 1.0),
+        ("2", 0.5),
+    ]
 
 
 def test_tensorboard_shows_curves_grids_settings_and_the_table(tmp_path):
@@ -59,11 +62,21 @@ def test_tensorboard_shows_curves_grids_settings_and_the_table(tmp_path):
     logger.log_metrics({"unitune/a dog/psnr": 20.0})
     logger.finalize("success")
     found = EventAccumulator(str(folder / "tensorboard")).Reload()
-    assert [(event.step, event.value) for event in found.Scalars("cat/base/loss")] == [(1, 1.0), (2, 0.5)]
+    assert [(event.step, event.value) for event in found.Scalars("cat/base/loss")] == [
+        (1, 1.0),
+        (2, 0.5),
+    ]
     (picture,) = found.Images("grid")
     assert (picture.width, picture.height) == (40, 30)
-    texts = {tag.removesuffix("/text_summary"): found.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in found.Tags()["tensors"]}
-    assert "    lr: 0.0001" in texts["config"] and "unitune" in texts["scores"] and "alignment" in texts["scores"]
+    texts = {
+        tag.removesuffix("/text_summary"): found.Tensors(tag)[0].tensor_proto.string_val[0].decode()
+        for tag in found.Tags()["tensors"]
+    }
+    assert (
+        "    lr: 0.0001" in texts["config"]
+        and "unitune" in texts["scores"]
+        and "alignment" in texts["scores"]
+    )
     assert len(lines(folder)) == 3  # the CSV is written too
 
 
@@ -77,7 +90,13 @@ def used(*folders: Path, **environment: str) -> tuple[str, float]:
         "WANDB_HTTP_TIMEOUT": "2",
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run([sys.executable, "-c", USE, *map(str, folders)], env=clean | there | environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", USE, *map(str, folders)],
+        env=clean | there | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout + done.stderr, float(done.stdout.rpartition("seconds ")[2])
 
@@ -89,14 +108,23 @@ def test_wandb_without_a_key_stays_offline_with_one_warning(tmp_path):
     assert "WARNING wandb stays offline: there is no key (wandb login, or WANDB_API_KEY)" in said
     for folder in folders:  # each cell of a sweep is a run of its own, in its folder
         (kept,) = (folder / "wandb").glob("offline-run-*")
-        assert len(list(kept.glob("*.wandb"))) == 1 and len(list(kept.rglob("media/images/grid*.png"))) == 1 and len(list(kept.rglob("scores*.json"))) == 1
+        assert (
+            len(list(kept.glob("*.wandb"))) == 1
+            and len(list(kept.rglob("media/images/grid*.png"))) == 1
+            and len(list(kept.rglob("scores*.json"))) == 1
+        )
         assert len(lines(folder)) == 7
 
 
 @pytest.mark.slow
 def test_wandb_with_a_key_and_no_network_stays_offline_and_the_run_goes_on(tmp_path):
     said, seconds = used(run(tmp_path), WANDB_API_KEY="a" * 40)
-    assert "mode offline" in said and said.count("WARNING") == 1 and "WARNING wandb stays offline: Failed to authenticate with http" in said and seconds < 25
+    assert (
+        "mode offline" in said
+        and said.count("WARNING") == 1
+        and "WARNING wandb stays offline: Failed to authenticate with http" in said
+        and seconds < 25
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +142,9 @@ def test_the_mode_is_decided_before_the_first_run(answer, mode, monkeypatch, cap
     monkeypatch.delenv("WANDB_MODE")
     loggers.online_or_not.cache_clear()
     try:
-        assert loggers.online_or_not() == loggers.online_or_not() == mode and len(caplog.records) == (mode == "offline")
+        assert loggers.online_or_not() == loggers.online_or_not() == mode and len(
+            caplog.records
+        ) == (mode == "offline")
         loggers.online_or_not.cache_clear()
         monkeypatch.setenv("WANDB_MODE", "disabled")
         assert loggers.online_or_not() == "disabled"

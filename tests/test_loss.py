@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune import pocket, rng
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
-from unitune.backends.stage import LOSS, read_losses
+from unitune import rng
 from unitune.diffusion.loss import Losses, StageLoss, check_dials, drawn, losses
 from unitune.diffusion.schedule import Schedule
+from unitune.models import cascade as backend
+from unitune.models import pocket, tiny
+from unitune.models.stage import LOSS, read_losses
 from unitune.tuning import make
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.types import Example, Refused, Request
@@ -45,13 +45,18 @@ def test_the_weights_in_closed_form(loss: StageLoss, expected: torch.Tensor):
 @pytest.mark.parametrize("weighting", ["min_snr", "snr"])
 def test_a_weighting_of_x_0_is_the_same_for_v_and_eps(weighting: str):
     """The error of v is that of x_0 times SNR + 1, the error of eps times SNR: weighed, both are the same error of x_0."""
-    of_v, of_eps = (StageLoss(prediction, weighting).weights(SCHEDULE, LEVELS) for prediction in ("v_prediction", "epsilon"))
+    of_v, of_eps = (
+        StageLoss(prediction, weighting).weights(SCHEDULE, LEVELS)
+        for prediction in ("v_prediction", "epsilon")
+    )
     torch.testing.assert_close(of_v * (SNR + 1), of_eps * SNR)
 
 
 def test_plain_v_weighs_the_late_start_165_times_more_than_min_snr():
     t = torch.tensor([SCHEDULE.level(0.95)])
-    ratio = StageLoss("v_prediction").weights(SCHEDULE, t) / StageLoss("v_prediction", "min_snr").weights(SCHEDULE, t)
+    ratio = StageLoss("v_prediction").weights(SCHEDULE, t) / StageLoss(
+        "v_prediction", "min_snr"
+    ).weights(SCHEDULE, t)
     assert abs(float(SCHEDULE.snr(t)) - 0.0061) < 2e-4 and 155 < float(ratio) < 175
 
 
@@ -80,28 +85,47 @@ def test_strata_spread_the_rows_of_a_batch():
 @pytest.mark.parametrize(
     ("weighting", "levels", "strata", "said"),
     [
-        ("heavy", (0.0, 1.0), 1, "weighting must be one of model, plain, min_snr, snr, got 'heavy'"),
+        (
+            "heavy",
+            (0.0, 1.0),
+            1,
+            "weighting must be one of model, plain, min_snr, snr, got 'heavy'",
+        ),
         ("model", (0.5, 0.5), 1, "levels must be two rising numbers"),
         ("model", (-0.1, 0.5), 1, "levels must be two rising numbers"),
         ("model", (0.0, 1.5), 1, "levels must be two rising numbers"),
         ("model", (0.0, 1.0), 0, "strata must be a whole number of at least 1"),
     ],
 )
-def test_dials_out_of_range_are_refused(weighting: str, levels: tuple[float, float], strata: int, said: str):
+def test_dials_out_of_range_are_refused(
+    weighting: str, levels: tuple[float, float], strata: int, said: str
+):
     with pytest.raises(Refused, match=said) as refused:
         check_dials(weighting, levels, strata)
     assert "\n" not in str(refused.value)
 
 
-FILE = {"version": 1, "prediction": "v_prediction", "weighting": "min_snr", "gamma": 5.0, "density": "uniform"}
+FILE = {
+    "version": 1,
+    "prediction": "v_prediction",
+    "weighting": "min_snr",
+    "gamma": 5.0,
+    "density": "uniform",
+}
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"version": 2}, "loss.json is of version 2, and this program reads version 1"),
-        ({"weighting": "heavy"}, "loss.json: the weighting 'heavy' of a loss is unknown; allowed: plain, min_snr, snr"),
-        ({"prediction": "epsilon"}, "says that the network predicts epsilon, its scheduler says v_prediction"),
+        (
+            {"weighting": "heavy"},
+            "loss.json: the weighting 'heavy' of a loss is unknown; allowed: plain, min_snr, snr",
+        ),
+        (
+            {"prediction": "epsilon"},
+            "says that the network predicts epsilon, its scheduler says v_prediction",
+        ),
         ({"tuning": {"prediction": "epsilon"}}, "says that the network predicts epsilon"),
         ({"gamma": 0}, "gamma of a loss must be a finite number above 0, got 0"),
         ({"density": "normal"}, "the density 'normal' of a loss's levels is unknown"),
@@ -117,12 +141,18 @@ def test_a_file_that_does_not_fit_is_refused_in_a_line(tmp_path: Path, change: d
 
 
 def test_a_file_may_name_both_losses():
-    both = losses(FILE | {"tuning": {"weighting": "plain"}}, prediction="v_prediction", where="loss.json")
-    assert both == Losses(StageLoss("v_prediction", "min_snr", 5.0), StageLoss("v_prediction", "plain", 5.0))
+    both = losses(
+        FILE | {"tuning": {"weighting": "plain"}}, prediction="v_prediction", where="loss.json"
+    )
+    assert both == Losses(
+        StageLoss("v_prediction", "min_snr", 5.0), StageLoss("v_prediction", "plain", 5.0)
+    )
     assert losses(both.plain(), prediction="v_prediction", where="again") == both
 
 
-def test_a_folder_without_a_file_has_the_plain_error_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_folder_without_a_file_has_the_plain_error_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     caplog.set_level("INFO")
     found = read_losses(tmp_path, {"prediction_type": "epsilon"})
     assert found == Losses(StageLoss("epsilon"), StageLoss("epsilon"))
@@ -135,27 +165,48 @@ def shipped() -> backend.Cascade:
 
 
 @pytest.mark.parametrize("name", ["base", "sr256"])
-def test_a_stage_is_tuned_and_was_pretrained_with_the_losses_that_its_folder_names(shipped: backend.Cascade, name: str):
+def test_a_stage_is_tuned_and_was_pretrained_with_the_losses_that_its_folder_names(
+    shipped: backend.Cascade, name: str
+):
     """The weights of the folder's losses are those by which the trainer and a tuning weigh their errors."""
     stage, text = shipped.stage(name), shipped.encode(["a cat in a city"])
-    settings = json.loads((pocket.FOLDER / name / "scheduler" / "scheduler_config.json").read_text())
-    both, trained = read_losses(pocket.FOLDER / name, settings), json.loads((pocket.FOLDER / "training.json").read_text())[name]
-    assert stage.loss == both.tuning == assemble.TUNING and trained["options"]["weighting"] == both.pretraining.weighting
+    settings = json.loads(
+        (pocket.FOLDER / name / "scheduler" / "scheduler_config.json").read_text()
+    )
+    both, trained = (
+        read_losses(pocket.FOLDER / name, settings),
+        json.loads((pocket.FOLDER / "training.json").read_text())[name],
+    )
+    assert (
+        stage.loss == both.tuning == assemble.TUNING
+        and trained["options"]["weighting"] == both.pretraining.weighting
+    )
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    batch = OneImage(stage, Example("one", image, (Request("a dog"),)), text, 0, 4, NoiseDials(crop=64)).batch(0)
-    output = batch.target + 0.1 * torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(1))
+    batch = OneImage(
+        stage, Example("one", image, (Request("a dog"),)), text, 0, 4, NoiseDials(crop=64)
+    ).batch(0)
+    output = batch.target + 0.1 * torch.randn(
+        batch.target.shape, generator=torch.Generator().manual_seed(1)
+    )
     errors = (output - batch.target).square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(batch.loss(output), (errors * both.tuning.weights(stage.schedule, batch.t).float()).mean())
+    torch.testing.assert_close(
+        batch.loss(output), (errors * both.tuning.weights(stage.schedule, batch.t).float()).mean()
+    )
 
 
 @pytest.mark.parametrize("weighting", ["plain", "min_snr"])
-def test_the_trainer_weighs_errors_as_the_loss_says(weighting: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_trainer_weighs_errors_as_the_loss_says(
+    weighting: str, monkeypatch: pytest.MonkeyPatch
+):
     options = {"super_resolution": False, "channels": [32, 32, 32, 32], "weighting": weighting}
     part = StagePart(pocket.FOLDER / "base", torch.device("cpu"), **options)  # type: ignore[arg-type]
     monkeypatch.setattr(part, "output", lambda _, x, *rest: (torch.zeros_like(x), None))
     batch = SceneBatches(seed=0, batch_size=4, size=64).batch(0)
     asked = part.noised(batch, 64, noise=torch.Generator().manual_seed(7))
-    expected = asked["v"].square().mean(dim=(1, 2, 3)) * StageLoss("v_prediction", weighting).weights(SCHEDULE, asked["t"]).float()
+    expected = (
+        asked["v"].square().mean(dim=(1, 2, 3))
+        * StageLoss("v_prediction", weighting).weights(SCHEDULE, asked["t"]).float()
+    )
     torch.testing.assert_close(part.loss(batch, 64, seed=7), expected.mean())
 
 
@@ -164,15 +215,28 @@ def test_another_loss_is_another_key(tmp_path: Path, tmp_store):
     from unitune.tuning.finetune import Tuning
 
     folder = tiny.floyd(tmp_path / "tiny")
-    method = UniTune({"base": Tuning(lr=1e-3, steps=1, batch_size=1, snapshots=())}, stages=("base",))
+    method = UniTune(
+        {"base": Tuning(lr=1e-3, steps=1, batch_size=1, snapshots=())}, stages=("base",)
+    )
     example = Example("one", torch.zeros(1, 3, 32, 32), (Request("a dog"),))
     for weighting in ("plain", "min_snr"):
         settings = json.loads((folder / "base" / "scheduler" / "scheduler_config.json").read_text())
         prediction = settings.get("prediction_type", "epsilon")
-        (folder / "base" / LOSS).write_text(json.dumps({"version": 1, "prediction": prediction, "weighting": weighting}))
-        cascade = backend.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+        (folder / "base" / LOSS).write_text(
+            json.dumps({"version": 1, "prediction": prediction, "weighting": weighting})
+        )
+        cascade = backend.load(
+            "tiny",
+            folder,
+            stages=("base", "sr256"),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
         cascade.digest = "the same weights"
         make.prepare(method.recipe(example), cascade, example, store=tmp_store)
-    manifests = [json.loads(file.read_text())["key"]["loss"]["weighting"] for file in tmp_store.path.glob("tuned-*/manifest.json")]
+    manifests = [
+        json.loads(file.read_text())["key"]["loss"]["weighting"]
+        for file in tmp_store.path.glob("tuned-*/manifest.json")
+    ]
     assert sorted(manifests) == ["min_snr", "plain"]
     shutil.rmtree(folder)

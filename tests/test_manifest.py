@@ -19,7 +19,11 @@ def folder(root, *lines):
 
 
 def test_facts_and_their_parts_are_read(tmp_path):
-    parts = {"facts": {"place": "snow", "nouns": ["cat"]}, "appear": {"place": "snow"}, "stay": {"nouns": ["cat"]}}
+    parts = {
+        "facts": {"place": "snow", "nouns": ["cat"]},
+        "appear": {"place": "snow"},
+        "stay": {"nouns": ["cat"]},
+    }
     (example,) = folder(tmp_path, LINE | parts, LINE | {"edit": "a dog"}).examples(16)
     told, bare = example.requests
     assert {name: getattr(told, name) for name in parts} == parts

@@ -12,8 +12,15 @@ import torch
 from unitune import metrics
 from unitune.metrics import score
 from unitune.metrics.perceptual import STLPIPS, weights_file
-from unitune.metrics.pixel import PSNR, SSIM, BaseErrorInsideMask, ErrorInsideMask, MSEOutsideMask, TargetPSNR
-from unitune.statistics import DERIVED
+from unitune.metrics.pixel import (
+    PSNR,
+    SSIM,
+    BaseErrorInsideMask,
+    ErrorInsideMask,
+    MSEOutsideMask,
+    TargetPSNR,
+)
+from unitune.metrics.statistics import DERIVED
 from unitune.types import Edit, Example, Refused, Request
 
 SEEDED = torch.Generator().manual_seed(0)
@@ -22,7 +29,15 @@ BASE = torch.rand(1, 3, 64, 64, generator=SEEDED) * 1.6 - 0.8
 
 def edit_of(image: torch.Tensor, *, base: torch.Tensor = BASE, **request: object) -> Edit:
     asked = Request("a cat", **request)  # type: ignore[arg-type]
-    return Edit(Example("one", base, (asked,)), asked, seed=0, weight=4.0, start=0.9, prompt="beikkpic a cat", image=image)
+    return Edit(
+        Example("one", base, (asked,)),
+        asked,
+        seed=0,
+        weight=4.0,
+        start=0.9,
+        prompt="beikkpic a cat",
+        image=image,
+    )
 
 
 def have_stlpips() -> bool:
@@ -32,7 +47,9 @@ def have_stlpips() -> bool:
         return False
 
 
-needs_weights = pytest.mark.skipif(not have_stlpips(), reason="the weights of stlpips-pytorch are not installed")
+needs_weights = pytest.mark.skipif(
+    not have_stlpips(), reason="the weights of stlpips-pytorch are not installed"
+)
 
 
 def test_psnr_has_its_closed_form():
@@ -76,19 +93,42 @@ def test_errors_inside_are_those_of_edit_and_base_to_the_target_where_the_mask_l
     assert ErrorInsideMask()([edit]) == pytest.approx([(0.1**2 + 0.15**2) / 2], rel=1e-5)
     assert BaseErrorInsideMask()([edit]) == pytest.approx([0.2**2], rel=1e-5)
     colour = edit_of(BASE + torch.tensor([0.2, 0.0, 0.0])[:, None, None], target=BASE, mask=mask)
-    assert ErrorInsideMask()([colour]) == pytest.approx([0.01 / 3], rel=1e-5)  # channels are averaged
-    copy, answer = edit_of(BASE, target=target, mask=mask), edit_of(target, target=target, mask=mask)
-    assert ErrorInsideMask()([copy]) == BaseErrorInsideMask()([copy]) and ErrorInsideMask()([answer]) == [0.0]
-    assert ErrorInsideMask()([answer, edit]) == [0.0, *ErrorInsideMask()([edit])] and ErrorInsideMask()([]) == []
-    assert not ErrorInsideMask.higher_is_better and (ErrorInsideMask.name, BaseErrorInsideMask.name) == ("error_inside", "base_error_inside")
+    assert ErrorInsideMask()([colour]) == pytest.approx(
+        [0.01 / 3], rel=1e-5
+    )  # channels are averaged
+    copy, answer = (
+        edit_of(BASE, target=target, mask=mask),
+        edit_of(target, target=target, mask=mask),
+    )
+    assert ErrorInsideMask()([copy]) == BaseErrorInsideMask()([copy]) and ErrorInsideMask()(
+        [answer]
+    ) == [0.0]
+    assert (
+        ErrorInsideMask()([answer, edit]) == [0.0, *ErrorInsideMask()([edit])]
+        and ErrorInsideMask()([]) == []
+    )
+    assert not ErrorInsideMask.higher_is_better and (
+        ErrorInsideMask.name,
+        BaseErrorInsideMask.name,
+    ) == ("error_inside", "base_error_inside")
 
 
-@pytest.mark.parametrize("metric", [ErrorInsideMask(), BaseErrorInsideMask()], ids=lambda metric: metric.name)
+@pytest.mark.parametrize(
+    "metric", [ErrorInsideMask(), BaseErrorInsideMask()], ids=lambda metric: metric.name
+)
 def test_errors_inside_need_a_target_and_a_mask_of_the_edit_s_size(metric):
     mask = torch.ones(1, 1, 64, 64)
-    absent = [edit_of(BASE, mask=mask), edit_of(BASE, target=BASE), edit_of(BASE), edit_of(BASE, target=BASE + 0.2, mask=0.4 * mask)]
+    absent = [
+        edit_of(BASE, mask=mask),
+        edit_of(BASE, target=BASE),
+        edit_of(BASE),
+        edit_of(BASE, target=BASE + 0.2, mask=0.4 * mask),
+    ]
     assert all(math.isnan(value) for value in metric(absent))
-    for wrong in ({"target": BASE[..., :32], "mask": mask}, {"target": BASE, "mask": mask[..., :32]}):
+    for wrong in (
+        {"target": BASE[..., :32], "mask": mask},
+        {"target": BASE, "mask": mask[..., :32]},
+    ):
         with pytest.raises(Refused, match=r"is 32x64 px, the edit 64x64 px"):
             metric([edit_of(BASE, **wrong)])
     with pytest.raises(Refused, match=r"the base image is 32x64 px"):
@@ -123,7 +163,14 @@ def test_score_refuses_two_metrics_of_one_name():
 
 
 def test_every_card_says_what_the_number_is():
-    for metric in (PSNR(), SSIM(), MSEOutsideMask(), TargetPSNR(), ErrorInsideMask(), BaseErrorInsideMask()):
+    for metric in (
+        PSNR(),
+        SSIM(),
+        MSEOutsideMask(),
+        TargetPSNR(),
+        ErrorInsideMask(),
+        BaseErrorInsideMask(),
+    ):
         assert metric.card["what"] and metric.card["preprocessing"]
 
 
@@ -137,7 +184,11 @@ def test_the_card_of_progress_stands_where_its_parts_do(tmp_path):
     made = written(BaseErrorInsideMask())  # scored again
     assert {*made} == {"psnr", "error_inside", "base_error_inside", "progress"}
     card = made["progress"]
-    assert card["better"] == "higher" and "1 - error_inside / base_error_inside" in card["what"] and "unitune.statistics" in card["version"]
+    assert (
+        card["better"] == "higher"
+        and "1 - error_inside / base_error_inside" in card["what"]
+        and "unitune.metrics.statistics" in card["version"]
+    )
     assert {*card} == {*made["psnr"]} and "summed over edits and seeds" in card["averaging"]
 
 
@@ -161,9 +212,13 @@ def test_stlpips_grows_with_noise():
 
 @needs_weights
 def test_stlpips_minds_a_pixel_of_shift_little():
-    big = torch.nn.functional.interpolate(BASE[..., :10, :10], (80, 80), mode="bicubic").clamp(-1, 1)
+    big = torch.nn.functional.interpolate(BASE[..., :10, :10], (80, 80), mode="bicubic").clamp(
+        -1, 1
+    )
     base, shifted = big[..., 8:72, 8:72], big[..., 8:72, 9:73]
-    other = torch.nn.functional.interpolate(BASE[..., 20:28, 20:28], (64, 64), mode="bicubic").clamp(-1, 1)
+    other = torch.nn.functional.interpolate(
+        BASE[..., 20:28, 20:28], (64, 64), mode="bicubic"
+    ).clamp(-1, 1)
     near, far = STLPIPS()([edit_of(shifted, base=base), edit_of(other, base=base)])
     assert near < 0.2 * far
 
@@ -185,7 +240,7 @@ import sys, types
 for name in ("IPython", "torchsummary"):  # imported by the package, not needed to score
     sys.modules[name] = types.ModuleType(name)
 sys.modules["IPython"].embed = sys.modules["torchsummary"].summary = None
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 ensure_torchvision()
 import torch
 from stlpips_pytorch import stlpips
@@ -205,7 +260,9 @@ def test_stlpips_gives_the_numbers_of_the_authors(tmp_path: Path):
     command = [sys.executable, "-c", THEIRS, str(tmp_path / "in.pt"), str(tmp_path / "out.pt")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     if done.returncode:
-        pytest.skip(f"the authors' package does not run here: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(
+            f"the authors' package does not run here: {done.stderr.strip().splitlines()[-1]}"
+        )
     theirs = torch.load(tmp_path / "out.pt", weights_only=True)
     ours = STLPIPS()([edit_of(y[None], base=x[None]) for x, y in zip(a, b, strict=True)])
     torch.testing.assert_close(torch.tensor(ours), theirs, rtol=1e-4, atol=1e-6)
@@ -221,4 +278,6 @@ def test_stlpips_never_imports_the_package():
 def test_stlpips_of_a_batch_is_that_of_each_alone():
     first, second = edit_of(BASE.flip(2)), edit_of(BASE.flip(3), base=BASE.flip(2))
     metric = STLPIPS()
-    assert metric([first, second, first]) == pytest.approx([*metric([first]), *metric([second]), *metric([replace(first)])], rel=1e-5)
+    assert metric([first, second, first]) == pytest.approx(
+        [*metric([first]), *metric([second]), *metric([replace(first)])], rel=1e-5
+    )

@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_conf import composed
 
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
+from unitune.models import cascade as backend
+from unitune.models import tiny
 from unitune.tuning import embedding, make, weights
 from unitune.tuning.data import NoiseDials
 from unitune.tuning.finetune import Tuning
@@ -15,7 +15,14 @@ from unitune.types import Example, Refused, Request
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 EXAMPLE = Example("one", IMAGE, (Request("a dog"),), caption="a cat in a city", noun="cat")
-SMALL = ["steps=2", "snapshots=[]", "model.crop=16", "budget.class_images=1", "model.steps=1", "model.sr.steps=1"]
+SMALL = [
+    "steps=2",
+    "snapshots=[]",
+    "model.crop=16",
+    "budget.class_images=1",
+    "model.steps=1",
+    "model.sr.steps=1",
+]
 PLACES = {  # of a tuning in conf: what it is of
     "unitune base": ("method=unitune", "tune.base", "stage=base"),
     "unitune sr256": ("method=unitune", "tune.sr256", "stage=sr256"),
@@ -24,7 +31,11 @@ PLACES = {  # of a tuning in conf: what it is of
     "imagic base": ("method=imagic", "tune.base", "stage=base", "method.share=0"),
     "imagic sr256": ("method=imagic", "tune.sr256", "stage=sr256", "method.share=0"),
     "imagic embedding": ("method=imagic", "embedding", "stage=base"),
-    "textual_inversion embedding": ("method=textual_inversion", "embedding", "method.initializer=a"),
+    "textual_inversion embedding": (
+        "method=textual_inversion",
+        "embedding",
+        "method.initializer=a",
+    ),
 }
 
 
@@ -34,7 +45,13 @@ class Reached(Exception):
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    return backend.load("tiny", tiny.floyd(tmp_path_factory.mktemp("tiny")), stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+    return backend.load(
+        "tiny",
+        tiny.floyd(tmp_path_factory.mktemp("tiny")),
+        stages=("base", "sr256"),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 def stop(data, *_, **__) -> None:
@@ -42,9 +59,23 @@ def stop(data, *_, **__) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_the_dials_of_conf_reach_the_batches(place: str, cascade: backend.Cascade, tmp_store, run: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_the_dials_of_conf_reach_the_batches(
+    place: str,
+    cascade: backend.Cascade,
+    tmp_store,
+    run: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+):
     method, where, *more = PLACES[place]
-    cfg = composed(method, *more, *SMALL, *(f"method.{where}.{dial}" for dial in ("weighting=min_snr", "levels=[0.3,0.6]", "strata=2", "batch_size=4")))
+    cfg = composed(
+        method,
+        *more,
+        *SMALL,
+        *(
+            f"method.{where}.{dial}"
+            for dial in ("weighting=min_snr", "levels=[0.3,0.6]", "strata=2", "batch_size=4")
+        ),
+    )
     for module in (weights, embedding):
         monkeypatch.setattr(module, "fit", stop)
     with pytest.raises(Reached) as reached:
@@ -54,9 +85,13 @@ def test_the_dials_of_conf_reach_the_batches(place: str, cascade: backend.Cascad
     low, high = (stage.schedule.level(edge) for edge in (0.3, 0.6))
     middle = low + (high + 1 - low) // 2
     assert stage.name == where.rpartition(".")[2] or (where, stage.name) == ("embedding", "base")
-    assert [low <= t < middle for t in batch.t.tolist()] == [True, False] * (len(batch) // 2) and int(batch.t.max()) <= high
+    assert [low <= t < middle for t in batch.t.tolist()] == [True, False] * (
+        len(batch) // 2
+    ) and int(batch.t.max()) <= high
     snr = stage.schedule.snr(batch.t)
-    torch.testing.assert_close(batch.weights, snr.clamp(max=5) / snr / 4)  # tiny networks predict eps; the class's rows weigh as much: prior 1
+    torch.testing.assert_close(
+        batch.weights, snr.clamp(max=5) / snr / 4
+    )  # tiny networks predict eps; the class's rows weigh as much: prior 1
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -67,7 +102,11 @@ def test_without_a_word_the_dials_are_the_models_and_all_levels(place: str, run:
         node = node[name]
     assert {"weighting", "levels", "strata"} <= set(node)
     tuning = run.make(node)
-    assert (tuning.dials.weighting, tuning.dials.levels, tuning.dials.strata) == ("model", (0.0, 1.0), 1) == (NoiseDials().weighting, NoiseDials().levels, 1)
+    assert (
+        (tuning.dials.weighting, tuning.dials.levels, tuning.dials.strata)
+        == ("model", (0.0, 1.0), 1)
+        == (NoiseDials().weighting, NoiseDials().levels, 1)
+    )
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -76,7 +115,9 @@ def test_a_batch_that_strata_do_not_divide_is_refused_of_every_method(place: str
     method, where, *more = PLACES[place]
     for strata in (3, 6):
         cfg = composed(method, *more, f"method.{where}.strata={strata}", "batch_size=4")
-        with pytest.raises(Refused, match=f"batch_size must be a multiple of strata.* got 4 and strata {strata}") as refused:
+        with pytest.raises(
+            Refused, match=f"batch_size must be a multiple of strata.* got 4 and strata {strata}"
+        ) as refused:
             run.make(cfg.method)
         assert "\n" not in str(refused.value)
     assert run.make(composed(method, *more, f"method.{where}.strata=3", "batch_size=6").method)
@@ -85,12 +126,18 @@ def test_a_batch_that_strata_do_not_divide_is_refused_of_every_method(place: str
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"weighting": "heavy"}, "weighting must be one of model, plain, min_snr, snr, got 'heavy'"),
+        (
+            {"weighting": "heavy"},
+            "weighting must be one of model, plain, min_snr, snr, got 'heavy'",
+        ),
         ({"weighting": None}, "weighting must be one of model, plain, min_snr, snr, got None"),
         ({"levels": 0.5}, r"levels must be two rising numbers in \[0, 1\].* got 0.5"),
         ({"levels": "ab"}, r"levels must be two rising numbers in \[0, 1\].* got 'ab'"),
         ({"levels": None}, r"levels must be two rising numbers in \[0, 1\].* got None"),
-        ({"levels": [0.6, 0.3]}, r"levels must be two rising numbers in \[0, 1\].* got \[0.6, 0.3\]"),
+        (
+            {"levels": [0.6, 0.3]},
+            r"levels must be two rising numbers in \[0, 1\].* got \[0.6, 0.3\]",
+        ),
         ({"levels": [0.1, True]}, r"levels must be two rising numbers in \[0, 1\]"),
         ({"levels": [0.1, 0.2, 0.3]}, r"levels must be two rising numbers in \[0, 1\]"),
         ({"strata": 0}, "strata must be a whole number of at least 1 .* got 0"),

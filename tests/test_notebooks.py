@@ -11,7 +11,9 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
 def code(notebook: Path) -> list[dict]:
-    return [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    return [
+        cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"
+    ]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
@@ -23,6 +25,17 @@ def test_no_outputs_and_no_definitions(notebook):
 
 def test_notebooks_run():
     # A process of its own, because a notebook's kernel talks through local sockets, which the suite forbids.
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "--nbmake", "--nbmake-timeout=240", *map(str, NOTEBOOKS)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "--nbmake",
+        "--nbmake-timeout=240",
+        *map(str, NOTEBOOKS),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert NOTEBOOKS and done.returncode == 0, done.stdout[-2000:]

@@ -7,21 +7,26 @@ import pytest
 import torch
 
 from unitune import images
-from unitune.paste import Paste, paste, region
+from unitune.runs.paste import Paste, paste, region
 from unitune.types import Edit, Example, Refused, Request
 
 SHAPES = [(40, 64), (64, 40), (33, 57), (48, 48), (200, 310)]
 
 
 def photo(height: int, width: int) -> torch.Tensor:
-    return images.from_uint8(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return images.from_uint8(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize("fit", images.FITS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_empty_mask_leaves_the_photograph_bitwise(shape, fit):
     whole = photo(*shape)
-    assert torch.equal(paste(whole, torch.ones(1, 3, 32, 32), torch.zeros(1, 1, 32, 32), fit=fit, feather=0.01), whole)
+    assert torch.equal(
+        paste(whole, torch.ones(1, 3, 32, 32), torch.zeros(1, 1, 32, 32), fit=fit, feather=0.01),
+        whole,
+    )
 
 
 @pytest.mark.parametrize("fit", images.FITS)
@@ -48,7 +53,10 @@ def test_outside_the_mask_pixels_stay_bitwise_and_the_edge_softens_inwards(fit):
     whole = photo(64, 96)
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 8:24, 8:24] = 1
-    hard, soft = (paste(whole, torch.ones(1, 3, 32, 32), mask, fit=fit, feather=feather) for feather in (0.0, 0.03))
+    hard, soft = (
+        paste(whole, torch.ones(1, 3, 32, 32), mask, fit=fit, feather=feather)
+        for feather in (0.0, 0.03)
+    )
     untouched = (hard == whole).all(dim=1, keepdim=True).expand_as(whole)
     assert bool(untouched.any()) and torch.equal(soft[untouched], whole[untouched])
     assert bool((soft == 1).any()) and not torch.equal(soft, hard)
@@ -59,7 +67,10 @@ def test_the_box_is_where_load_cuts(tmp_path: Path):
         whole = photo(height, width)
         images.save_png(whole, tmp_path / "p.png")
         top, left, side, _ = images.box(height, width, "crop")
-        assert torch.equal(images.load(tmp_path / "p.png", size=side).image, whole[..., top : top + side, left : left + side])
+        assert torch.equal(
+            images.load(tmp_path / "p.png", size=side).image,
+            whole[..., top : top + side, left : left + side],
+        )
         top, left, side, _ = images.box(height, width, "pad")
         padded = images.load(tmp_path / "p.png", size=side, fit="pad").image
         assert torch.equal(padded[..., -top : height - top, -left : width - left], whole)
@@ -67,9 +78,21 @@ def test_the_box_is_where_load_cuts(tmp_path: Path):
 
 def test_what_is_pasted_is_what_sampling_might_change_else_what_interpolation_kept_else_what_changed():
     base, ones = torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
-    edit = Edit(Example("x", base, ()), Request("a dog"), 0, 1.0, 1.0, "", base.clone(), mask=ones * 0.5, allowed=ones)
+    edit = Edit(
+        Example("x", base, ()),
+        Request("a dog"),
+        0,
+        1.0,
+        1.0,
+        "",
+        base.clone(),
+        mask=ones * 0.5,
+        allowed=ones,
+    )
     assert torch.equal(region(edit), ones)
-    edit = Edit(Example("x", base, ()), Request("a dog"), 0, 1.0, 1.0, "", base.clone(), mask=ones * 0.5)
+    edit = Edit(
+        Example("x", base, ()), Request("a dog"), 0, 1.0, 1.0, "", base.clone(), mask=ones * 0.5
+    )
     assert torch.equal(region(edit), ones * 0.5)
     changed = base.clone()
     changed[..., 8:16, 8:16] = 1

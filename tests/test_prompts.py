@@ -36,16 +36,24 @@ def test_fill_caption():
 
 
 def test_fill_with_what_was_tuned_on():
-    assert fill("{tuned}, blurred", rare="xk", edit="a dog", tuned="a xk cat") == "a xk cat, blurred"
-    with pytest.raises(Refused, match="the one text that the image was tuned on, and this method has none"):
+    assert (
+        fill("{tuned}, blurred", rare="xk", edit="a dog", tuned="a xk cat") == "a xk cat, blurred"
+    )
+    with pytest.raises(
+        Refused, match="the one text that the image was tuned on, and this method has none"
+    ):
         fill("{tuned}", rare="", edit="a dog")
 
 
-@pytest.mark.parametrize("template", ["{rare} {prompt}", "{} x", "{rare", "rare}", "{rare!r}", "{{rare}}"])
+@pytest.mark.parametrize(
+    "template", ["{rare} {prompt}", "{} x", "{rare", "rare}", "{rare!r}", "{{rare}}"]
+)
 def test_fill_refuses(template):
     with pytest.raises(Refused) as refusal:
         fill(template, rare="xk", edit="a dog")
-    assert all(name in str(refusal.value) for name in ("{rare}", "{edit}", "{caption}")) and "\n" not in str(refusal.value)
+    assert all(
+        name in str(refusal.value) for name in ("{rare}", "{edit}", "{caption}")
+    ) and "\n" not in str(refusal.value)
 
 
 def test_fill_refuses_nothing():
@@ -70,17 +78,29 @@ def test_random_rare_token_refuses():
 
 
 def test_advice_counts_pieces_and_is_quiet_otherwise():
-    assert advice(rare="xkq", edits=["a cat"], tokenize=letters, known={"a", "cat"}) == ["the rare token 'xkq' is 3 pieces: x k q"]
+    assert advice(rare="xkq", edits=["a cat"], tokenize=letters, known={"a", "cat"}) == [
+        "the rare token 'xkq' is 3 pieces: x k q"
+    ]
     assert advice(rare="", edits=["a minion"], tokenize=letters) == []
 
 
 def test_advice_unknown_words_once_each():
-    lines = advice(rare="", edits=["a Minion in snow", "the minion"], tokenize=letters, known={"a", "in", "snow", "the"})
+    lines = advice(
+        rare="",
+        edits=["a Minion in snow", "the minion"],
+        tokenize=letters,
+        known={"a", "in", "snow", "the"},
+    )
     assert lines == ["'minion' is unknown to the pocket model; use model=if_m or larger"]
 
 
 def test_advice_rare_token_that_means_something():
-    lines = advice(rare="Cat", edits=["a cat in snow", "a category"], tokenize=letters, known={"a", "in", "cat", "snow", "category"})
+    lines = advice(
+        rare="Cat",
+        edits=["a cat in snow", "a category"],
+        tokenize=letters,
+        known={"a", "in", "cat", "snow", "category"},
+    )
     assert sum("common word" in line for line in lines) == 1
     assert sum("stands in the edit prompt" in line for line in lines) == 1
 
@@ -90,8 +110,14 @@ def test_advice_quotes_the_dropped_tail():
         return ["\u2581" + word for word in text.split()]
 
     lines = advice(rare="xkq", edits=["one two three four"], tokenize=words, max_tokens=4)
-    assert sum("is 5 tokens, the model reads 3; dropped: 'three four'" in line for line in lines) == 1
-    assert not [line for line in advice(rare="xkq", edits=["one two three four"], tokenize=words, max_tokens=6) if "dropped" in line]
+    assert (
+        sum("is 5 tokens, the model reads 3; dropped: 'three four'" in line for line in lines) == 1
+    )
+    assert not [
+        line
+        for line in advice(rare="xkq", edits=["one two three four"], tokenize=words, max_tokens=6)
+        if "dropped" in line
+    ]
 
 
 def test_advice_rare_token_that_a_large_vocabulary_holds():
@@ -100,8 +126,18 @@ def test_advice_rare_token_that_a_large_vocabulary_holds():
     def pieces(text):
         return ["\u2581sks"] if text == "sks" else letters(text)
 
-    assert sum("one piece of the vocabulary" in line for line in advice(rare="sks", edits=["a dog"], tokenize=pieces)) == 1
-    assert not [line for line in advice(rare="beikkpic", edits=["a dog"], tokenize=pieces) if "vocabulary" in line]
+    assert (
+        sum(
+            "one piece of the vocabulary" in line
+            for line in advice(rare="sks", edits=["a dog"], tokenize=pieces)
+        )
+        == 1
+    )
+    assert not [
+        line
+        for line in advice(rare="beikkpic", edits=["a dog"], tokenize=pieces)
+        if "vocabulary" in line
+    ]
 
 
 def test_a_description_is_called_no_rare_token():
@@ -112,5 +148,12 @@ def test_a_description_is_called_no_rare_token():
 
 def test_words_of_a_description_are_no_words_of_the_model():
     """A rare token may be unknown; a description that has an unknown word is no reason to keep silent about it in the edits."""
-    told = {"rare": "a minion in a city", "edits": ["a minion in snow"], "tokenize": str.split, "known": {"a", "in", "city", "snow"}}
-    assert advice(**told, meant=True) == ["'minion' is unknown to the pocket model; use model=if_m or larger"]
+    told = {
+        "rare": "a minion in a city",
+        "edits": ["a minion in snow"],
+        "tokenize": str.split,
+        "known": {"a", "in", "city", "snow"},
+    }
+    assert advice(**told, meant=True) == [
+        "'minion' is unknown to the pocket model; use model=if_m or larger"
+    ]

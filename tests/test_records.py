@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from unitune.records import REFERENCES, Record, append, environment, merge, read
+from unitune.storage.records import REFERENCES, Record, append, environment, merge, read
 from unitune.types import Refused
 
 RECORD = Record(
@@ -40,7 +40,10 @@ def with_(**changes):
 
 def test_round_trip(tmp_path):
     path = tmp_path / "scores.jsonl"
-    written = [RECORD, with_(seed=1, local=True, composed_alike=True, row="copy", weight=4, scores={"clip": None})]
+    written = [
+        RECORD,
+        with_(seed=1, local=True, composed_alike=True, row="copy", weight=4, scores={"clip": None}),
+    ]
     for record in written:
         append(path, record)
     assert read(path) == written and read(tmp_path) == written
@@ -81,7 +84,16 @@ def test_folder_is_searched_in_order(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"colour": 1}, {"seed": None}, {"seed": "0"}, {"scores": None}, {"row": "mean"}, {"row": "reference"}, {"image": "/etc/x.png"}, {"image": "../x.png"}],
+    [
+        {"colour": 1},
+        {"seed": None},
+        {"seed": "0"},
+        {"scores": None},
+        {"row": "mean"},
+        {"row": "reference"},
+        {"image": "/etc/x.png"},
+        {"image": "../x.png"},
+    ],
 )
 def test_wrong_fields_are_refused_with_file_and_line(tmp_path, change):
     path = tmp_path / "scores.jsonl"
@@ -109,9 +121,15 @@ def test_missing_field_and_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"version": 1}, r"is of version 1, and this program reads version 3; score or run it again"),
+        (
+            {"version": 1},
+            r"is of version 1, and this program reads version 3; score or run it again",
+        ),
         ({"version": None}, r"is of version None"),
-        ({"scores": {"psnr": math.nan}}, r"score 'psnr' of a record is 'NaN'; it must be a number, or null"),
+        (
+            {"scores": {"psnr": math.nan}},
+            r"score 'psnr' of a record is 'NaN'; it must be a number, or null",
+        ),
         ({"scores": {"psnr": -math.inf}}, r"score 'psnr' of a record is '-Infinity'"),
         ({"scores": {"psnr": "12"}}, r"score 'psnr' of a record is '12'"),
     ],
@@ -137,30 +155,43 @@ def test_a_missing_column_is_named(tmp_path):
         data = dataclasses.asdict(RECORD)
         del data[name]
         (tmp_path / "scores.jsonl").write_text(json.dumps(data) + "\n")
-        with pytest.raises(Refused, match=rf"line 1 lacks the field '{name}', so it is no record of version 3"):
+        with pytest.raises(
+            Refused, match=rf"line 1 lacks the field '{name}', so it is no record of version 3"
+        ):
             read(tmp_path)
 
 
 def test_two_processes_append_whole_lines(tmp_path):
     script = (
-        "import dataclasses, json, sys; from unitune.records import *; "
+        "import dataclasses, json, sys; from unitune.storage.records import *; "
         "[append(sys.argv[1], Record(**{**json.loads(sys.argv[2]), 'seed': i, 'text': 'x' * 20000})) for i in range(int(sys.argv[3]), int(sys.argv[3]) + 20)]"
     )
     path = tmp_path / "scores.jsonl"
     data = json.dumps(dataclasses.asdict(RECORD))
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(path), data, str(first)]) for first in (0, 100)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(path), data, str(first)])
+        for first in (0, 100)
+    ]
     assert [process.wait() for process in processes] == [0, 0]
     assert sorted(record.seed for record in read(path)) == [*range(20), *range(100, 120)]
 
 
 def test_merge_joins_scores_of_one_edit():
     later = with_(scores={"clip": 0.5, "judge": 1.0}, cost={})
-    assert merge([RECORD, with_(seed=1), later]) == [with_(scores={"clip": 0.5, "psnr": 19.5, "judge": 1.0}), with_(seed=1)]
+    assert merge([RECORD, with_(seed=1), later]) == [
+        with_(scores={"clip": 0.5, "psnr": 19.5, "judge": 1.0}),
+        with_(seed=1),
+    ]
 
 
 def test_environment_is_plain(tmp_path):
     found = environment(dtype=torch.bfloat16)
     assert sorted(found) == ["device", "diffusers", "dtype", "python", "threads", "torch"]
-    assert found["torch"] == torch.__version__ and found["dtype"] == "bfloat16" and found["device"] == "cpu" and found["python"] == platform.python_version()
+    assert (
+        found["torch"] == torch.__version__
+        and found["dtype"] == "bfloat16"
+        and found["device"] == "cpu"
+        and found["python"] == platform.python_version()
+    )
     append(tmp_path / "scores.jsonl", with_(environment=found))
     assert read(tmp_path)[0].environment == found

@@ -11,8 +11,9 @@ from pathlib import Path
 import finished
 import pytest
 
-from unitune.backends import tiny
-from unitune.figures import report, source
+from unitune.models import tiny
+from unitune.report import page as pages
+from unitune.report import source
 from unitune.types import Refused
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -22,7 +23,13 @@ HOSTILE = "<script>document.title='hacked'</script> \"><img src=x onerror=\"docu
 @pytest.fixture
 def sweep(tmp_path) -> Path:
     finished.run(tmp_path / "0-unitune", prompts=("a dog", HOSTILE))
-    finished.run(tmp_path / "1-untuned", method="untuned", sampler="sdedit", prompts=("a dog", HOSTILE), shift=0.2)
+    finished.run(
+        tmp_path / "1-untuned",
+        method="untuned",
+        sampler="sdedit",
+        prompts=("a dog", HOSTILE),
+        shift=0.2,
+    )
     return tmp_path
 
 
@@ -42,22 +49,43 @@ class Seen(HTMLParser):
         self.text += data
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.tags if name == tag and all(found.get(k) == v for k, v in attributes.items())]
+        return [
+            found
+            for name, found in self.tags
+            if name == tag and all(found.get(k) == v for k, v in attributes.items())
+        ]
 
 
 def test_the_page_holds_everything(sweep):
-    seen = Seen(report.page(source.load(sweep)))
+    seen = Seen(pages.page(source.load(sweep)))
     tiles = [found for found in seen.all("figure") if found.get("class") == "tile"]
-    assert len(tiles) == 2 * 2 * 2 * 2 + 2 * 2  # runs x images x prompts x seeds, and each exact target once
-    assert {tile["data-method"] for tile in tiles} == {"unitune + unitune", "untuned + sdedit", "exact target"}
+    assert (
+        len(tiles) == 2 * 2 * 2 * 2 + 2 * 2
+    )  # runs x images x prompts x seeds, and each exact target once
+    assert {tile["data-method"] for tile in tiles} == {
+        "unitune + unitune",
+        "untuned + sdedit",
+        "exact target",
+    }
     assert {tile["data-prompt"] for tile in tiles} == {"a dog", HOSTILE}
-    assert len(seen.all("input", type="range")) == len(tiles) and len(seen.all("div", role="img")) == len(tiles)
-    assert "lr: 0.0001" in seen.text and "cosine" in seen.text and "too few for a verdict" in seen.text and "0.05 (" not in seen.text
-    assert "Equal budgets: 4 edits of 2 images" in seen.text and "alignment against stlpips" in seen.text and "tuning s" in seen.text
+    assert len(seen.all("input", type="range")) == len(tiles) and len(
+        seen.all("div", role="img")
+    ) == len(tiles)
+    assert (
+        "lr: 0.0001" in seen.text
+        and "cosine" in seen.text
+        and "too few for a verdict" in seen.text
+        and "0.05 (" not in seen.text
+    )
+    assert (
+        "Equal budgets: 4 edits of 2 images" in seen.text
+        and "alignment against stlpips" in seen.text
+        and "tuning s" in seen.text
+    )
 
 
 def test_the_page_loads_nothing_and_runs_its_own_script_only(sweep):
-    page = report.page(source.load(sweep))
+    page = pages.page(source.load(sweep))
     seen = Seen(page)
     assert len(seen.all("script")) == 1 and not seen.all("link") and not seen.all("iframe")
     sources = [found["src"] for tag, found in seen.tags if "src" in found]
@@ -71,63 +99,111 @@ def test_the_page_loads_nothing_and_runs_its_own_script_only(sweep):
 
 
 def test_the_same_records_give_the_same_page(sweep):
-    assert report.page(source.load(sweep)) == report.page(source.load(sweep))
+    assert pages.page(source.load(sweep)) == pages.page(source.load(sweep))
 
 
 def test_a_base_image_is_embedded_once(sweep):
-    page = report.page(source.load(sweep))
+    page = pages.page(source.load(sweep))
     assert page.count("{background-image:url(data:image/jpeg;base64,") == 2
 
 
 def test_missing_pictures_settings_and_cards_are_said(sweep):
     for file in [*sweep.rglob("*.png"), *sweep.rglob("config.yaml"), *sweep.rglob("cards.json")]:
         file.unlink()
-    seen = Seen(report.page(source.load(sweep)))
-    assert "The picture 0-unitune/i0-0-0.png is not there." in seen.text and not seen.all("input", type="range")
+    seen = Seen(pages.page(source.load(sweep)))
+    assert "The picture 0-unitune/i0-0-0.png is not there." in seen.text and not seen.all(
+        "input", type="range"
+    )
     assert "No config.yaml" in seen.text and "No cards.json" in seen.text
 
 
 def test_many_pictures_are_smaller_and_what_is_left_out_is_said(sweep, monkeypatch):
-    whole = Seen(report.page(source.load(sweep)))
-    monkeypatch.setattr(report, "MANY", 3)
-    monkeypatch.setattr(report, "MOST", 5)
-    seen = Seen(report.page(source.load(sweep)))
+    whole = Seen(pages.page(source.load(sweep)))
+    monkeypatch.setattr(pages, "MANY", 3)
+    monkeypatch.setattr(pages, "MOST", 5)
+    seen = Seen(pages.page(source.load(sweep)))
     assert [len(page.all("figure", **{"class": "tile"})) for page in (whole, seen)] == [20, 5]
-    assert "The first 5 of 20 pictures are shown" in seen.text and {found["width"] for found in seen.all("img") if "width" in found} == {"160"}
+    assert "The first 5 of 20 pictures are shown" in seen.text and {
+        found["width"] for found in seen.all("img") if "width" in found
+    } == {"160"}
 
 
 def test_the_job_writes_it_again(sweep, typed):
     (sweep / "report.html").write_text("old")
     answer = typed("--config-name", "report", f"runs={sweep}")
-    assert answer.code == 0 and f"report: {sweep}/report.html" in answer.out and "<!doctype html>" in (sweep / "report.html").read_text()
+    assert (
+        answer.code == 0
+        and f"report: {sweep}/report.html" in answer.out
+        and "<!doctype html>" in (sweep / "report.html").read_text()
+    )
     before = sorted(sweep.rglob("*"))
     answer = typed("--config-name", "report", f"runs={sweep}/nothing")
-    assert answer.code == 2 and answer.count("\n") == 1 and "nothing holds no scores.jsonl" in answer.err and sorted(sweep.rglob("*")) == before
+    assert (
+        answer.code == 2
+        and answer.count("\n") == 1
+        and "nothing holds no scores.jsonl" in answer.err
+        and sorted(sweep.rglob("*")) == before
+    )
 
 
 def test_a_sweep_ends_with_a_comparison_and_a_page(typed, here):
     """Also of runs without scores, whose pictures and costs are what there is."""
     model = f"model.path={tiny.floyd(here / 'tiny')}"
-    small = ["model.resolution=32", "sampler.steps=2", "sampler.sr.steps=2", "seeds=1", "metrics=none", "edit=a dog", "hydra.sweep.dir=sweep"]
+    small = [
+        "model.resolution=32",
+        "sampler.steps=2",
+        "sampler.sr.steps=2",
+        "seeds=1",
+        "metrics=none",
+        "edit=a dog",
+        "hydra.sweep.dir=sweep",
+    ]
     answer = typed("-m", model, "method=untuned", "sampler=cfg,sdedit", *small)
     assert answer.code == 0, answer.err
     end = answer.out.splitlines()[-3:]
-    assert end[0].startswith("The sweep took ") and end[1:] == ["comparison: sweep/comparison.md", "report: sweep/report.html"]
-    assert "untuned + cfg" in answer.out and "untuned + sdedit" in answer.out and "sampling s" in answer.out
-    assert answer.out.count("report: ") == 3 and "| untuned + sdedit | no | 1 | 1 |" in (here / "sweep/comparison.md").read_text()
-    assert {"comparison.csv", "comparison.tex", "report.html"} <= {file.name for file in (here / "sweep").iterdir()}
+    assert end[0].startswith("The sweep took ") and end[1:] == [
+        "comparison: sweep/comparison.md",
+        "report: sweep/report.html",
+    ]
+    assert (
+        "untuned + cfg" in answer.out
+        and "untuned + sdedit" in answer.out
+        and "sampling s" in answer.out
+    )
+    assert (
+        answer.out.count("report: ") == 3
+        and "| untuned + sdedit | no | 1 | 1 |" in (here / "sweep/comparison.md").read_text()
+    )
+    assert {"comparison.csv", "comparison.tex", "report.html"} <= {
+        file.name for file in (here / "sweep").iterdir()
+    }
 
 
 def test_no_records_no_page(tmp_path):
     with pytest.raises(Refused, match=r"holds no scores\.jsonl"):
-        report.run(runs=str(tmp_path))
+        pages.run(runs=str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def shown(page: Path, profile: Path, *, width: int = 1280) -> Seen:
     """The page as a browser has it after its script ran."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run", "--virtual-time-budget=2000"]
-    command = [str(CHROMIUM), *flags, f"--user-data-dir={profile}", f"--window-size={width},900", "--dump-dom", page.as_uri()]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-sync",
+        "--no-first-run",
+        "--virtual-time-budget=2000",
+    ]
+    command = [
+        str(CHROMIUM),
+        *flags,
+        f"--user-data-dir={profile}",
+        f"--window-size={width},900",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-1000:]
     return Seen(done.stdout)
@@ -161,9 +237,13 @@ document.body.setAttribute("data-said", JSON.stringify(said));
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_in_a_browser(sweep, tmp_path):
-    page = report.write(source.load(sweep))
+    page = pages.write(source.load(sweep))
     untouched = shown(page, tmp_path / "p1")
-    assert "20 of 20 shown" in untouched.text and "Edits in " in untouched.text and "hacked" not in untouched.text.partition("Scores and costs")[0]
+    assert (
+        "20 of 20 shown" in untouched.text
+        and "Edits in " in untouched.text
+        and "hacked" not in untouched.text.partition("Scores and costs")[0]
+    )
     # The page's policy runs its own script only, so that the copy that acts for a person goes without it.
     acting = page.with_name("acting.html")
     text = re.sub(r"<meta http-equiv=.*?>", "", page.read_text())
@@ -171,18 +251,32 @@ def test_in_a_browser(sweep, tmp_path):
     for width in (1280, 500):
         (body,) = shown(acting, tmp_path / f"p{width}", width=width).all("body")
         said = json.loads(str(body["data-said"]))
-        tuned, untuned, base, target = "unitune + unitune", "untuned + sdedit", "copy of the base", "exact target"
-        assert said["up"] == "; ".join((base, tuned, untuned, target)) and said["down"] == "; ".join((target, untuned, tuned, base))
+        tuned, untuned, base, target = (
+            "unitune + unitune",
+            "untuned + sdedit",
+            "copy of the base",
+            "exact target",
+        )
+        assert said["up"] == "; ".join((base, tuned, untuned, target)) and said[
+            "down"
+        ] == "; ".join((target, untuned, tuned, base))
         assert said["sorted"] == "descending" and said["cut"] == "inset(0px 60% 0px 0px)"
-        assert (said["method"], said["both"], said["visible"]) == ("8 of 20 shown", "4 of 20 shown", 4)
+        assert (said["method"], said["both"], said["visible"]) == (
+            "8 of 20 shown",
+            "4 of 20 shown",
+            4,
+        )
         assert said["wide"] <= 0 and said["unreachable"] == 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_a_script_that_slipped_in_would_not_run(sweep, tmp_path):
-    page = report.write(source.load(sweep))
+    page = pages.write(source.load(sweep))
     page.write_text(
-        page.read_text().replace("</main>", "<script>document.body.dataset.hacked = 1</script><img src=x onerror='document.body.dataset.hacked = 1'></main>")
+        page.read_text().replace(
+            "</main>",
+            "<script>document.body.dataset.hacked = 1</script><img src=x onerror='document.body.dataset.hacked = 1'></main>",
+        )
     )
     (body,) = shown(page, tmp_path / "p").all("body")
     assert "data-hacked" not in body

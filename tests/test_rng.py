@@ -6,7 +6,13 @@ import torch
 from unitune import rng
 
 NAMES = {"seed": 0, "example": "cat", "stage": "base", "role": "tune", "step": 3}
-OTHERS = [{**NAMES, "seed": 1}, {**NAMES, "example": "dog"}, {**NAMES, "stage": "sr256"}, {**NAMES, "role": "sample"}, {**NAMES, "step": 4}]
+OTHERS = [
+    {**NAMES, "seed": 1},
+    {**NAMES, "example": "dog"},
+    {**NAMES, "stage": "sr256"},
+    {**NAMES, "role": "sample"},
+    {**NAMES, "step": 4},
+]
 
 
 def test_same_names_same_tensor_whatever_was_drawn_before():

@@ -12,12 +12,20 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from unitune import experiment
-from unitune.backends import tiny
+from unitune.models import tiny
+from unitune.runs import experiment
 
 ROOT = Path(__file__).parent.parent
 CAT = ROOT / "src/unitune/assets/demo/cat-city-0.png"
-SMALL = ["model.resolution=32", "method.tune.sr256.crop=16", "steps=2", "sampler.steps=2", "sampler.sr.steps=2", "metrics=none", "seeds=1"]
+SMALL = [
+    "model.resolution=32",
+    "method.tune.sr256.crop=16",
+    "steps=2",
+    "sampler.steps=2",
+    "sampler.sr.steps=2",
+    "metrics=none",
+    "seeds=1",
+]
 TIMED = ("cost", "run", "environment")
 
 
@@ -28,9 +36,20 @@ def model(tmp_path_factory) -> str:
 
 def process(*arguments: str, folder: Path, options: tuple[str, ...] = ()) -> subprocess.Popen:
     """`python run.py ...` in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "offline",
+        "HF_HUB_OFFLINE": "1",
+    }
     command = [sys.executable, *options, str(ROOT / "run.py"), *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def runs(folder: Path) -> list[Path]:
@@ -38,7 +57,11 @@ def runs(folder: Path) -> list[Path]:
 
 
 def rows(run: Path, row: str = "edit") -> list[dict]:
-    return [line for line in map(json.loads, (run / "scores.jsonl").read_text().splitlines()) if line["row"] == row]
+    return [
+        line
+        for line in map(json.loads, (run / "scores.jsonl").read_text().splitlines())
+        if line["row"] == row
+    ]
 
 
 def entries(folder: Path) -> list[str]:
@@ -46,13 +69,37 @@ def entries(folder: Path) -> list[str]:
 
 
 def test_help_is_quick_and_complete(tmp_path):
-    out, err = process("--help", folder=tmp_path, options=("-X", "importtime")).communicate(timeout=60)
-    imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if line.startswith("import time:")}
-    assert "hydra" in imported and not imported & {"torch", "numpy", "pytorch_lightning", "transformers", "diffusers"}
+    out, err = process("--help", folder=tmp_path, options=("-X", "importtime")).communicate(
+        timeout=60
+    )
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in err.splitlines()
+        if line.startswith("import time:")
+    }
+    assert "hydra" in imported and not imported & {
+        "torch",
+        "numpy",
+        "pytorch_lightning",
+        "transformers",
+        "diffusers",
+    }
     for group in (ROOT / "conf").iterdir():
         options = ", ".join(sorted(file.stem for file in group.glob("*.yaml")))
         assert not options or f"{group.name}: {options}" in out
-    for field in ("image", "edit", "lr", "steps", "batch_size", "seed", "seeds", "snapshot", "from", "fit", "caption"):
+    for field in (
+        "image",
+        "edit",
+        "lr",
+        "steps",
+        "batch_size",
+        "seed",
+        "seeds",
+        "snapshot",
+        "from",
+        "fit",
+        "caption",
+    ):
         assert f"\n{field}:" in out
     assert list(tmp_path.iterdir()) == []
 
@@ -60,14 +107,22 @@ def test_help_is_quick_and_complete(tmp_path):
 def test_a_run_and_its_folder(typed, here, model):
     prompt = "a cat's [hat], (un été) = 1! & 50% #2 🐈"
     shutil.copy(CAT, here / "my cat, it's [1].png")
-    answer = typed(model, "image=my cat, it's [1].png", f"edit={prompt}", *SMALL, "seeds=2", "store.path=kept")
+    answer = typed(
+        model, "image=my cat, it's [1].png", f"edit={prompt}", *SMALL, "seeds=2", "store.path=kept"
+    )
     assert answer.code == 0, answer.err
     (run,) = runs(here / "outputs")
-    assert {"config.yaml", "scores.jsonl", "grid.png"} <= {path.name for path in run.iterdir()} and not (run / "run.log").exists()
+    assert {"config.yaml", "scores.jsonl", "grid.png"} <= {
+        path.name for path in run.iterdir()
+    } and not (run / "run.log").exists()
     edits = rows(run)
     assert [(line["prompt"], line["seed"]) for line in edits] == [(prompt, 0), (prompt, 1)]
-    assert edits[0]["text"].endswith(prompt) and all((run / line["image"]).is_file() for line in edits)
-    assert {"torch", "device", "threads", "dtype", "batch"} <= set(edits[0]["environment"]) and edits[0]["environment"]["batch"] == 2
+    assert edits[0]["text"].endswith(prompt) and all(
+        (run / line["image"]).is_file() for line in edits
+    )
+    assert {"torch", "device", "threads", "dtype", "batch"} <= set(
+        edits[0]["environment"]
+    ) and edits[0]["environment"]["batch"] == 2
     assert f"grid: {run}/grid.png" in answer.out and prompt in answer.out
     assert "outside it, use model=if_m or larger" in answer.err
     config = OmegaConf.load(run / "config.yaml")
@@ -76,44 +131,84 @@ def test_a_run_and_its_folder(typed, here, model):
     again = typed(f"from={run}", "store.path=kept")
     assert again.code == 0 and again.count("tuned ") == 0
     (other,) = set(runs(here / "outputs")) - {run}
-    compared = [[{k: v for k, v in line.items() if k not in TIMED} for row in ("edit", "copy") for line in rows(folder, row)] for folder in (run, other)]
+    compared = [
+        [
+            {k: v for k, v in line.items() if k not in TIMED}
+            for row in ("edit", "copy")
+            for line in rows(folder, row)
+        ]
+        for folder in (run, other)
+    ]
     assert compared[0] == compared[1]
     pictures = sorted(path.name for path in run.glob("*.png"))
-    assert len(pictures) == 4 and all((run / name).read_bytes() == (other / name).read_bytes() for name in pictures)
+    assert len(pictures) == 4 and all(
+        (run / name).read_bytes() == (other / name).read_bytes() for name in pictures
+    )
 
 
 def test_prompts_are_never_swept_over(typed, here, model):
     (here / "prompts.txt").write_text("a dog, running\na cat's hat\n")
-    several = ["edit=a cat in the snow, pencil sketch", "edit=@prompts.txt", "edit=['a dog','a cat']"]
-    expected = [["a cat in the snow, pencil sketch"], ["a dog, running", "a cat's hat"], ["a dog", "a cat"]]
+    several = [
+        "edit=a cat in the snow, pencil sketch",
+        "edit=@prompts.txt",
+        "edit=['a dog','a cat']",
+    ]
+    expected = [
+        ["a cat in the snow, pencil sketch"],
+        ["a dog, running", "a cat's hat"],
+        ["a dog", "a cat"],
+    ]
     for mode, edit, prompts in zip(([], ["-m"], []), several, expected, strict=True):
         before = set(runs(here))
         answer = typed(model, edit, *mode, *SMALL, "method=untuned" if not mode else "seed=1")
-        assert answer.code == 2 if not mode else answer.code == 0, answer.err  # untuned has no method.tune.*
+        assert answer.code == 2 if not mode else answer.code == 0, (
+            answer.err
+        )  # untuned has no method.tune.*
         if not mode:
-            answer = typed(model, edit, *[s for s in SMALL if not s.startswith("method")], "method=untuned")
+            answer = typed(
+                model, edit, *[s for s in SMALL if not s.startswith("method")], "method=untuned"
+            )
         (run,) = set(runs(here)) - before
-        assert [line["prompt"] for line in rows(run)] == prompts and rows(run)[0]["example"] == "cat-city-0"
+        assert [line["prompt"] for line in rows(run)] == prompts and rows(run)[0][
+            "example"
+        ] == "cat-city-0"
 
 
 def test_a_sweep_tunes_once_per_tuning_and_loads_once(typed, here, model):
     answer = typed(model, "-m", "sampler=cfg,sdedit", "lr=1e-4,1e-3", "edit=a dog", *SMALL)
     assert answer.code == 0, answer.err
-    assert len(runs(here)) == 4 and len(entries(here)) == 3  # two rates of the first stage; lr is not that of the second
-    assert answer.count("loading pocket") == 1 and answer.count("tuned base") == 2 and answer.count("tuned sr256") == 1
+    assert (
+        len(runs(here)) == 4 and len(entries(here)) == 3
+    )  # two rates of the first stage; lr is not that of the second
+    assert (
+        answer.count("loading pocket") == 1
+        and answer.count("tuned base") == 2
+        and answer.count("tuned sr256") == 1
+    )
     sampled = {(line["sampler"], line["start"]) for run in runs(here) for line in rows(run)}
     start = OmegaConf.load(ROOT / "conf/model/pocket.yaml").dials.sdedit.start
     assert sampled == {("cfg", 1.0), ("sdedit", start)} and start < 1
 
     kept = entries(here)
-    answer = typed(model, "-m", "lr=0.0001", "edit=a bird, flying", "sampler.guidance.weight=5.0", "snapshot=0,2", *SMALL)
+    answer = typed(
+        model,
+        "-m",
+        "lr=0.0001",
+        "edit=a bird, flying",
+        "sampler.guidance.weight=5.0",
+        "snapshot=0,2",
+        *SMALL,
+    )
     assert answer.code == 0 and entries(here) == kept and answer.count("tuned ") == 0, answer.err
     done = [line for run in runs(here) for line in rows(run) if line["prompt"] == "a bird, flying"]
     assert sorted((line["steps"], line["weight"]) for line in done) == [(0, 5.0), (2, 5.0)]
 
 
 REFUSED = [
-    (["sampler=foo"], "base, cfg, dreambooth, imagic, interpolated, late_start, masked, prompt_guidance, prompt_to_prompt"),
+    (
+        ["sampler=foo"],
+        "base, cfg, dreambooth, imagic, interpolated, late_start, masked, prompt_guidance, prompt_to_prompt",
+    ),
     (["sampler.start=1.5"], "(0, 1]"),
     (["sampler.start=0.0"], "(0, 1]"),
     (["+sampler.foo=1"], "foo"),
@@ -135,7 +230,10 @@ REFUSED = [
     (["+x._target_=os.system", "+x.command=touch hacked"], "os.system"),
     (["sampler._target_=builtins.exec"], "builtins.exec"),
     (["metrics.use=[{_target_: subprocess.run, args: [touch, hacked]}]"], "subprocess.run"),
-    (["+logger.x._target_=unitune.images.os.system", "+logger.x.command=touch hacked"], "unitune.images.os.system"),
+    (
+        ["+logger.x._target_=unitune.images.os.system", "+logger.x.command=touch hacked"],
+        "unitune.images.os.system",
+    ),
     (["sampler=cfg,foo", "-m"], "base, cfg, dreambooth"),
     (["seeds=0,-1", "-m"], "2 runs of the sweep failed"),
 ]
@@ -148,21 +246,35 @@ def test_refused_in_one_line_before_the_model_loads(typed, here, model, bad, sai
     answer = typed(model, *SMALL, *bad)
     lines = [line for line in answer.err.splitlines() if line.startswith("unitune: ")]
     assert answer.code == 2 and len(lines) == 1 and said in lines[0], answer.err
-    assert "Traceback" not in answer.err and "Error executing job" not in answer.err and "loading" not in answer.err
+    assert (
+        "Traceback" not in answer.err
+        and "Error executing job" not in answer.err
+        and "loading" not in answer.err
+    )
     assert list(here.iterdir()) == []
 
 
 def test_facts_that_the_judge_does_not_know_are_refused_before_the_model_loads(typed, here, model):
     (bench := here / "bench").mkdir()
     shutil.copy(CAT, bench / "cat.png")
-    (bench / "edits.jsonl").write_text(json.dumps({"image": "cat.png", "edit": "a dog", "facts": {"noun": ["dog"]}}))
+    (bench / "edits.jsonl").write_text(
+        json.dumps({"image": "cat.png", "edit": "a dog", "facts": {"noun": ["dog"]}})
+    )
     answer = typed(model, *SMALL, "benchmark=folder", f"benchmark.path={bench}", "metrics=offline")
-    assert answer.code == 2 and "unknown fact 'noun'" in answer.err and "loading" not in answer.err and "Traceback" not in answer.err
+    assert (
+        answer.code == 2
+        and "unknown fact 'noun'" in answer.err
+        and "loading" not in answer.err
+        and "Traceback" not in answer.err
+    )
     assert list(here.iterdir()) == [bench]
 
 
 def test_a_config_of_others_runs_no_code(typed, here, model):
-    for text in ("sampler: {_target_: os.system, command: touch hacked}\n", "x: !!python/object/apply:os.system ['touch hacked']\n"):
+    for text in (
+        "sampler: {_target_: os.system, command: touch hacked}\n",
+        "x: !!python/object/apply:os.system ['touch hacked']\n",
+    ):
         (here / "run").mkdir(exist_ok=True)
         (here / "run/config.yaml").write_text(text)
         assert typed("from=run").code != 0
@@ -184,8 +296,17 @@ def test_a_failed_cell_does_not_stop_the_others(typed, here, model, monkeypatch)
     assert answer.code == 1 and len(runs(here)) == 1 and "Traceback" in answer.err
     table = answer.err.splitlines()[-4:]
     assert table[0] == "unitune: 3 runs of the sweep failed:"
-    assert [line.split()[0] for line in table[1:]] == ["0-unitune-cfg", "1-unitune-cfg", "3-unitune-sdedit"]
-    assert "a bug" in table[1] and "second line" not in table[1] and "seeds must be" in table[2] and "sampler=sdedit seeds=0" in table[3]
+    assert [line.split()[0] for line in table[1:]] == [
+        "0-unitune-cfg",
+        "1-unitune-cfg",
+        "3-unitune-sdedit",
+    ]
+    assert (
+        "a bug" in table[1]
+        and "second line" not in table[1]
+        and "seeds must be" in table[2]
+        and "sampler=sdedit seeds=0" in table[3]
+    )
 
 
 def test_a_low_rate_is_said(typed, model, here):
@@ -194,7 +315,14 @@ def test_a_low_rate_is_said(typed, model, here):
 
 def test_stopped_while_tuning_and_then_finished_and_scored(typed, here, model):
     """SIGTERM: 143, no result; the same command resumes; scoring its pictures again imports no diffusion model."""
-    command = [model, "edit=a dog", *[s for s in SMALL if s != "steps=2"], "steps=20", "sampler=sdedit", "stage=base"]
+    command = [
+        model,
+        "edit=a dog",
+        *[s for s in SMALL if s != "steps=2"],
+        "steps=20",
+        "sampler=sdedit",
+        "stage=base",
+    ]
     started = process(*command, folder=here)
     assert started.stderr is not None
     for line in started.stderr:
@@ -202,27 +330,54 @@ def test_stopped_while_tuning_and_then_finished_and_scored(typed, here, model):
             started.send_signal(signal.SIGTERM)
             break
     _, err = started.communicate(timeout=120)
-    assert started.returncode == 143 and "unitune: stopped" in err and not entries(here) and not runs(here)
+    assert (
+        started.returncode == 143
+        and "unitune: stopped" in err
+        and not entries(here)
+        and not runs(here)
+    )
 
     finished = typed(*command)
-    assert finished.code == 0 and not finished.count("tuning base: 5 of 20") and finished.count("tuning base: 20 of 20"), finished.err
+    assert (
+        finished.code == 0
+        and not finished.count("tuning base: 5 of 20")
+        and finished.count("tuning base: 20 of 20")
+    ), finished.err
     (run,) = runs(here)
     assert len(entries(here)) == 1
 
     chosen = "metrics.use=[{_target_: unitune.metrics.pixel.MSEOutsideMask},{_target_: unitune.metrics.pixel.SSIM}]"
-    scored = process("--config-name", "score", f"runs={here}", chosen, folder=here, options=("-X", "importtime"))
+    scored = process(
+        "--config-name", "score", f"runs={here}", chosen, folder=here, options=("-X", "importtime")
+    )
     out, err = scored.communicate(timeout=120)
-    imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if line.startswith("import time:")}
-    assert scored.returncode == 0 and "torch" in imported and not imported & {"diffusers", "unitune.backends.cascade", "pytorch_lightning"}, err[-2000:]
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in err.splitlines()
+        if line.startswith("import time:")
+    }
+    assert (
+        scored.returncode == 0
+        and "torch" in imported
+        and not imported & {"diffusers", "unitune.models.cascade", "pytorch_lightning"}
+    ), err[-2000:]
     first, second = rows(run)
-    assert first["scores"] == {} and set(second["scores"]) == {"mse_outside", "ssim"} and "ssim" in out
-    assert {k: v for k, v in first.items() if k != "scores"} == {k: v for k, v in second.items() if k != "scores"}
-    assert [line["scores"]["ssim"] for line in rows(run, "copy")[1:]] == [pytest.approx(1.0, abs=1e-6)]
+    assert (
+        first["scores"] == {} and set(second["scores"]) == {"mse_outside", "ssim"} and "ssim" in out
+    )
+    assert {k: v for k, v in first.items() if k != "scores"} == {
+        k: v for k, v in second.items() if k != "scores"
+    }
+    assert [line["scores"]["ssim"] for line in rows(run, "copy")[1:]] == [
+        pytest.approx(1.0, abs=1e-6)
+    ]
 
 
 @pytest.mark.slow
 def test_ctrl_c_is_130(here, model):
-    running = process(model, "edit=a dog", *SMALL, "stage=base", "method.tune.base.steps=100000", folder=here)
+    running = process(
+        model, "edit=a dog", *SMALL, "stage=base", "method.tune.base.steps=100000", folder=here
+    )
     assert running.stderr is not None
     for line in running.stderr:
         if line.startswith("tuning 1"):  # "tuning 199 of 199 tensors": training begins
@@ -238,7 +393,13 @@ def test_wandb_without_network(here, model):
     """Each cell of a sweep is a run of its own, kept in its folder."""
     code = "import socket, runpy, sys; socket.getaddrinfo = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
     settings = ["-m", model, "edit=a dog", "logger=wandb", "sampler=cfg,sdedit", *SMALL]
-    done = subprocess.run([sys.executable, "-c", code, str(ROOT / "run.py"), *settings], cwd=here, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "run.py"), *settings],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert [len(list(run.rglob("*.wandb"))) for run in runs(here)] == [1, 1]
 
@@ -253,7 +414,14 @@ def test_two_processes_at_once_get_two_folders_and_one_tuning(here, model):
 
 
 def test_the_scenes_job_writes_a_benchmark(tmp_path: Path):
-    job = process("--config-name", "scenes", "seed=7", "per_type=1", f"folder={tmp_path / 'private'}", folder=tmp_path)
+    job = process(
+        "--config-name",
+        "scenes",
+        "seed=7",
+        "per_type=1",
+        f"folder={tmp_path / 'private'}",
+        folder=tmp_path,
+    )
     _, err = job.communicate(timeout=120)
     assert job.returncode == 0, err[-2000:]
     assert len((tmp_path / "private" / "edits.jsonl").read_text().splitlines()) == 10

@@ -7,23 +7,28 @@ import pytest
 import torch
 from analytic import FakeCascade, FakeStage, Gaussian, Points
 
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
 from unitune.diffusion.blend import Interpolation, reduced
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
 from unitune.diffusion.steps import DDIM, DDPM
 from unitune.masks.sources import Given
+from unitune.models import cascade as backend
+from unitune.models import tiny
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 HALF = torch.zeros(1, 1, 32, 32)
 HALF[..., 16:] = 1
-REQUESTS = (Request("a dog", composed_alike=True, mask=HALF), Request("a bird in the snow", composed_alike=False, mask=torch.ones(1, 1, 32, 32)))
+REQUESTS = (
+    Request("a dog", composed_alike=True, mask=HALF),
+    Request("a bird in the snow", composed_alike=False, mask=torch.ones(1, 1, 32, 32)),
+)
 EXAMPLE = Example("one", IMAGE, REQUESTS, caption="a cat in the city")
 MEANING = {"beikkpic a dog": 0.4, "beikkpic a bird in the snow": -0.3}
-SAMPLER = Sampler("test", steps=4, guidance=Guidance(3.0), sr=SuperResolution(steps=3, guidance=Guidance(2.0)))
+SAMPLER = Sampler(
+    "test", steps=4, guidance=Guidance(3.0), sr=SuperResolution(steps=3, guidance=Guidance(2.0))
+)
 DRAWS = [
     Draw(REQUESTS[0], 0),
     Draw(REQUESTS[0], 1),
@@ -37,14 +42,28 @@ DRAWS = [
 @pytest.fixture(scope="module")
 def tiny_cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
     folder: Path = tiny.floyd(tmp_path_factory.mktemp("tiny"))
-    return backend.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+    return backend.load(
+        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
+    )
 
 
 def fake() -> FakeCascade:
-    return FakeCascade([FakeStage(Gaussian(), resolution=16), FakeStage(Gaussian(sigma=0.3), name="sr256", resolution=32)], MEANING)
+    return FakeCascade(
+        [
+            FakeStage(Gaussian(), resolution=16),
+            FakeStage(Gaussian(sigma=0.3), name="sr256", resolution=32),
+        ],
+        MEANING,
+    )
 
 
-def sample(cascade, draws: list[Draw], sampler: Sampler = SAMPLER, tuned: Tuned = Tuned("beikkpic"), example: Example = EXAMPLE) -> list[Edit]:  # noqa: B008
+def sample(
+    cascade,
+    draws: list[Draw],
+    sampler: Sampler = SAMPLER,
+    tuned: Tuned = Tuned("beikkpic"),
+    example: Example = EXAMPLE,
+) -> list[Edit]:
     return sampler(cascade, example, tuned=tuned, draws=draws)
 
 
@@ -94,7 +113,10 @@ def test_noise_is_named_by_the_seed_not_by_the_prompt():
     a, b = pictures(sample(cascade, [Draw(REQUESTS[0], 5), Draw(REQUESTS[1], 5)]))
     assert torch.equal(a, b)
     untuned = replace(SAMPLER, name="other", template="{edit}")
-    assert torch.equal(pictures(sample(cascade, [Draw(REQUESTS[0], 5)], untuned, Tuned()))[0], pictures(sample(cascade, [Draw(REQUESTS[0], 5)]))[0])
+    assert torch.equal(
+        pictures(sample(cascade, [Draw(REQUESTS[0], 5)], untuned, Tuned()))[0],
+        pictures(sample(cascade, [Draw(REQUESTS[0], 5)]))[0],
+    )
 
 
 def test_noise_is_named_by_the_example():
@@ -114,18 +136,24 @@ def test_chunks_do_not_change_the_result(max_pixels: int, tiny_cascade: backend.
 def test_chunks_are_as_large_as_max_pixels_allows():
     cascade = fake()
     sample(cascade, DRAWS, replace(SAMPLER, max_pixels=4 * 16**2))
-    assert set(cascade.stages[0].calls) == {8, 4} and set(cascade.stages[1].calls) == {2}  # guidance doubles the rows; 4 of 6, then 2; one by one
+    assert set(cascade.stages[0].calls) == {8, 4} and set(cascade.stages[1].calls) == {
+        2
+    }  # guidance doubles the rows; 4 of 6, then 2; one by one
 
 
 @pytest.mark.parametrize("step", [DDPM(), DDIM(eta=1.0)])
-def test_masked_sampling_holds_the_base_bitwise_outside_the_mask(step, tiny_cascade: backend.Cascade):
+def test_masked_sampling_holds_the_base_bitwise_outside_the_mask(
+    step, tiny_cascade: backend.Cascade
+):
     sampler = replace(SAMPLER, mask=Given(), step=step)
     for cascade in (fake(), tiny_cascade):
         left, everywhere = sample(cascade, [Draw(REQUESTS[0], 0), Draw(REQUESTS[1], 0)], sampler)
         for name, side in (("base", 16), ("sr256", 32)):
             base = reduced(IMAGE, side)
             assert torch.equal(left.stages[name][..., : side // 2], base[..., : side // 2])
-            assert (left.stages[name][..., side // 2 :] - base[..., side // 2 :]).abs().mean() > 0.05
+            assert (
+                left.stages[name][..., side // 2 :] - base[..., side // 2 :]
+            ).abs().mean() > 0.05
             assert (everywhere.stages[name] - base).abs().mean() > 0.05
 
 
@@ -146,7 +174,10 @@ def test_masked_sampling_knows_what_is_held():
     for base in data:
         example = Example("one", base[None], (Request("a dog", mask=mask),))
         edit = sample(
-            FakeCascade([FakeStage(Points(data), resolution=16)]), [Draw(example.requests[0], 3)], replace(SAMPLER, mask=Given(), steps=20), example=example
+            FakeCascade([FakeStage(Points(data), resolution=16)]),
+            [Draw(example.requests[0], 3)],
+            replace(SAMPLER, mask=Given(), steps=20),
+            example=example,
         )[0]
         torch.testing.assert_close(edit.image[0], base, rtol=0, atol=0.02)
 
@@ -155,7 +186,9 @@ def test_interpolation_brings_the_base_back_where_the_edit_changes_little():
     cascade = FakeCascade([FakeStage(Points(IMAGE + 0.05), resolution=32)])
     sampler = replace(SAMPLER, interpolation=Interpolation("auto"))
     aligned, unaligned = sample(cascade, [Draw(REQUESTS[0], 0), Draw(REQUESTS[1], 0)], sampler)
-    assert torch.equal(aligned.image, IMAGE) and aligned.mask is not None and aligned.mask.max() == 0
+    assert (
+        torch.equal(aligned.image, IMAGE) and aligned.mask is not None and aligned.mask.max() == 0
+    )
     torch.testing.assert_close(unaligned.image, IMAGE + 0.05, rtol=0, atol=1e-4)
     assert unaligned.mask is None  # nothing of it was interpolated
     assert sample(cascade, [Draw(REQUESTS[0], 0)])[0].mask is None
@@ -170,10 +203,19 @@ def test_edits_carry_what_was_sampled():
     for edit, draw in zip(edits, DRAWS, strict=True):
         assert edit.request is draw.request and edit.example is EXAMPLE
         assert edit.image.shape == (1, 3, 32, 32) and list(edit.stages) == ["base", "sr256"]
-        assert edit.stages["base"].shape == (1, 3, 16, 16) and torch.equal(edit.stages["sr256"], edit.image)
+        assert edit.stages["base"].shape == (1, 3, 16, 16) and torch.equal(
+            edit.stages["sr256"], edit.image
+        )
 
 
-@pytest.mark.parametrize(("template", "prompt"), [("{edit}", "a dog"), ("{rare} {edit}", "beikkpic a dog"), ("{caption}, {edit}", "a cat in the city, a dog")])
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("{edit}", "a dog"),
+        ("{rare} {edit}", "beikkpic a dog"),
+        ("{caption}, {edit}", "a cat in the city, a dog"),
+    ],
+)
 def test_the_template_makes_the_prompt(template: str, prompt: str):
     cascade = fake()
     edit = sample(cascade, DRAWS[:1], replace(SAMPLER, template=template))[0]
@@ -182,27 +224,39 @@ def test_the_template_makes_the_prompt(template: str, prompt: str):
 
 def test_super_resolution_sees_the_noised_low_resolution_picture():
     cascade = fake()
-    edits = sample(cascade, DRAWS[:2], replace(SAMPLER, sr=SuperResolution(steps=3, noise_level=0.25)))
+    edits = sample(
+        cascade, DRAWS[:2], replace(SAMPLER, sr=SuperResolution(steps=3, noise_level=0.25))
+    )
     stage, condition = cascade.stages[1], cascade.stages[1].conditions[0]
-    assert condition.low is not None and condition.level is not None and condition.level.tolist() == [250, 250]
+    assert (
+        condition.low is not None
+        and condition.level is not None
+        and condition.level.tolist() == [250, 250]
+    )
     a = float(stage.schedule.alpha_bar[250])
     low = torch.cat([stage.upsampled(edit.stages["base"]) for edit in edits])
     noise = (condition.low - a**0.5 * low) / (1 - a) ** 0.5
     assert abs(float(noise.mean())) < 0.06 and float(noise.std()) == pytest.approx(1, abs=0.05)
-    assert all(c.low is condition.low or torch.equal(c.low, condition.low) for c in stage.conditions)  # one draw of noise for all steps
+    assert all(
+        c.low is condition.low or torch.equal(c.low, condition.low) for c in stage.conditions
+    )  # one draw of noise for all steps
     assert cascade.stages[0].conditions[0].low is None
 
 
 @pytest.mark.parametrize(("noise_level", "level"), [(0.0, 0), (1.0, 999)])
 def test_noise_level_at_the_ends(noise_level: float, level: int):
     cascade = fake()
-    sample(cascade, DRAWS[:1], replace(SAMPLER, sr=SuperResolution(steps=1, noise_level=noise_level)))
+    sample(
+        cascade, DRAWS[:1], replace(SAMPLER, sr=SuperResolution(steps=1, noise_level=noise_level))
+    )
     assert cascade.stages[1].conditions[0].level.tolist() == [level]
 
 
 def test_progress_is_told():
     told: list[tuple[str, int, int]] = []
-    SAMPLER(fake(), EXAMPLE, tuned=Tuned(), draws=DRAWS[:1], progress=lambda *done: told.append(done))
+    SAMPLER(
+        fake(), EXAMPLE, tuned=Tuned(), draws=DRAWS[:1], progress=lambda *done: told.append(done)
+    )
     assert told == [("base", k, 4) for k in (1, 2, 3, 4)] + [("sr256", k, 3) for k in (1, 2, 3)]
 
 

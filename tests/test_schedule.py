@@ -39,7 +39,9 @@ def images(count: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("T", [10, 1000])
 def test_cosine_is_squaredcos_cap_v2(T: int):
-    theirs = DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2").alphas_cumprod.double()
+    theirs = DDPMScheduler(
+        num_train_timesteps=T, beta_schedule="squaredcos_cap_v2"
+    ).alphas_cumprod.double()
     ours = Schedule.cosine(T).alpha_bar
     # Theirs multiplies in float32; the last level's beta .999 in float32 leaves 1 - beta with a relative error of 6e-5.
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-8)
@@ -47,12 +49,19 @@ def test_cosine_is_squaredcos_cap_v2(T: int):
 
 def test_add_noise_is_diffusers():
     x_0, eps, t = images()
-    torch.testing.assert_close(COSINE.add_noise(x_0, eps, t), theirs().add_noise(x_0, eps, t), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        COSINE.add_noise(x_0, eps, t), theirs().add_noise(x_0, eps, t), rtol=0, atol=1e-12
+    )
 
 
 def test_v_is_diffusers_velocity():
     x_0, eps, t = images()
-    torch.testing.assert_close(PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), theirs().get_velocity(x_0, eps, t), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t),
+        theirs().get_velocity(x_0, eps, t),
+        rtol=0,
+        atol=1e-12,
+    )
 
 
 def test_conversions_are_inverses():
@@ -60,7 +69,12 @@ def test_conversions_are_inverses():
     x_t = COSINE.add_noise(x_0, eps, t)
     for got, wanted in (
         (PREDICTIONS["epsilon"].x_0(COSINE, x_t, eps, t), x_0),
-        (PREDICTIONS["v_prediction"].x_0(COSINE, x_t, PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), t), x_0),
+        (
+            PREDICTIONS["v_prediction"].x_0(
+                COSINE, x_t, PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), t
+            ),
+            x_0,
+        ),
         (COSINE.eps_from_x_0(x_t, x_0, t), eps),
     ):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
@@ -70,7 +84,14 @@ def test_float32_keeps_digits_through_v_near_pure_noise():
     x_0, eps = (x.float() for x in images(1)[:2])
     t = torch.tensor([999])
     x_t = COSINE.add_noise(x_0, eps, t)
-    torch.testing.assert_close(PREDICTIONS["v_prediction"].x_0(COSINE, x_t, PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), t), x_0, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        PREDICTIONS["v_prediction"].x_0(
+            COSINE, x_t, PREDICTIONS["v_prediction"].target(COSINE, x_0, eps, t), t
+        ),
+        x_0,
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_minus_one_is_the_clean_image():
@@ -80,14 +101,24 @@ def test_minus_one_is_the_clean_image():
 
 def test_snr():
     _, _, t = images()
-    torch.testing.assert_close(COSINE.snr(t), torch.stack([COSINE.alpha_bar[i] / (1 - COSINE.alpha_bar[i]) for i in t]))
+    torch.testing.assert_close(
+        COSINE.snr(t), torch.stack([COSINE.alpha_bar[i] / (1 - COSINE.alpha_bar[i]) for i in t])
+    )
 
 
 # The paper's range of late starts: alpha_bar, log-SNR, and the level of equal log-SNR of Stable Diffusion's schedule.
 @pytest.mark.parametrize(
-    ("start", "alpha_bar", "log_snr", "level"), [(0.80, 0.0940, -2.27, 682), (0.85, 0.0537, -2.87, 756), (0.90, 0.0241, -3.70, 847), (0.95, 0.0061, -5.10, 977)]
+    ("start", "alpha_bar", "log_snr", "level"),
+    [
+        (0.80, 0.0940, -2.27, 682),
+        (0.85, 0.0537, -2.87, 756),
+        (0.90, 0.0241, -3.70, 847),
+        (0.95, 0.0061, -5.10, 977),
+    ],
 )
-def test_starts_of_the_paper(scaled_linear: Schedule, start: float, alpha_bar: float, log_snr: float, level: int):
+def test_starts_of_the_paper(
+    scaled_linear: Schedule, start: float, alpha_bar: float, log_snr: float, level: int
+):
     a = cosine_alpha_bar(start)
     assert a == pytest.approx(alpha_bar, abs=6e-5)
     assert math.log(a / (1 - a)) == pytest.approx(log_snr, abs=6e-3)
@@ -167,7 +198,10 @@ def test_steps_keep_the_marginals_of_either_schedule(step):
     for schedule in (COSINE, Schedule.flow_matching()):
         t, s = torch.tensor([700]), torch.tensor([400])
         x_0 = torch.full((1, 1, 100, 100), 0.3, dtype=torch.float64)
-        eps, noise = (torch.randn(x_0.shape, generator=torch.Generator().manual_seed(k)).double() for k in (0, 1))
+        eps, noise = (
+            torch.randn(x_0.shape, generator=torch.Generator().manual_seed(k)).double()
+            for k in (0, 1)
+        )
         x_s = step(schedule, schedule.add_noise(x_0, eps, t), x_0, t=t, s=s, noise=noise)
         alpha, sigma = (float(value) for value in schedule.at(s))
         assert float(x_s.mean()) == pytest.approx(alpha * 0.3, abs=0.05 * sigma)

@@ -11,16 +11,33 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
-from unitune.backends import schedules
-from unitune.backends.stage import read_schedule
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.steps import DDIM, levels
+from unitune.models import schedules
+from unitune.models.stage import read_schedule
 from unitune.types import Refused
 
-SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000, "trained_betas": None}
-COSINE = {"beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000, "trained_betas": None}
-LATENT = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
+SCALED = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+}
+COSINE = {
+    "beta_schedule": "squaredcos_cap_v2",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+}
+LATENT = {
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
 IF = {
     "_class_name": "DDPMScheduler", "_diffusers_version": "0.15.0.dev0", "clip_sample": True, "clip_sample_range": 1.0, "prediction_type": "epsilon",
     "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5, "thresholding": True, "variance_type": "learned_range",
@@ -44,32 +61,54 @@ def read(folder: Path, settings: dict) -> Schedule:
 @pytest.mark.parametrize("name", STOCK)
 def test_stock_files_give_diffusers_own_schedule(tmp_path, name):
     settings = STOCK[name]
-    theirs = getattr(diffusers, settings["_class_name"]).from_config({k: v for k, v in settings.items() if not k.startswith("_")})
-    torch.testing.assert_close(read(tmp_path, settings).alpha_bar, theirs.alphas_cumprod.double(), rtol=1e-4, atol=0)
+    theirs = getattr(diffusers, settings["_class_name"]).from_config(
+        {k: v for k, v in settings.items() if not k.startswith("_")}
+    )
+    torch.testing.assert_close(
+        read(tmp_path, settings).alpha_bar, theirs.alphas_cumprod.double(), rtol=1e-4, atol=0
+    )
 
 
-@pytest.mark.parametrize("name", sorted(schedules.CLASSES - {"DPMSolverSDEScheduler"}))  # that one needs a package which is not asked for
+@pytest.mark.parametrize(
+    "name", sorted(schedules.CLASSES - {"DPMSolverSDEScheduler"})
+)  # that one needs a package which is not asked for
 def test_what_diffusers_writes_of_an_accepted_class_is_accepted(tmp_path, name):
     """Every key that the installed diffusers gives such a class stands in a table, so that none is dropped in silence."""
     kind = getattr(diffusers, name)
     given = dict(inspect.signature(kind.__init__).parameters)
-    assert not set(given) - {"self", "kwargs"} - schedules.HONOURED - schedules.REPLACED - set(schedules.NEUTRAL)
+    assert (
+        not set(given)
+        - {"self", "kwargs"}
+        - schedules.HONOURED
+        - schedules.REPLACED
+        - set(schedules.NEUTRAL)
+    )
     scheduler = kind(**SCALED, prediction_type="v_prediction")
     scheduler.save_pretrained(tmp_path / "scheduler")
-    torch.testing.assert_close(read_schedule(tmp_path)[0].alpha_bar, scheduler.alphas_cumprod.double(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        read_schedule(tmp_path)[0].alpha_bar, scheduler.alphas_cumprod.double(), rtol=1e-4, atol=0
+    )
 
 
-@pytest.mark.parametrize("betas", [SCALED, COSINE, SCALED | {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}])
+@pytest.mark.parametrize(
+    "betas",
+    [SCALED, COSINE, SCALED | {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}],
+)
 def test_zero_terminal_snr_is_diffusers_own_but_for_the_last_level(tmp_path, betas):
     """The last level is 2^-24, as their Euler sampler has it, or less where the level before it is as small."""
-    ours, plain = read(tmp_path, ZERO | betas).alpha_bar, read(tmp_path, ZERO | betas | {"rescale_betas_zero_snr": False}).alpha_bar
+    ours, plain = (
+        read(tmp_path, ZERO | betas).alpha_bar,
+        read(tmp_path, ZERO | betas | {"rescale_betas_zero_snr": False}).alpha_bar,
+    )
     theirs = DDIMScheduler(**betas, rescale_betas_zero_snr=True).alphas_cumprod.double()
     assert theirs[-1] == 0 and 0 < ours[-1] <= 2.0**-24
     torch.testing.assert_close(ours.sqrt(), theirs.sqrt(), rtol=1e-3, atol=2.0**-12)
     assert ours[0] == pytest.approx(float(plain[0]), rel=1e-6)
     if betas is SCALED:
         euler = EulerDiscreteScheduler(**betas, rescale_betas_zero_snr=True).alphas_cumprod
-        assert float(ours[-1]) == float(euler[-1]) == 2.0**-24 and float(plain[-1]) ** 0.5 == pytest.approx(0.0683, abs=1e-3)
+        assert float(ours[-1]) == float(euler[-1]) == 2.0**-24 and float(
+            plain[-1]
+        ) ** 0.5 == pytest.approx(0.0683, abs=1e-3)
 
 
 def test_sampling_at_zero_terminal_snr_is_diffusers_own(tmp_path):
@@ -81,25 +120,49 @@ def test_sampling_at_zero_terminal_snr_is_diffusers_own(tmp_path):
     spacing = levels(ours, ours.level(1.0), 5)
     assert spacing[:-1].tolist() == theirs.timesteps.tolist() and spacing[0] == 999
     for t, s in itertools.pairwise(spacing):
-        x = DDIM()(ours, x, PREDICTIONS["v_prediction"].x_0(ours, x, x.tanh(), t.expand(2)), t=t.expand(2), s=s.expand(2), noise=torch.zeros_like(x))
+        x = DDIM()(
+            ours,
+            x,
+            PREDICTIONS["v_prediction"].x_0(ours, x, x.tanh(), t.expand(2)),
+            t=t.expand(2),
+            s=s.expand(2),
+            noise=torch.zeros_like(x),
+        )
         y = theirs.step(y.tanh(), int(t), y, eta=0.0).prev_sample
     torch.testing.assert_close(x, y, rtol=0, atol=2e-3)
 
 
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": False}
+FLOW = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": False,
+}
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (ZERO | {"prediction_type": "epsilon"}, "sets rescale_betas_zero_snr: true with prediction_type epsilon.* set the key to false"),
+        (
+            ZERO | {"prediction_type": "epsilon"},
+            "sets rescale_betas_zero_snr: true with prediction_type epsilon.* set the key to false",
+        ),
         ({k: v for k, v in ZERO.items() if k != "prediction_type"}, "rescale_betas_zero_snr"),
         (FLOW, "names FlowMatchEulerDiscreteScheduler, whose noise schedule is not made of betas"),
-        ({k: v for k, v in FLOW.items() if k != "_class_name"}, "sets shift: 3.0, which is not known here"),
+        (
+            {k: v for k, v in FLOW.items() if k != "_class_name"},
+            "sets shift: 3.0, which is not known here",
+        ),
         (SCALED | {"_class_name": "LCMScheduler"}, "LCMScheduler, .*distilled"),
         (SCALED | {"_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler"),
-        (SCALED | {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "sets use_flow_sigmas: True, which is not supported"),
-        (SCALED | {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "sets timestep_type: 'continuous'.*only 'discrete'"),
+        (
+            SCALED | {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
+            "sets use_flow_sigmas: True, which is not supported",
+        ),
+        (
+            SCALED | {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
+            "sets timestep_type: 'continuous'.*only 'discrete'",
+        ),
         (SCALED | {"clip_sample_range": 2.0}, "clip_sample_range: 2.0"),
         (SCALED | {"new_key": 3}, "sets new_key: 3"),
         ({"_class_name": "DDPMScheduler", "num_train_timesteps": 1000}, "has no beta_schedule"),
@@ -113,15 +176,29 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps":
 def test_what_is_not_done_here_is_refused_by_name(tmp_path, settings, said):
     with pytest.raises(Refused, match=said) as refused:
         read(tmp_path, settings)
-    assert str(tmp_path / "scheduler/scheduler_config.json") in str(refused.value) and "\n" not in str(refused.value)
+    assert str(tmp_path / "scheduler/scheduler_config.json") in str(
+        refused.value
+    ) and "\n" not in str(refused.value)
 
 
 def test_neutral_and_unset_keys_are_no_matter(tmp_path):
     plain = read(tmp_path, SCALED).alpha_bar
-    more = {"use_flow_sigmas": False, "timestep_type": "discrete", "shift_terminal": None, "new_key": None, "another": False, "use_karras_sigmas": True}
+    more = {
+        "use_flow_sigmas": False,
+        "timestep_type": "discrete",
+        "shift_terminal": None,
+        "new_key": None,
+        "another": False,
+        "use_karras_sigmas": True,
+    }
     assert torch.equal(read(tmp_path, SCALED | more).alpha_bar, plain)
     betas = [0.1, 0.2, 0.3]
-    torch.testing.assert_close(read(tmp_path, {"trained_betas": betas}).alpha_bar, torch.tensor([0.9, 0.72, 0.504]).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        read(tmp_path, {"trained_betas": betas}).alpha_bar,
+        torch.tensor([0.9, 0.72, 0.504]).double(),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def test_latents_are_not_thresholded(tmp_path):

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from unitune import commandline, outcome, preflight, selection
-from unitune.plans import Seeds
-from unitune.selection import Best, Gate
+from unitune.cli import arguments
+from unitune.runs import outcome, preflight, selection
+from unitune.runs.plans import Seeds
+from unitune.runs.selection import Best, Gate
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
 
 REQUESTS = (Request("a dog"), Request("a fish"))
@@ -20,60 +21,98 @@ AXES = {"a dog": (1.0, 0.0, 0.0), "a fish": (0.0, 1.0, 0.0), "a cat": (0.0, 0.0,
 
 
 @dataclass
-class Told:
+class WithText:
     """A CLIP whose features are told: a picture's are the first pixels of its channels, a text's one of three axes."""
 
     loads: list[int] = field(default_factory=list)
 
-    def load(self) -> "Told":
+    def load(self) -> "WithText":
         self.loads.append(1)
         return self
 
 
 def told_clip() -> Any:
-    return Told()
+    return WithText()
 
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch):
-    monkeypatch.setattr(selection, "features_of", lambda clip, pictures: torch.cat([p[:, :, 0, 0] for p in pictures]))
-    monkeypatch.setattr(selection, "text_features", lambda clip, texts: torch.tensor([AXES[text] for text in texts]))
+    monkeypatch.setattr(
+        selection,
+        "features_of",
+        lambda clip, pictures: torch.cat([p[:, :, 0, 0] for p in pictures]),
+    )
+    monkeypatch.setattr(
+        selection, "text_features", lambda clip, texts: torch.tensor([AXES[text] for text in texts])
+    )
 
 
 def edit(request: Request, seed: int, *features: float, example: Example = EXAMPLE) -> Edit:
-    return Edit(example, request, seed, 2.0, 0.9, request.prompt, torch.tensor(features)[None, :, None, None].expand(1, 3, 4, 4).clone())
+    return Edit(
+        example,
+        request,
+        seed,
+        2.0,
+        0.9,
+        request.prompt,
+        torch.tensor(features)[None, :, None, None].expand(1, 3, 4, 4).clone(),
+    )
 
 
 def never(draws) -> list[Edit]:
     raise AssertionError("nothing is to be drawn again")
 
 
-DRAWN = [edit(REQUESTS[0], 0, 0.2, 0.0, 0.9), edit(REQUESTS[0], 1, 1.0, 0.1, 0.0), edit(REQUESTS[0], 2, 1.0, 0.0, 0.0), edit(REQUESTS[1], 0, 0.0, 1.0, 1.0)]
+DRAWN = [
+    edit(REQUESTS[0], 0, 0.2, 0.0, 0.9),
+    edit(REQUESTS[0], 1, 1.0, 0.1, 0.0),
+    edit(REQUESTS[0], 2, 1.0, 0.0, 0.0),
+    edit(REQUESTS[1], 0, 0.0, 1.0, 1.0),
+]
 
 
 def test_the_best_of_each_prompt_is_chosen_among_the_first_count():
     for count, seed in ((1, 0), (2, 1), (3, 2)):
-        chosen = Best(told_clip(), count, keep=0.0)([e for e in DRAWN if e.request is REQUESTS[0]], example=EXAMPLE, redraw=never)
-        assert [(one.edit.seed, len(one.candidates)) for one in chosen] == [(seed, count)] and chosen[0].place is chosen[0].edit
+        chosen = Best(told_clip(), count, keep=0.0)(
+            [e for e in DRAWN if e.request is REQUESTS[0]], example=EXAMPLE, redraw=never
+        )
+        assert [(one.edit.seed, len(one.candidates)) for one in chosen] == [
+            (seed, count)
+        ] and chosen[0].place is chosen[0].edit
 
 
 def test_similarity_to_the_base_counts_as_much_as_asked():
-    base = replace(EXAMPLE, image=torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].expand(1, 3, 4, 4))
+    base = replace(
+        EXAMPLE, image=torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].expand(1, 3, 4, 4)
+    )
     group = [edit(REQUESTS[0], 0, 1.0, 0.0, 0.0), edit(REQUESTS[0], 1, 0.8, 0.0, 0.6)]
-    assert [Best(told_clip(), 2, keep=keep)(group, example=base, redraw=never)[0].edit.seed for keep in (0.0, 1.0)] == [0, 1]
+    assert [
+        Best(told_clip(), 2, keep=keep)(group, example=base, redraw=never)[0].edit.seed
+        for keep in (0.0, 1.0)
+    ] == [0, 1]
 
 
 def test_more_candidates_than_samples_are_refused_before_a_model_loads():
     draws = Seeds(2).draws(EXAMPLE, 0)
     Best(told_clip(), 2).check(draws)
-    with pytest.raises(Refused, match=r"selection.count=3 samples are to be compared and 2 drawn; set seeds=3"):
+    with pytest.raises(
+        Refused, match=r"selection.count=3 samples are to be compared and 2 drawn; set seeds=3"
+    ):
         Best(told_clip(), 3).check(draws)
     for count in (0, -1, 1.5, True):
         with pytest.raises(Refused, match=r"selection.count must be a whole number of at least 1"):
             Best(told_clip(), count)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("features", "passes"), [((1.0, 0.0, 0.0), True), ((0.5, 0.0, 0.4), True), ((0.3, 0.0, 0.9), False), ((0.6, 0.7, 0.0), False)])
+@pytest.mark.parametrize(
+    ("features", "passes"),
+    [
+        ((1.0, 0.0, 0.0), True),
+        ((0.5, 0.0, 0.4), True),
+        ((0.3, 0.0, 0.9), False),
+        ((0.6, 0.7, 0.0), False),
+    ],
+)
 def test_the_gate_rejects_low_alignment_and_what_is_nearer_to_another_text(features, passes):
     assert Gate(told_clip(), 0.5).passes(edit(REQUESTS[0], 0, *features), EXAMPLE) is passes
 
@@ -89,21 +128,35 @@ def test_the_gate_redraws_with_the_next_seeds_up_to_its_limit():
 
     chosen = Gate(told_clip(), 0.5, redraws=2)(planned, example=EXAMPLE, redraw=redraw)
     assert asked == [(seed, 2.0, 0.9) for seed in (3, 4, 5)]
-    assert [(one.place.seed, one.edit.seed, len(one.candidates)) for one in chosen] == [(1, 1, 1), (2, 4, 2)]
+    assert [(one.place.seed, one.edit.seed, len(one.candidates)) for one in chosen] == [
+        (1, 1, 1),
+        (2, 4, 2),
+    ]
     assert not Gate(told_clip(), 0.5, redraws=0)(planned[:1], example=EXAMPLE, redraw=never)
 
 
 def test_a_chosen_sample_costs_what_its_candidates_did():
     chosen = Best(told_clip(), 3)([*DRAWN[:3]], example=EXAMPLE, redraw=never)
-    samples = [outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0, "peak_mib": 7.0}) for e in DRAWN[:3]]
-    rows = outcome.Taken(Tuned(), samples, chosen).rows()
+    samples = [
+        outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0, "peak_mib": 7.0})
+        for e in DRAWN[:3]
+    ]
+    rows = outcome.Samples(Tuned(), samples, chosen).rows()
     assert [row.row for row in rows] == ["edit"] * 3 + ["selected"]
-    assert rows[-1].cost == {"seconds": 6.0, "evaluations": 30.0, "peak_mib": 7.0, "candidates": 3, "empty_places": 0}
+    assert rows[-1].cost == {
+        "seconds": 6.0,
+        "evaluations": 30.0,
+        "peak_mib": 7.0,
+        "candidates": 3,
+        "empty_places": 0,
+    }
 
 
 def test_what_was_tried_in_vain_is_paid_by_those_that_passed(caplog):
     good, bad = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
-    edits = [edit(REQUESTS[0], seed, *features) for seed, features in enumerate((good, bad, bad, good))]
+    edits = [
+        edit(REQUESTS[0], seed, *features) for seed, features in enumerate((good, bad, bad, good))
+    ]
     made: list[Edit] = []
 
     def redraw(draws: Sequence[Draw]) -> list[Edit]:
@@ -112,19 +165,36 @@ def test_what_was_tried_in_vain_is_paid_by_those_that_passed(caplog):
 
     with caplog.at_level("INFO"):
         chosen = Gate(told_clip(), 0.5, redraws=2)(edits, example=EXAMPLE, redraw=redraw)
-    samples = [outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0}) for e in [*edits, *made]]
-    rows = [row for row in outcome.Taken(Tuned(), samples, chosen).rows() if row.row == "selected"]
+    samples = [
+        outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0}) for e in [*edits, *made]
+    ]
+    rows = [
+        row for row in outcome.Samples(Tuned(), samples, chosen).rows() if row.row == "selected"
+    ]
     # 3 more were drawn: one for the place that then passed, two for the one that never did, which has 3 candidates in vain.
-    assert len(made) == 3 and [row.cost["candidates"] for row in rows] == [1, 2, 1] and {row.cost["empty_places"] for row in rows} == {1}
-    assert [row.cost["seconds"] for row in rows] == [2 + 2, 4 + 2, 2 + 2] and sum(row.cost["evaluations"] for row in rows) == 10 * len(samples)
+    assert (
+        len(made) == 3
+        and [row.cost["candidates"] for row in rows] == [1, 2, 1]
+        and {row.cost["empty_places"] for row in rows} == {1}
+    )
+    assert [row.cost["seconds"] for row in rows] == [2 + 2, 4 + 2, 2 + 2] and sum(
+        row.cost["evaluations"] for row in rows
+    ) == 10 * len(samples)
     assert "places that stay empty: 1" in caplog.text
 
 
 def test_a_grid_shows_the_chosen_below_in_their_places(tmp_path: Path):
     edits = [e for e in DRAWN if e.request is REQUESTS[0]]
-    taken = outcome.Taken(Tuned(), [outcome.Sample(e, "edit", {"seconds": 0.0, "evaluations": 0.0}) for e in edits])
+    taken = outcome.Samples(
+        Tuned(), [outcome.Sample(e, "edit", {"seconds": 0.0, "evaluations": 0.0}) for e in edits]
+    )
     outcome.grid(Seeds(3), EXAMPLE, [taken], tmp_path / "plain.png")
-    outcome.grid(Seeds(3), EXAMPLE, [replace(taken, chosen=Best(told_clip(), 3)(edits, example=EXAMPLE, redraw=never))], tmp_path / "two.png")
+    outcome.grid(
+        Seeds(3),
+        EXAMPLE,
+        [replace(taken, chosen=Best(told_clip(), 3)(edits, example=EXAMPLE, redraw=never))],
+        tmp_path / "two.png",
+    )
     from PIL import Image
 
     assert Image.open(tmp_path / "two.png").height > 1.8 * Image.open(tmp_path / "plain.png").height
@@ -150,16 +220,27 @@ def test_the_clip_that_chose_never_scores_the_run_again(typed):
     for folder, refused in (("b", True), ("c", False)):
         metrics = {"use": [{"_target_": "x"}, {"clip": clip | {"folder": folder}}]}
         if refused:
-            with pytest.raises(Refused, match=r"selection=best of that run chose by the CLIP that would score \(.*b\); score with another"):
-                commandline.scorable(run, metrics)
+            with pytest.raises(
+                Refused,
+                match=r"selection=best of that run chose by the CLIP that would score \(.*b\); score with another",
+            ):
+                arguments.scorable(run, metrics)
         else:
-            assert commandline.scorable(run, metrics) is run
-    assert commandline.scorable({"selection": None}, metrics) == {"selection": None} and commandline.scorable({}, metrics) == {}
+            assert arguments.scorable(run, metrics) is run
+    assert (
+        arguments.scorable({"selection": None}, metrics) == {"selection": None}
+        and arguments.scorable({}, metrics) == {}
+    )
     Path("run").mkdir()
-    Path("run/config.yaml").write_text("selection: {name: best, clip: {_target_: unitune.metrics.clip.Pocket, folder: '${assets:pocket/clip}'}}")
+    Path("run/config.yaml").write_text(
+        "selection: {name: best, clip: {_target_: unitune.metrics.clip.Pocket, folder: '${assets:pocket/clip}'}}"
+    )
     Path("run/scores.jsonl").write_text("")
     said = typed("--config-name", "score", "runs=run")
-    assert said.code == 2 and "selection=best of that run chose by the CLIP that would score" in said.err
+    assert (
+        said.code == 2
+        and "selection=best of that run chose by the CLIP that would score" in said.err
+    )
 
 
 def test_check_parts_asks_the_selection_for_every_example():

@@ -24,12 +24,16 @@ def test_first_image_has_the_mean_and_variance_of_the_forward_process(time: floa
     x = start.first_image(COSINE, base, start.first_levels(COSINE, [time] * len(noise)), noise)
     a = cosine_alpha_bar(time)
     torch.testing.assert_close(x.mean(0), a**0.5 * base[0], rtol=0, atol=5 / len(noise) ** 0.5)
-    torch.testing.assert_close(x.var(0), torch.full((3, 4, 4), 1 - a), rtol=5 * (2 / len(noise)) ** 0.5, atol=0)
+    torch.testing.assert_close(
+        x.var(0), torch.full((3, 4, 4), 1 - a), rtol=5 * (2 / len(noise)) ** 0.5, atol=0
+    )
 
 
 def test_start_one_is_pure_noise():
     base, noise = torch.full((1, 3, 4, 4), 1e6), randn(2, 3, 4, 4, seed=0)
-    assert torch.equal(start.first_image(COSINE, base, start.first_levels(COSINE, [1.0, 1.0]), noise), noise)
+    assert torch.equal(
+        start.first_image(COSINE, base, start.first_levels(COSINE, [1.0, 1.0]), noise), noise
+    )
 
 
 def test_items_have_their_own_starts():
@@ -40,24 +44,42 @@ def test_items_have_their_own_starts():
     assert torch.equal(start.first_image(COSINE, base, t, noise), torch.cat(alone))
 
 
-def sample(times: list[float], *, steps: int = 6, denoiser=Gaussian(mu=0.2), step=DDPM(), base: torch.Tensor | None = None) -> torch.Tensor:  # noqa: B008
+def sample(
+    times: list[float],
+    *,
+    steps: int = 6,
+    denoiser=Gaussian(mu=0.2),
+    step=DDPM(),
+    base: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Sample with these starts in one batch; the seed of an item is named by its start."""
     image = randn(1, 3, 4, 4, seed=5).clamp(-1, 1) if base is None else base
     example = Example("one", image, (Request("a dog"),))
     draws = [Draw(example.requests[0], seed=round(100 * time), start=time) for time in times]
     sampler = Sampler("test", guidance=Guidance(1.0), steps=steps, step=step)
-    return torch.cat([edit.image for edit in sampler(FakeCascade([FakeStage(denoiser)]), example, tuned=Tuned(), draws=draws)])
+    return torch.cat(
+        [
+            edit.image
+            for edit in sampler(
+                FakeCascade([FakeStage(denoiser)]), example, tuned=Tuned(), draws=draws
+            )
+        ]
+    )
 
 
 @pytest.mark.parametrize("step", [DDPM(), DDIM()])
 def test_starts_in_one_batch_equal_one_by_one(step):
     times = [1.0, 0.95, 0.8, 0.3]
     together = sample(times, step=step)
-    torch.testing.assert_close(together, torch.cat([sample([time], step=step) for time in times]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        together, torch.cat([sample([time], step=step) for time in times]), rtol=0, atol=1e-6
+    )
 
 
 def test_pure_noise_knows_nothing_of_the_base_image():
-    assert torch.equal(sample([1.0], base=torch.ones(1, 3, 4, 4)), sample([1.0], base=-torch.ones(1, 3, 4, 4)))
+    assert torch.equal(
+        sample([1.0], base=torch.ones(1, 3, 4, 4)), sample([1.0], base=-torch.ones(1, 3, 4, 4))
+    )
 
 
 @pytest.mark.parametrize(("time", "steps"), [(0.001, 32), (0.01, 32), (0.02, 200)])
@@ -75,9 +97,19 @@ def test_how_much_of_the_base_image_a_late_start_keeps(time: float):
     example = Example("one", torch.full((1, 3, 4, 4), base), (Request("a dog"),))
     sampler = Sampler("test", guidance=Guidance(1.0), steps=200, step=DDIM(), start=time)
     draws = [Draw(example.requests[0], seed) for seed in range(count)]
-    out = torch.cat([edit.image for edit in sampler(FakeCascade([FakeStage(gaussian)]), example, tuned=Tuned(), draws=draws)])
+    out = torch.cat(
+        [
+            edit.image
+            for edit in sampler(
+                FakeCascade([FakeStage(gaussian)]), example, tuned=Tuned(), draws=draws
+            )
+        ]
+    )
     scale = gaussian.sigma / (a * gaussian.sigma**2 + 1 - a) ** 0.5
-    assert float(out.mean()) == pytest.approx(mu + scale * a**0.5 * (base - mu), abs=0.02 + 4 * scale * (1 - a) ** 0.5 / (48 * count) ** 0.5)
+    assert float(out.mean()) == pytest.approx(
+        mu + scale * a**0.5 * (base - mu),
+        abs=0.02 + 4 * scale * (1 - a) ** 0.5 / (48 * count) ** 0.5,
+    )
 
 
 @pytest.mark.parametrize("time", [0.0, 1.1, float("nan")])

@@ -14,20 +14,35 @@ from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.steps import DDIM, DDPM, Threshold, levels, quantile
 from unitune.types import Refused
 
-SETTINGS = {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing", "prediction_type": "sample"}
+SETTINGS = {
+    "beta_schedule": "squaredcos_cap_v2",
+    "timestep_spacing": "trailing",
+    "prediction_type": "sample",
+}
 
 
 def randn(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def run(step, schedule: Schedule, x: torch.Tensor, *, spacing: torch.Tensor, denoiser, noises: list[torch.Tensor]) -> torch.Tensor:
+def run(
+    step,
+    schedule: Schedule,
+    x: torch.Tensor,
+    *,
+    spacing: torch.Tensor,
+    denoiser,
+    noises: list[torch.Tensor],
+) -> torch.Tensor:
     for t, s, noise in zip(spacing[:-1], spacing[1:], noises, strict=True):
         x = step(schedule, x, denoiser(x), t=t.expand(len(x)), s=s.expand(len(x)), noise=noise)
     return x
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7, 8, 10, 12, 16, 20, 27, 30, 32, 50, 64, 99, 100, 128, 250, 256, 333, 500, 1000])
+@pytest.mark.parametrize(
+    "steps",
+    [1, 2, 3, 5, 7, 8, 10, 12, 16, 20, 27, 30, 32, 50, 64, 99, 100, 128, 250, 256, 333, 500, 1000],
+)
 def test_levels_are_diffusers_trailing_timesteps(steps: int):
     scheduler = DDPMScheduler(**SETTINGS)
     scheduler.set_timesteps(steps)
@@ -35,7 +50,9 @@ def test_levels_are_diffusers_trailing_timesteps(steps: int):
     assert ours[:-1].tolist() == scheduler.timesteps.tolist() and ours[-1] == -1
 
 
-@pytest.mark.parametrize(("start", "steps"), [(999, 1), (700, 9), (10, 10), (10, 32), (0, 4), (3, 1000)])
+@pytest.mark.parametrize(
+    ("start", "steps"), [(999, 1), (700, 9), (10, 10), (10, 32), (0, 4), (3, 1000)]
+)
 def test_levels_go_down_from_the_start_and_only_the_last_is_clean(start: int, steps: int):
     spacing = levels(Schedule.cosine(), start, steps)
     assert len(spacing) == steps + 1 and spacing[0] == start and spacing[-1] == -1
@@ -53,7 +70,17 @@ def test_more_steps_than_levels_change_nothing(step, start: int):
     """A very late start with many steps repeats levels; a repeated level must be no step at all."""
     schedule, x = Schedule.cosine(), randn(1, 3, 4, 4, seed=0)
     noises = [torch.zeros(1, 3, 4, 4)] * 64
-    few, many = (run(step, schedule, x, spacing=levels(schedule, start, n), denoiser=lambda x: x.sin(), noises=noises[:n]) for n in (start + 1, 64))
+    few, many = (
+        run(
+            step,
+            schedule,
+            x,
+            spacing=levels(schedule, start, n),
+            denoiser=lambda x: x.sin(),
+            noises=noises[:n],
+        )
+        for n in (start + 1, 64)
+    )
     assert many.isfinite().all()
     torch.testing.assert_close(many, few, rtol=0, atol=1e-6)
 
@@ -70,12 +97,16 @@ def test_ddpm_trajectory_is_diffusers_fixed_small(steps: int, monkeypatch: pytes
     theirs = x
     for t in scheduler.timesteps:
         theirs = scheduler.step(theirs.sin(), t, theirs).prev_sample
-    ours = run(DDPM(), schedule, x, spacing=levels(schedule, 999, steps), denoiser=torch.sin, noises=noises)
+    ours = run(
+        DDPM(), schedule, x, spacing=levels(schedule, 999, steps), denoiser=torch.sin, noises=noises
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("steps", [1, 20, 250])  # diffusers' DDIM steps by T // steps: the same levels only where steps divides T
+@pytest.mark.parametrize(
+    "steps", [1, 20, 250]
+)  # diffusers' DDIM steps by T // steps: the same levels only where steps divides T
 def test_ddim_trajectory_is_diffusers(steps: int, eta: float):
     schedule = Schedule.cosine()
     scheduler = DDIMScheduler(**SETTINGS, clip_sample=False, set_alpha_to_one=True)
@@ -85,26 +116,57 @@ def test_ddim_trajectory_is_diffusers(steps: int, eta: float):
     theirs = x
     for t, noise in zip(scheduler.timesteps, noises, strict=True):
         theirs = scheduler.step(theirs.sin(), t, theirs, eta=eta, variance_noise=noise).prev_sample
-    ours = run(DDIM(eta), schedule, x, spacing=levels(schedule, 999, steps), denoiser=torch.sin, noises=noises)
+    ours = run(
+        DDIM(eta),
+        schedule,
+        x,
+        spacing=levels(schedule, 999, steps),
+        denoiser=torch.sin,
+        noises=noises,
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_ddim_of_eta_one_is_ddpm():
-    schedule, x, x_0, noise = Schedule.cosine(), randn(3, 3, 4, 4, seed=0), randn(3, 3, 4, 4, seed=1), randn(3, 3, 4, 4, seed=2)
+    schedule, x, x_0, noise = (
+        Schedule.cosine(),
+        randn(3, 3, 4, 4, seed=0),
+        randn(3, 3, 4, 4, seed=1),
+        randn(3, 3, 4, 4, seed=2),
+    )
     t, s = torch.tensor([999, 500, 20]), torch.tensor([900, 499, -1])
-    torch.testing.assert_close(DDIM(1.0)(schedule, x, x_0, t=t, s=s, noise=noise), DDPM()(schedule, x, x_0, t=t, s=s, noise=noise), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        DDIM(1.0)(schedule, x, x_0, t=t, s=s, noise=noise),
+        DDPM()(schedule, x, x_0, t=t, s=s, noise=noise),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_ddim_without_eta_ignores_the_noise():
-    schedule, x, x_0, t = Schedule.cosine(), randn(2, 3, 4, 4, seed=0), randn(2, 3, 4, 4, seed=1), torch.tensor([800, 30])
-    a, b = (DDIM()(schedule, x, x_0, t=t, s=t - 20, noise=randn(2, 3, 4, 4, seed=k)) for k in (2, 3))
+    schedule, x, x_0, t = (
+        Schedule.cosine(),
+        randn(2, 3, 4, 4, seed=0),
+        randn(2, 3, 4, 4, seed=1),
+        torch.tensor([800, 30]),
+    )
+    a, b = (
+        DDIM()(schedule, x, x_0, t=t, s=t - 20, noise=randn(2, 3, 4, 4, seed=k)) for k in (2, 3)
+    )
     assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("step", [DDPM(), DDIM()])
 def test_last_step_gives_x_0(step):
     x, x_0 = randn(1, 3, 4, 4, seed=0), randn(1, 3, 4, 4, seed=1)
-    out = step(Schedule.cosine(), x, x_0, t=torch.tensor([300]), s=torch.tensor([-1]), noise=randn(1, 3, 4, 4, seed=2))
+    out = step(
+        Schedule.cosine(),
+        x,
+        x_0,
+        t=torch.tensor([300]),
+        s=torch.tensor([-1]),
+        noise=randn(1, 3, 4, 4, seed=2),
+    )
     torch.testing.assert_close(out, x_0, rtol=0, atol=1e-6)
 
 
@@ -116,31 +178,50 @@ def test_eta_out_of_range_is_refused(eta: float):
 
 @pytest.mark.parametrize(("quantile", "cap"), [(0.95, 1.5), (0.995, 1.0), (0.9, 3.0)])
 def test_threshold_is_diffusers(quantile: float, cap: float):
-    scheduler = DDPMScheduler(thresholding=True, dynamic_thresholding_ratio=quantile, sample_max_value=cap)
-    x_0 = randn(4, 3, 8, 8, seed=0) * torch.tensor([0.3, 1.0, 2.0, 50.0])[:, None, None, None]  # inside the range, about it, within and over the cap
+    scheduler = DDPMScheduler(
+        thresholding=True, dynamic_thresholding_ratio=quantile, sample_max_value=cap
+    )
+    x_0 = (
+        randn(4, 3, 8, 8, seed=0) * torch.tensor([0.3, 1.0, 2.0, 50.0])[:, None, None, None]
+    )  # inside the range, about it, within and over the cap
     assert torch.equal(Threshold(quantile, cap)(x_0), scheduler._threshold_sample(x_0))
     assert Threshold(quantile, cap)(x_0).abs().max() <= 1
 
 
-def sampled(step, gaussian: Gaussian, schedule: Schedule, x: torch.Tensor, *, steps: int, seed: int = 0) -> torch.Tensor:
+def sampled(
+    step, gaussian: Gaussian, schedule: Schedule, x: torch.Tensor, *, steps: int, seed: int = 0
+) -> torch.Tensor:
     stage = FakeStage(gaussian, schedule=schedule)
     spacing = levels(schedule, schedule.T - 1, steps)[:, None].expand(-1, len(x))
     condition = number(*[0.0] * len(x))
     return denoise(
-        lambda x_t, t: stage.predict(x_t, t, condition), x, spacing, schedule=schedule, step=step, noise=lambda role, k: randn(*x.shape, seed=1000 * seed + k)
+        lambda x_t, t: stage.predict(x_t, t, condition),
+        x,
+        spacing,
+        schedule=schedule,
+        step=step,
+        noise=lambda role, k: randn(*x.shape, seed=1000 * seed + k),
     )
 
 
 def test_ddim_converges_to_the_probability_flow_with_order_one():
-    schedule, gaussian, x = Schedule.cosine(20_000), Gaussian(sigma=0.5, mu=0.3), randn(1, 3, 4, 4, seed=0)
+    schedule, gaussian, x = (
+        Schedule.cosine(20_000),
+        Gaussian(sigma=0.5, mu=0.3),
+        randn(1, 3, 4, 4, seed=0),
+    )
     exact = gaussian.flow(schedule, x, t=schedule.T - 1, mu=0.3)
     counts = [16, 32, 64, 128, 256]
-    errors = [float((sampled(DDIM(), gaussian, schedule, x, steps=n) - exact).abs().max()) for n in counts]
+    errors = [
+        float((sampled(DDIM(), gaussian, schedule, x, steps=n) - exact).abs().max()) for n in counts
+    ]
     slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
     assert errors[-1] < 0.01 and all(0.9 < slope < 1.1 for slope in slopes), (errors, slopes)
 
 
-def ddpm_moments(gaussian: Gaussian, schedule: Schedule, spacing: list[int], mu: float) -> tuple[float, float]:
+def ddpm_moments(
+    gaussian: Gaussian, schedule: Schedule, spacing: list[int], mu: float
+) -> tuple[float, float]:
     """Mean and variance that DDPM has after these levels, from N(0, 1): every step is affine with Gaussian noise."""
     mean, variance = 0.0, 1.0
     for t, s in itertools.pairwise(spacing):

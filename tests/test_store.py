@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from unitune import store as store_module
-from unitune.store import MANIFEST, Store, fingerprint
+from unitune.storage import store as store_module
+from unitune.storage.store import MANIFEST, Store, fingerprint
 from unitune.types import Refused
 
 KEY = {"lr": 1e-4, "steps": 128, "image": "ab12"}
@@ -49,7 +49,7 @@ def unfinished(path):
 
 
 def run_script(path, body):
-    script = f"import os, signal, sys, time\nfrom pathlib import Path\nfrom unitune.store import Store\nstore = Store(Path({str(path)!r}))\n{body}"
+    script = f"import os, signal, sys, time\nfrom pathlib import Path\nfrom unitune.storage.store import Store\nstore = Store(Path({str(path)!r}))\n{body}"
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
@@ -92,7 +92,21 @@ def test_fingerprint_is_16_hex_and_stable():
     assert fingerprint({"a": [1, 2.5, "x", None, True]}) == "781726d78a18d28b"
 
 
-@pytest.mark.parametrize("value", [torch.zeros(1), Path("x"), {1, 2}, b"x", float("nan"), float("inf"), np.int64(1), object(), Recipe, {1: "x"}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1),
+        Path("x"),
+        {1, 2},
+        b"x",
+        float("nan"),
+        float("inf"),
+        np.int64(1),
+        object(),
+        Recipe,
+        {1: "x"},
+    ],
+)
 def test_other_than_plain_data_is_named(value):
     with pytest.raises(TypeError, match=r"outer\.list\[1\]"):
         fingerprint({"outer": {"list": [0, value]}})
@@ -103,16 +117,26 @@ def test_made_once_and_again_for_another_key(tmp_path):
     first = store.get_or_make("tuned", KEY, build)
     assert store.get_or_make("tuned", {**KEY, "steps": 128.0}, build) == first and build.calls == 1
     assert Store(tmp_path).get_or_make("tuned", KEY, build) == first and build.calls == 1
-    others = [store.get_or_make("tuned", {**KEY, "steps": 64}, build), store.get_or_make("embedding", KEY, build)]
+    others = [
+        store.get_or_make("tuned", {**KEY, "steps": 64}, build),
+        store.get_or_make("embedding", KEY, build),
+    ]
     assert build.calls == 3 and len({first, *others}) == 3 and unfinished(tmp_path) == []
 
 
 def test_entry_and_manifest(tmp_path):
     entry = Store(tmp_path).get_or_make("class_images", {"recipe": Recipe(1, 2)}, Build())
     manifest = json.loads((entry / MANIFEST).read_text())
-    assert sorted(manifest) == ["files", "key", "kind", "made"] and manifest["kind"] == "class_images"
-    assert manifest["key"] == {"recipe": {"lr": 1, "steps": 2, "names": ["a", "b"]}, "tuning_version": store_module.TUNING_VERSION}
-    assert entry.name == f"class_images-{fingerprint(manifest['key'])}" and sorted(manifest["files"]) == ["images/0.png", "weights.bin"]
+    assert (
+        sorted(manifest) == ["files", "key", "kind", "made"] and manifest["kind"] == "class_images"
+    )
+    assert manifest["key"] == {
+        "recipe": {"lr": 1, "steps": 2, "names": ["a", "b"]},
+        "tuning_version": store_module.TUNING_VERSION,
+    }
+    assert entry.name == f"class_images-{fingerprint(manifest['key'])}" and sorted(
+        manifest["files"]
+    ) == ["images/0.png", "weights.bin"]
 
 
 def test_the_version_is_in_the_key(tmp_path, monkeypatch):
@@ -142,7 +166,9 @@ def test_failed_build_leaves_nothing(tmp_path, error):
     assert entries(tmp_path) == [] and unfinished(tmp_path) == []
 
 
-@pytest.mark.parametrize("harm", ["bit", "missing", "truncated", "no manifest", "bad manifest", "other key"])
+@pytest.mark.parametrize(
+    "harm", ["bit", "missing", "truncated", "no manifest", "bad manifest", "other key"]
+)
 def test_damage_is_found_and_rebuilt(tmp_path, caplog, harm):
     store, build = Store(tmp_path), Build()
     entry = store.get_or_make("tuned", KEY, build)
@@ -164,9 +190,16 @@ def test_damage_is_found_and_rebuilt(tmp_path, caplog, harm):
     with caplog.at_level(logging.WARNING):
         again = store.get_or_make("tuned", KEY, build)
         store.get_or_make("tuned", KEY, build)
-    assert again == entry and build.calls == 2 and file.read_bytes() == b"weights" and unfinished(tmp_path) == []
+    assert (
+        again == entry
+        and build.calls == 2
+        and file.read_bytes() == b"weights"
+        and unfinished(tmp_path) == []
+    )
     warned = MANIFEST if "manifest" in harm or harm == "other key" else "weights.bin"
-    assert [record.getMessage() for record in caplog.records] == [f"stored entry {entry.name} is damaged ({warned}): rebuilt"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"stored entry {entry.name} is damaged ({warned}): rebuilt"
+    ]
 
 
 def test_killed_build_leaves_no_entry_and_the_same_call_finishes(tmp_path):
@@ -188,7 +221,11 @@ store.get_or_make("tuned", {"a": 1}, build)
         (folder / "weights.bin").write_bytes(b"whole")
 
     entry = store.get_or_make("tuned", {"a": 1}, build)
-    assert steps == ["7"] and (entry / "weights.bin").read_bytes() == b"whole" and unfinished(tmp_path) == []
+    assert (
+        steps == ["7"]
+        and (entry / "weights.bin").read_bytes() == b"whole"
+        and unfinished(tmp_path) == []
+    )
 
 
 def test_sweep_spares_the_living_and_other_machines(tmp_path):
@@ -197,7 +234,12 @@ def test_sweep_spares_the_living_and_other_machines(tmp_path):
     dead.wait()
     here = store._work_folder("tuned-0").name.rpartition(".")[2][:4]
     other = "0000" if here != "0000" else "1111"
-    for name in (f"tuned-0.{dead.pid}.{here}aa", f"tuned-1.{os.getpid()}.{here}aa", f"tuned-2.{dead.pid}.{other}aa", f"tuned-3.{dead.pid}.{other}aa"):
+    for name in (
+        f"tuned-0.{dead.pid}.{here}aa",
+        f"tuned-1.{os.getpid()}.{here}aa",
+        f"tuned-2.{dead.pid}.{other}aa",
+        f"tuned-3.{dead.pid}.{other}aa",
+    ):
         (tmp_path / ".work" / name).mkdir()
     old = time.time() - 40 * 86400
     os.utime(tmp_path / ".work" / f"tuned-3.{dead.pid}.{other}aa", (old, old))
@@ -209,7 +251,9 @@ def test_scratch_is_stable_and_goes_with_success(tmp_path):
     store = Store(tmp_path)
     folder = store.scratch("tuned", KEY)
     (folder / "checkpoint").touch()
-    assert Store(tmp_path).scratch("tuned", {**KEY, "steps": 128.0}) == folder and folder.name.endswith(".resume")
+    assert Store(tmp_path).scratch(
+        "tuned", {**KEY, "steps": 128.0}
+    ) == folder and folder.name.endswith(".resume")
     with pytest.raises(RuntimeError):
         store.get_or_make("tuned", KEY, lambda _: (_ for _ in ()).throw(RuntimeError))
     assert (folder / "checkpoint").exists()
@@ -219,8 +263,8 @@ def test_scratch_is_stable_and_goes_with_success(tmp_path):
 
 def test_without_locks_two_processes_racing_give_one_valid_entry(tmp_path):
     body = f"""
-import contextlib, unitune.store
-unitune.store.FileLock = lambda file: contextlib.nullcontext()  # as on a file system whose locks do nothing
+import contextlib, unitune.storage.store
+unitune.storage.store.FileLock = lambda file: contextlib.nullcontext()  # as on a file system whose locks do nothing
 def build(folder):
     (Path({str(tmp_path)!r}) / ".work" / f"started-{{os.getpid()}}").touch()
     until = time.monotonic() + 60
@@ -232,10 +276,14 @@ print(store.get_or_make("tuned", {{"a": 1}}, build))
     processes = [run_script(tmp_path, body) for _ in range(2)]
     printed = [process.communicate(timeout=120)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0] and printed[0] == printed[1]
-    assert len([name for name in unfinished(tmp_path) if name.startswith("started-")]) == 2  # both did build
+    assert (
+        len([name for name in unfinished(tmp_path) if name.startswith("started-")]) == 2
+    )  # both did build
     assert entries(tmp_path) == [Path(printed[0]).name] and len(unfinished(tmp_path)) == 2
     build = Build()
-    assert (Store(tmp_path).get_or_make("tuned", {"a": 1}, build) / "weights.bin").read_text() in [str(process.pid) for process in processes]
+    assert (Store(tmp_path).get_or_make("tuned", {"a": 1}, build) / "weights.bin").read_text() in [
+        str(process.pid) for process in processes
+    ]
     assert build.calls == 0
 
 
@@ -248,7 +296,9 @@ def build(folder):
 print(store.get_or_make("tuned", {{"a": 1}}, build))
 """
     processes = [run_script(tmp_path, body) for _ in range(2)]
-    assert len({process.communicate(timeout=120)[0] for process in processes}) == 1 and [process.returncode for process in processes] == [0, 0]
+    assert len({process.communicate(timeout=120)[0] for process in processes}) == 1 and [
+        process.returncode for process in processes
+    ] == [0, 0]
     assert len(list(tmp_path.glob("built-*"))) == 1
 
 
@@ -274,7 +324,11 @@ def test_the_new_entry_stays_over_budget(tmp_path, caplog):
 
 def test_contents_are_told_by_image(tmp_path):
     store = Store(tmp_path)
-    for kind, key in (("tuned", {"image": "a", "stage": "base"}), ("embedding", {"image": "a"}), ("class_images", {"prompt": "a cat"})):
+    for kind, key in (
+        ("tuned", {"image": "a", "stage": "base"}),
+        ("embedding", {"image": "a"}),
+        ("class_images", {"prompt": "a cat"}),
+    ):
         store.get_or_make(kind, key, lambda folder: (folder / "file").write_bytes(b"12345"))
     made, used = store_module.contents(tmp_path)
     assert made == {"a": {"base", "embedding"}} and used > 15
@@ -283,7 +337,12 @@ def test_contents_are_told_by_image(tmp_path):
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })')],
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError(
+            'IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'
+        ),
+    ],
 )
 def test_full_disk_is_refused_and_leaves_nothing(tmp_path, error):
     def build(folder):

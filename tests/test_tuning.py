@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
-from unitune.backends.cascade import weights_digest
-from unitune.backends.floyd import FloydStage
+from unitune.models import cascade as backend
+from unitune.models import tiny
+from unitune.models.cascade import weights_digest
+from unitune.models.families.floyd import FloydStage
 from unitune.tuning import finetune
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning, checkpoint_file, curve_file, fit, keep, snapshot_file
 from unitune.tuning.interrupt import StopOnSignal
 from unitune.tuning.optimizers import Adafactor, AdamW
-from unitune.tuning.select import Selection
+from unitune.tuning.select import ParameterSelection
 from unitune.types import Diverged, Example, Refused, Request, Stopped
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -32,7 +32,9 @@ Tensors = dict[str, torch.Tensor]
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
     folder = tiny.floyd(tmp_path_factory.mktemp("tiny"))
-    return backend.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+    return backend.load(
+        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
+    )
 
 
 @pytest.fixture(params=["base", "sr256"])
@@ -40,13 +42,40 @@ def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> FloydStag
     return cascade.stage(request.param)
 
 
-def data(cascade: backend.Cascade, stage: FloydStage, *, seed: int = 0, batch_size: int = 4, crop: int = 0, image: torch.Tensor = IMAGE) -> OneImage:
-    return OneImage(stage, Example("one", image, EXAMPLE.requests), cascade.encode(["beikkpic"]), seed, batch_size, NoiseDials(crop))
+def data(
+    cascade: backend.Cascade,
+    stage: FloydStage,
+    *,
+    seed: int = 0,
+    batch_size: int = 4,
+    crop: int = 0,
+    image: torch.Tensor = IMAGE,
+) -> OneImage:
+    return OneImage(
+        stage,
+        Example("one", image, EXAMPLE.requests),
+        cascade.encode(["beikkpic"]),
+        seed,
+        batch_size,
+        NoiseDials(crop),
+    )
 
 
-def tune(cascade: backend.Cascade, stage: FloydStage, tuning: Tuning, folder: Path, *, seed: int = 0, crop: int = 0) -> Tensors:
+def tune(
+    cascade: backend.Cascade,
+    stage: FloydStage,
+    tuning: Tuning,
+    folder: Path,
+    *,
+    seed: int = 0,
+    crop: int = 0,
+) -> Tensors:
     folder.mkdir(exist_ok=True)
-    fit(data(cascade, stage, seed=seed, batch_size=tuning.batch_size, crop=crop), tuning, folder=folder)
+    fit(
+        data(cascade, stage, seed=seed, batch_size=tuning.batch_size, crop=crop),
+        tuning,
+        folder=folder,
+    )
     return load_file(snapshot_file(folder, stage.name, tuning.steps))
 
 
@@ -66,7 +95,9 @@ class Counting:
         return optimizer
 
 
-def test_every_step_is_one_optimizer_step_of_the_whole_batch(cascade: backend.Cascade, stage: FloydStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_step_is_one_optimizer_step_of_the_whole_batch(
+    cascade: backend.Cascade, stage: FloydStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     rows: list[tuple[int, int, int]] = []
     output, counting = stage.output, Counting()
 
@@ -81,14 +112,27 @@ def test_every_step_is_one_optimizer_step_of_the_whole_batch(cascade: backend.Ca
 
 @pytest.mark.parametrize("optimizer", [AdamW(), Adafactor()])
 def test_selected_tensors_change_and_all_else_stays_bitwise(
-    cascade: backend.Cascade, stage: FloydStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer
+    cascade: backend.Cascade,
+    stage: FloydStage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer,
 ):
-    selection = Selection(freeze=("down_blocks.*", "*norm*"))
+    selection = ParameterSelection(freeze=("down_blocks.*", "*norm*"))
     before = {name: p.detach().clone() for name, p in stage.network.named_parameters()}
     during: list[Tensors] = []
     write = finetune.write_whole
-    monkeypatch.setattr(finetune, "write_whole", lambda *to: during.append({n: p.detach().clone() for n, p in stage.network.named_parameters()}) or write(*to))
-    tuned = tune(cascade, stage, Tuning(lr=1e-2, steps=3, select=selection, optimizer=optimizer), tmp_path)
+    monkeypatch.setattr(
+        finetune,
+        "write_whole",
+        lambda *to: (
+            during.append({n: p.detach().clone() for n, p in stage.network.named_parameters()})
+            or write(*to)
+        ),
+    )
+    tuned = tune(
+        cascade, stage, Tuning(lr=1e-2, steps=3, select=selection, optimizer=optimizer), tmp_path
+    )
     frozen = {name for name in before if name.startswith("down_blocks.") or "norm" in name}
     assert 10 < len(frozen) < len(before) and set(tuned) == set(before) - frozen
     assert [name for name in tuned if torch.equal(tuned[name], before[name])] == []
@@ -99,12 +143,16 @@ def test_selected_tensors_change_and_all_else_stays_bitwise(
 def test_the_network_ends_as_it_began(cascade: backend.Cascade, stage: FloydStage, tmp_path: Path):
     before, text = weights_digest(stage.network), cascade.encoder(["beikkpic"])
     tune(cascade, stage, Tuning(lr=1e-2, steps=2), tmp_path)
-    assert weights_digest(stage.network) == before and torch.equal(cascade.encoder(["beikkpic"]), text)
+    assert weights_digest(stage.network) == before and torch.equal(
+        cascade.encoder(["beikkpic"]), text
+    )
     assert not stage.network.training
     assert not any(p.requires_grad or p.grad is not None for p in stage.network.parameters())
 
 
-def test_the_network_ends_as_it_began_also_on_error(cascade: backend.Cascade, stage: FloydStage, tmp_path: Path):
+def test_the_network_ends_as_it_began_also_on_error(
+    cascade: backend.Cascade, stage: FloydStage, tmp_path: Path
+):
     before = weights_digest(stage.network)
 
     def fail(stage: str, step: int, steps: int, loss: float) -> None:
@@ -120,8 +168,15 @@ def test_the_network_ends_as_it_began_also_on_error(cascade: backend.Cascade, st
 def test_snapshots_equal_shorter_runs_bitwise(cascade: backend.Cascade, tmp_path: Path):
     base = cascade.stages[0]
     tune(cascade, base, Tuning(lr=1e-2, steps=6, snapshots=(2, 4, 9)), tmp_path / "long")
-    assert sorted(p.name for p in (tmp_path / "long").glob("*.safetensors")) == ["base-2.safetensors", "base-4.safetensors", "base-6.safetensors"]
-    short = [tune(cascade, base, Tuning(lr=1e-2, steps=steps, snapshots=()), tmp_path / str(steps)) for steps in (2, 4)]
+    assert sorted(p.name for p in (tmp_path / "long").glob("*.safetensors")) == [
+        "base-2.safetensors",
+        "base-4.safetensors",
+        "base-6.safetensors",
+    ]
+    short = [
+        tune(cascade, base, Tuning(lr=1e-2, steps=steps, snapshots=()), tmp_path / str(steps))
+        for steps in (2, 4)
+    ]
     for steps, weights in zip((2, 4), short, strict=True):
         assert same(load_file(snapshot_file(tmp_path / "long", "base", steps)), weights)
     assert not same(*short)
@@ -129,7 +184,10 @@ def test_snapshots_equal_shorter_runs_bitwise(cascade: backend.Cascade, tmp_path
 
 def test_the_seed_decides(cascade: backend.Cascade, tmp_path: Path):
     base, tuning = cascade.stages[0], Tuning(lr=1e-2, steps=2)
-    first, again, other = (tune(cascade, base, tuning, tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 1)))
+    first, again, other = (
+        tune(cascade, base, tuning, tmp_path / str(i), seed=seed)
+        for i, seed in enumerate((0, 0, 1))
+    )
     assert same(first, again) and not same(first, other)
 
 
@@ -142,7 +200,9 @@ def interrupting(at: int, number: int = signal.SIGTERM):
 
 
 @pytest.mark.parametrize("optimizer", [AdamW(), Adafactor()])
-def test_interrupted_at_every_step_and_resumed_is_as_undisturbed(cascade: backend.Cascade, tmp_path: Path, optimizer):
+def test_interrupted_at_every_step_and_resumed_is_as_undisturbed(
+    cascade: backend.Cascade, tmp_path: Path, optimizer
+):
     base, steps = cascade.stages[0], 4
     before, handler = weights_digest(base.network), signal.getsignal(signal.SIGTERM)
     tuning = Tuning(lr=1e-2, steps=steps, snapshots=(2,), optimizer=optimizer)
@@ -153,22 +213,43 @@ def test_interrupted_at_every_step_and_resumed_is_as_undisturbed(cascade: backen
         with pytest.raises(Stopped) as stopped:
             fit(data(cascade, base), tuning, folder=folder, report=interrupting(at))
         assert stopped.value.signal == 15 and checkpoint_file(folder, "base").exists()
-        assert weights_digest(base.network) == before and signal.getsignal(signal.SIGTERM) == handler
+        assert (
+            weights_digest(base.network) == before and signal.getsignal(signal.SIGTERM) == handler
+        )
         assert not snapshot_file(folder, "base", steps).exists()
     steps_done: list[int] = []
-    fit(data(cascade, base), tuning, folder=folder, report=lambda stage, step, steps, loss: steps_done.append(step))
+    fit(
+        data(cascade, base),
+        tuning,
+        folder=folder,
+        report=lambda stage, step, steps, loss: steps_done.append(step),
+    )
     assert steps_done == [steps]  # what was done is not done again
     assert same(load_file(snapshot_file(folder, "base", steps)), undisturbed)
-    assert same(load_file(snapshot_file(folder, "base", 2)), load_file(snapshot_file(tmp_path / "whole", "base", 2)))
-    parts, whole = (json.loads(curve_file(where, "base").read_text()) for where in (folder, tmp_path / "whole"))
-    assert (parts["losses"], parts["evaluations"]) == (whole["losses"], whole["evaluations"]) and len(parts["losses"]) == steps and parts["evaluations"] == 16
+    assert same(
+        load_file(snapshot_file(folder, "base", 2)),
+        load_file(snapshot_file(tmp_path / "whole", "base", 2)),
+    )
+    parts, whole = (
+        json.loads(curve_file(where, "base").read_text()) for where in (folder, tmp_path / "whole")
+    )
+    assert (
+        (parts["losses"], parts["evaluations"]) == (whole["losses"], whole["evaluations"])
+        and len(parts["losses"]) == steps
+        and parts["evaluations"] == 16
+    )
     assert not checkpoint_file(folder, "base").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_other_signals_stop_too(cascade: backend.Cascade, tmp_path: Path, number: int):
     with pytest.raises(Stopped) as stopped:
-        fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=3), folder=tmp_path, report=interrupting(1, number))
+        fit(
+            data(cascade, cascade.stages[0]),
+            Tuning(lr=1e-2, steps=3),
+            folder=tmp_path,
+            report=interrupting(1, number),
+        )
     assert stopped.value.signal == number
 
 
@@ -183,23 +264,35 @@ class Interrupting(AdamW):
 
 def test_interrupted_while_the_trainer_prepares(cascade: backend.Cascade, tmp_path: Path):
     with pytest.raises(Stopped) as stopped:
-        fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=3, optimizer=Interrupting()), folder=tmp_path)
+        fit(
+            data(cascade, cascade.stages[0]),
+            Tuning(lr=1e-2, steps=3, optimizer=Interrupting()),
+            folder=tmp_path,
+        )
     assert stopped.value.signal == signal.SIGINT and checkpoint_file(tmp_path, "base").exists()
 
 
-def test_what_an_interrupted_tuning_took_is_all_of_its_parts(cascade: backend.Cascade, tmp_path: Path):
+def test_what_an_interrupted_tuning_took_is_all_of_its_parts(
+    cascade: backend.Cascade, tmp_path: Path
+):
     base, tuning = cascade.stages[0], Tuning(lr=1e-2, steps=3)
     with pytest.raises(Stopped):
         fit(data(cascade, base), tuning, folder=tmp_path, report=interrupting(2))
     checkpoint = torch.load(checkpoint_file(tmp_path, "base"), weights_only=True)
     first = checkpoint["curve"]["seconds"]
-    torch.save(checkpoint | {"curve": checkpoint["curve"] | {"seconds": first + 1000, "peak_mib": 1e9}}, checkpoint_file(tmp_path, "base"))
+    torch.save(
+        checkpoint | {"curve": checkpoint["curve"] | {"seconds": first + 1000, "peak_mib": 1e9}},
+        checkpoint_file(tmp_path, "base"),
+    )
     fit(data(cascade, base), tuning, folder=tmp_path)
     kept = tmp_path / "kept"
     kept.mkdir()
     cost = keep(data(cascade, base), tuning, scratch=tmp_path, folder=kept)
     assert first > 0 and 1000 + first < cost.seconds < 1100 + first and cost.peak_mib == 1e9
-    assert (cost.optimizer_steps, cost.network_evaluations) == (3, 12) and cost.stored_bytes > snapshot_file(kept, "base", 3).stat().st_size
+    assert (cost.optimizer_steps, cost.network_evaluations) == (
+        3,
+        12,
+    ) and cost.stored_bytes > snapshot_file(kept, "base", 3).stat().st_size
 
 
 def test_stopped_at_the_last_step_needs_no_step_more(cascade: backend.Cascade, tmp_path: Path):
@@ -207,13 +300,22 @@ def test_stopped_at_the_last_step_needs_no_step_more(cascade: backend.Cascade, t
     with pytest.raises(Stopped):
         fit(data(cascade, base), tuning, folder=tmp_path, report=interrupting(2))
     told: list[int] = []
-    fit(data(cascade, base), tuning, folder=tmp_path, report=lambda stage, step, steps, loss: told.append(step))
+    fit(
+        data(cascade, base),
+        tuning,
+        folder=tmp_path,
+        report=lambda stage, step, steps, loss: told.append(step),
+    )
     assert told == [] and snapshot_file(tmp_path, "base", 2).exists()
 
 
-def test_a_signal_after_the_last_step_stops_too(cascade: backend.Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_signal_after_the_last_step_stops_too(
+    cascade: backend.Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     restore = StopOnSignal.restore
-    monkeypatch.setattr(StopOnSignal, "restore", lambda self: os.kill(os.getpid(), signal.SIGTERM) or restore(self))
+    monkeypatch.setattr(
+        StopOnSignal, "restore", lambda self: os.kill(os.getpid(), signal.SIGTERM) or restore(self)
+    )
     with pytest.raises(Stopped) as stopped:
         fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=1), folder=tmp_path)
     assert stopped.value.signal == signal.SIGTERM and snapshot_file(tmp_path, "base", 1).exists()
@@ -229,10 +331,14 @@ def test_signals_are_given_back(cascade: backend.Cascade, tmp_path: Path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("at", [0, 2])
-def test_a_loss_that_is_not_finite_stores_nothing(cascade: backend.Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float, at: int):
+def test_a_loss_that_is_not_finite_stores_nothing(
+    cascade: backend.Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float, at: int
+):
     base = cascade.stages[0]
     before, output, calls = weights_digest(base.network), base.output, iter(range(99))
-    monkeypatch.setattr(base, "output", lambda *inputs: output(*inputs) * (bad if next(calls) == at else 1.0))
+    monkeypatch.setattr(
+        base, "output", lambda *inputs: output(*inputs) * (bad if next(calls) == at else 1.0)
+    )
     with pytest.raises(Diverged, match="smaller lr"):
         fit(data(cascade, base), Tuning(lr=1e-2, steps=4, snapshots=()), folder=tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == [] and weights_digest(base.network) == before
@@ -272,7 +378,9 @@ def test_tuning_lowers_the_loss_of_its_image(cascade: backend.Cascade, tmp_path:
     @torch.no_grad()
     def loss() -> float:
         rows = [batches.batch(k) for k in range(8)]
-        return sum(float((base.output(b.x_t, b.t, b.condition) - b.target).square().mean()) for b in rows) / len(rows)
+        return sum(
+            float((base.output(b.x_t, b.t, b.condition) - b.target).square().mean()) for b in rows
+        ) / len(rows)
 
     before, tuned = loss(), tune(cascade, base, Tuning(lr=3e-3, steps=16), tmp_path)
     with base.using(tuned):

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from unitune import rng
-from unitune.backends import cascade as backend
-from unitune.backends import tiny
-from unitune.backends.floyd import FloydStage
 from unitune.diffusion.blend import reduced
 from unitune.diffusion.predictions import PREDICTIONS
+from unitune.models import cascade as backend
+from unitune.models import tiny
+from unitune.models.families.floyd import FloydStage
 from unitune.tuning.data import NoiseDials, OneImage
-from unitune.tuning.select import Selection
+from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Refused, Request
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -20,7 +20,9 @@ EXAMPLE = Example("one", IMAGE, (Request("a dog"),))
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
     folder = tiny.floyd(tmp_path_factory.mktemp("tiny"))
-    return backend.load("tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32)
+    return backend.load(
+        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
+    )
 
 
 @pytest.fixture(params=["base", "sr256"])
@@ -28,40 +30,80 @@ def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> FloydStag
     return cascade.stage(request.param)
 
 
-def data(cascade: backend.Cascade, stage: FloydStage, *, seed: int = 0, batch_size: int = 4, crop: int = 0, image: torch.Tensor = IMAGE) -> OneImage:
-    return OneImage(stage, Example("one", image, EXAMPLE.requests), cascade.encode(["beikkpic"]), seed, batch_size, NoiseDials(crop))
+def data(
+    cascade: backend.Cascade,
+    stage: FloydStage,
+    *,
+    seed: int = 0,
+    batch_size: int = 4,
+    crop: int = 0,
+    image: torch.Tensor = IMAGE,
+) -> OneImage:
+    return OneImage(
+        stage,
+        Example("one", image, EXAMPLE.requests),
+        cascade.encode(["beikkpic"]),
+        seed,
+        batch_size,
+        NoiseDials(crop),
+    )
 
 
 def test_patterns(cascade: backend.Cascade):
     network = cascade.stages[0].network
     everything = [name for name, _ in network.named_parameters()]
-    assert Selection().names(network) == everything
-    assert Selection(train=("mid_block.*",)).names(network) == [n for n in everything if n.startswith("mid_block.")]
-    frozen = Selection(train=("mid_block.*", "*bias"), freeze=("mid_block.*",)).names(network)
-    assert frozen == [n for n in everything if n.endswith("bias") and not n.startswith("mid_block.")]
+    assert ParameterSelection().names(network) == everything
+    assert ParameterSelection(train=("mid_block.*",)).names(network) == [
+        n for n in everything if n.startswith("mid_block.")
+    ]
+    frozen = ParameterSelection(train=("mid_block.*", "*bias"), freeze=("mid_block.*",)).names(
+        network
+    )
+    assert frozen == [
+        n for n in everything if n.endswith("bias") and not n.startswith("mid_block.")
+    ]
 
 
 @pytest.mark.parametrize(
-    ("selection", "message"), [(Selection(train=("*attn2*",)), "attn2.*names look like"), (Selection(freeze=("down_block.*",)), "names look like 'down_blocks")]
+    ("selection", "message"),
+    [
+        (ParameterSelection(train=("*attn2*",)), "attn2.*names look like"),
+        (ParameterSelection(freeze=("down_block.*",)), "names look like 'down_blocks"),
+    ],
 )
-def test_a_pattern_without_a_match_is_refused_with_a_hint(cascade: backend.Cascade, selection: Selection, message: str):
+def test_a_pattern_without_a_match_is_refused_with_a_hint(
+    cascade: backend.Cascade, selection: ParameterSelection, message: str
+):
     with pytest.raises(Refused, match=message):
         selection.names(cascade.stages[0].network)
 
 
 def test_nothing_left_is_refused(cascade: backend.Cascade):
     with pytest.raises(Refused, match="nothing is left"):
-        Selection(train=("conv_in.*",), freeze=("conv_*",)).names(cascade.stages[0].network)
+        ParameterSelection(train=("conv_in.*",), freeze=("conv_*",)).names(
+            cascade.stages[0].network
+        )
 
 
-def test_rows_differ_and_batches_depend_on_their_names_alone(cascade: backend.Cascade, stage: FloydStage):
+def test_rows_differ_and_batches_depend_on_their_names_alone(
+    cascade: backend.Cascade, stage: FloydStage
+):
     one = data(cascade, stage, crop=24)
     a, b = one.batch(3), one.batch(4)
     one.batch(7)
     again = data(cascade, stage, crop=24).batch(3)
-    assert torch.equal(a.x_t, again.x_t) and torch.equal(a.t, again.t) and torch.equal(a.target, again.target)
-    assert not torch.equal(a.t, b.t) and len({tuple(row.flatten()[:5].tolist()) for row in a.x_t}) == 4
-    for other in (data(cascade, stage, crop=24, seed=1), data(cascade, stage, crop=24, image=-IMAGE)):
+    assert (
+        torch.equal(a.x_t, again.x_t)
+        and torch.equal(a.t, again.t)
+        and torch.equal(a.target, again.target)
+    )
+    assert (
+        not torch.equal(a.t, b.t) and len({tuple(row.flatten()[:5].tolist()) for row in a.x_t}) == 4
+    )
+    for other in (
+        data(cascade, stage, crop=24, seed=1),
+        data(cascade, stage, crop=24, image=-IMAGE),
+    ):
         assert not torch.equal(other.batch(3).target, a.target)
 
 
@@ -96,24 +138,45 @@ def test_low_condition_has_its_own_level_per_row(cascade: backend.Cascade):
 
 
 @pytest.mark.parametrize("crop", [0, 12, 32, 99])
-def test_low_condition_is_the_whole_picture_upsampled_then_cropped(cascade: backend.Cascade, crop: int):
+def test_low_condition_is_the_whole_picture_upsampled_then_cropped(
+    cascade: backend.Cascade, crop: int
+):
     """Where a crop lies is found from x_t itself; the condition must be the same place of the upsampled whole, noised."""
     sr, one = cascade.stages[1], data(cascade, cascade.stages[1], crop=crop)
     whole = sr.upsampled(reduced(IMAGE, sr.low_resolution))
     side, places = (crop if 0 < crop < 32 else 32), set()
     for k in range(6):
         batch = one.batch(k)
-        noise = rng.noise(batch.x_t.shape, seed=0, example=one.example.digest, stage="sr256", role="tune-low", step=k)
-        assert batch.x_t.shape == batch.target.shape == batch.condition.low.shape == (4, 3, side, side)
+        noise = rng.noise(
+            batch.x_t.shape,
+            seed=0,
+            example=one.example.digest,
+            stage="sr256",
+            role="tune-low",
+            step=k,
+        )
+        assert (
+            batch.x_t.shape == batch.target.shape == batch.condition.low.shape == (4, 3, side, side)
+        )
         for row in range(4):
             t, level = batch.t[row : row + 1], batch.condition.level[row : row + 1]
             if t > 900:
                 continue
-            picture = PREDICTIONS["epsilon"].x_0(sr.schedule, batch.x_t[row : row + 1], batch.target[row : row + 1], t)
-            off = {(i, j): float((IMAGE[..., i : i + side, j : j + side] - picture).abs().max()) for i in range(33 - side) for j in range(33 - side)}
+            picture = PREDICTIONS["epsilon"].x_0(
+                sr.schedule, batch.x_t[row : row + 1], batch.target[row : row + 1], t
+            )
+            off = {
+                (i, j): float((IMAGE[..., i : i + side, j : j + side] - picture).abs().max())
+                for i in range(33 - side)
+                for j in range(33 - side)
+            }
             i, j = min(off, key=off.__getitem__)
             assert off[i, j] < 1e-3
             places.add((i, j))
-            expected = sr.schedule.add_noise(whole[..., i : i + side, j : j + side], noise[row : row + 1], level)
-            torch.testing.assert_close(batch.condition.low[row : row + 1], expected, rtol=0, atol=1e-6)
+            expected = sr.schedule.add_noise(
+                whole[..., i : i + side, j : j + side], noise[row : row + 1], level
+            )
+            torch.testing.assert_close(
+                batch.condition.low[row : row + 1], expected, rtol=0, atol=1e-6
+            )
     assert len(places) > 8 if side < 32 else places == {(0, 0)}

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitune import images, machine
-from unitune.backends import cascade
-from unitune.backends.cascade import Cascade
+from unitune import images
 from unitune.diffusion.sampler import Sampler
 from unitune.methods import Method
-from unitune.store import Store
+from unitune.models import cascade, machine
+from unitune.models.cascade import Cascade
+from unitune.storage.store import Store
 from unitune.tuning import make
 from unitune.types import Draw, Edit, Example, Picture, Tuned
 
@@ -48,7 +48,9 @@ def tune(
     return make.prepare(method.recipe(example), model, example, store=place, seed=seed, at=at)
 
 
-def sample(sampler: Sampler, model: Cascade, example: Example, tuned: Tuned, *, seeds: int = 1) -> list[Edit]:
+def sample(
+    sampler: Sampler, model: Cascade, example: Example, tuned: Tuned, *, seeds: int = 1
+) -> list[Edit]:
     """Sample every request of an example, `seeds` times each, with the tuned weights in place."""
     draws = [Draw(request, seed) for request in example.requests for seed in range(seeds)]
     with model.using(tuned):

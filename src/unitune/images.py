@@ -20,7 +20,14 @@ from torch.nn import functional as F
 
 from unitune.types import Mask, Picture, Refused
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # EPS, PDF, PSD, FITS ... never reach a decoder
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+)  # EPS, PDF, PSD, FITS ... never reach a decoder
 FITS = ("crop", "pad", "squash")
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
@@ -39,7 +46,13 @@ class LoadedImage:
     source: tuple[int, int] = (0, 0)  # width, height
 
 
-def load(path: Path | str, *, size: int, fit: str = "crop", background: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> LoadedImage:
+def load(
+    path: Path | str,
+    *,
+    size: int,
+    fit: str = "crop",
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> LoadedImage:
     """Read a picture file as a square of `size` px.
 
     `fit`: "crop" keeps the centre square, "pad" adds neutral grey, "squash" changes the proportions. Transparent pixels show `background`
@@ -60,7 +73,9 @@ def load(path: Path | str, *, size: int, fit: str = "crop", background: tuple[fl
     return LoadedImage(resize(square, size), tuple(notes), (w, h))
 
 
-def read(path: Path | str, *, background: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> tuple[Picture, list[str]]:
+def read(
+    path: Path | str, *, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> tuple[Picture, list[str]]:
     """Read a picture file in its own size, upright; also what was done to its pixels. Raises Refused for whatever is not a usable picture."""
     path = Path(path)
     _check_file(path)
@@ -72,12 +87,20 @@ def read(path: Path | str, *, background: tuple[float, float, float] = (1.0, 1.0
     except Refused:
         raise
     except UnidentifiedImageError as error:
-        raise Refused(f"{_shown(path)} is not a picture that can be read, or its header is damaged; allowed formats: {', '.join(FORMATS)}") from error
+        raise Refused(
+            f"{_shown(path)} is not a picture that can be read, or its header is damaged; allowed formats: {', '.join(FORMATS)}"
+        ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise Refused(_too_large(path)) from error
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, AssertionError, MemoryError ...
-        raise Refused(f"{_shown(path)} cannot be decoded: it is truncated or damaged ({_line(str(error) or type(error).__name__)})") from error
-    notes += [f"{_line(path.name)}: {_line(str(w.message))}" for w in caught if not issubclass(w.category, DeprecationWarning)]
+        raise Refused(
+            f"{_shown(path)} cannot be decoded: it is truncated or damaged ({_line(str(error) or type(error).__name__)})"
+        ) from error
+    notes += [
+        f"{_line(path.name)}: {_line(str(w.message))}"
+        for w in caught
+        if not issubclass(w.category, DeprecationWarning)
+    ]
     return pixels, notes
 
 
@@ -109,13 +132,22 @@ def to_uint8(image: Picture) -> UInt8[np.ndarray, "H W 3"]:
     x = image.detach().cpu().float()
     if not bool(x.isfinite().all()):
         raise ValueError("the picture holds values that are not finite")
-    return ((x[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+    return (
+        ((x[0].permute(1, 2, 0) + 1) * 127.5)
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
+        .contiguous()
+        .numpy()
+    )
 
 
 def from_uint8(pixels: UInt8[np.ndarray, "H W 3"]) -> Picture:
     """Turn bytes into a picture in [-1, 1]; `to_uint8` gives the same bytes back."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"uint8 pixels of shape (H, W, 3) are needed, got {pixels.dtype} {pixels.shape}")
+        raise ValueError(
+            f"uint8 pixels of shape (H, W, 3) are needed, got {pixels.dtype} {pixels.shape}"
+        )
     return torch.tensor(pixels).permute(2, 0, 1)[None].float().div(127.5).sub(1).contiguous()
 
 
@@ -127,7 +159,9 @@ def save_png(image: Picture, path: Path | str) -> None:
 def save_mask(mask: Bool[np.ndarray, "H W"], path: Path | str) -> None:
     """Write a mask as PNG of one bit a pixel, white where it is true; otherwise as `save_png`."""
     if mask.dtype != np.bool_ or mask.ndim != 2:
-        raise ValueError(f"a mask of booleans of shape (H, W) is needed, got {mask.dtype} {mask.shape}")
+        raise ValueError(
+            f"a mask of booleans of shape (H, W) is needed, got {mask.dtype} {mask.shape}"
+        )
     _write(Image.fromarray(mask), Path(path))
 
 
@@ -142,7 +176,9 @@ def _write(picture: Image.Image, path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise Refused(f"{_shown(path)} cannot be written ({error.strerror}); choose a folder that exists and has room") from error
+        raise Refused(
+            f"{_shown(path)} cannot be written ({error.strerror}); choose a folder that exists and has room"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be missing
             temporary.unlink(missing_ok=True)
@@ -151,7 +187,9 @@ def _write(picture: Image.Image, path: Path) -> None:
 def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
-            raise Refused(f"{_shown(path)} is a folder; name one picture file ({', '.join(FORMATS)})")
+            raise Refused(
+                f"{_shown(path)} is a folder; name one picture file ({', '.join(FORMATS)})"
+            )
         if not path.exists():
             raise Refused(f"{_shown(path)}: no such file")
         if not path.is_file():  # a pipe or a device would be waited for without end
@@ -169,20 +207,28 @@ def _decode(path: Path, background: tuple[float, float, float]) -> tuple[Picture
         if w * h > MAX_PIXELS:
             raise Refused(_too_large(path))
         if min(w, h) < MIN_SIDE:
-            raise Refused(f"{_shown(path)} is {w}x{h} px; at least {MIN_SIDE} px on the short side are needed")
+            raise Refused(
+                f"{_shown(path)} is {w}x{h} px; at least {MIN_SIDE} px on the short side are needed"
+            )
         if max(w, h) > MAX_ASPECT * min(w, h):
-            raise Refused(f"{_shown(path)} is {w}x{h} px, thinner than {MAX_ASPECT}:1; crop it first")
+            raise Refused(
+                f"{_shown(path)} is {w}x{h} px, thinner than {MAX_ASPECT}:1; crop it first"
+            )
         im.verify()  # PNG: the checksums of all chunks, which decoding skips
     with Image.open(path, formats=FORMATS) as im:
         if getattr(im, "is_animated", False):
             notes.append(f"{_line(path.name)} holds several frames: the first is used")
         im.seek(0)
-        orientation = im.getexif().get(_ORIENTATION, 1)  # asked before loading: TIFF turns itself then
+        orientation = im.getexif().get(
+            _ORIENTATION, 1
+        )  # asked before loading: TIFF turns itself then
         tags = getattr(im, "tag_v2", {})
         bits, white_is_zero = tags.get(_BITS, (16,))[0], tags.get(_PHOTOMETRIC) == 0
         im.load()
         if orientation in range(2, 9):
-            notes.append(f"{_line(path.name)}: turned upright by its EXIF orientation {orientation}")
+            notes.append(
+                f"{_line(path.name)}: turned upright by its EXIF orientation {orientation}"
+            )
         im = ImageOps.exif_transpose(im)
         if im.mode.startswith("I;16"):
             pixels, alpha = _grey16(im, bits=bits, white_is_zero=white_is_zero)
@@ -192,22 +238,37 @@ def _decode(path: Path, background: tuple[float, float, float]) -> tuple[Picture
         elif im.mode in COLOUR_MODES:
             pixels, alpha = from_uint8(np.asarray(im.convert("RGB"))), None
         else:
-            kind = {"F": "floating point", "I": "32-bit or signed integer", "LAB": "Lab"}.get(im.mode, im.mode)
-            raise Refused(f"{_shown(path)} has {kind} pixels, whose range or colours are not known here; save it as 8-bit or 16-bit PNG")
+            kind = {"F": "floating point", "I": "32-bit or signed integer", "LAB": "Lab"}.get(
+                im.mode, im.mode
+            )
+            raise Refused(
+                f"{_shown(path)} has {kind} pixels, whose range or colours are not known here; save it as 8-bit or 16-bit PNG"
+            )
         if im.mode == "CMYK":
             notes.append(f"{_line(path.name)} is CMYK: converted to RGB without a colour profile")
     if alpha is not None and bool((alpha < 1).any()):
-        notes.append(f"{_line(path.name)} has transparency: composited over {'white' if tuple(background) == (1, 1, 1) else 'the background colour'}")
-        pixels = alpha * pixels + (1 - alpha) * torch.tensor(background, dtype=torch.float32)[None, :, None, None]
+        notes.append(
+            f"{_line(path.name)} has transparency: composited over {'white' if tuple(background) == (1, 1, 1) else 'the background colour'}"
+        )
+        pixels = (
+            alpha * pixels
+            + (1 - alpha) * torch.tensor(background, dtype=torch.float32)[None, :, None, None]
+        )
     return pixels, notes
 
 
-def _grey16(im: Image.Image, *, bits: int, white_is_zero: bool) -> tuple[Picture, Float[Tensor, "H W"] | None]:
+def _grey16(
+    im: Image.Image, *, bits: int, white_is_zero: bool
+) -> tuple[Picture, Float[Tensor, "H W"] | None]:
     # Image.convert("RGB") clips 16-bit grey at 255 instead of scaling it.
     levels = np.asarray(im).astype(np.float32)
     grey = torch.from_numpy(levels) / (2**bits - 1) * 2 - 1
     transparent = im.info.get("transparency")
-    alpha = None if transparent is None else torch.from_numpy((levels != transparent).astype(np.float32))
+    alpha = (
+        None
+        if transparent is None
+        else torch.from_numpy((levels != transparent).astype(np.float32))
+    )
     return (-grey if white_is_zero else grey).expand(1, 3, -1, -1).contiguous(), alpha
 
 
@@ -217,8 +278,12 @@ def _square(pixels: Picture, fit: str) -> tuple[Picture, list[str]]:
         return pixels, []
     top, left, side, _ = box(h, w, fit)
     if fit == "crop":
-        return pixels[..., top : top + side, left : left + side], [f"centre-cropped to {side}x{side}"]
-    return F.pad(pixels, (-left, side - w + left, -top, side - h + top), value=0.0), [f"padded with grey to {side}x{side}"]
+        return pixels[..., top : top + side, left : left + side], [
+            f"centre-cropped to {side}x{side}"
+        ]
+    return F.pad(pixels, (-left, side - w + left, -top, side - h + top), value=0.0), [
+        f"padded with grey to {side}x{side}"
+    ]
 
 
 def box(height: int, width: int, fit: str) -> tuple[int, int, int, int]:
@@ -226,14 +291,25 @@ def box(height: int, width: int, fit: str) -> tuple[int, int, int, int]:
     if fit == "squash":
         return 0, 0, height, width
     side = min(height, width) if fit == "crop" else max(height, width)
-    return (height - side) // 2 if fit == "crop" else -((side - height) // 2), (width - side) // 2 if fit == "crop" else -((side - width) // 2), side, side
+    return (
+        (height - side) // 2 if fit == "crop" else -((side - height) // 2),
+        (width - side) // 2 if fit == "crop" else -((side - width) // 2),
+        side,
+        side,
+    )
 
 
 def _overlap(old: int, new: int) -> Float[Tensor, "new old"]:
     """Share of each old pixel in each new one along an axis; every row sums to 1."""
     edges = torch.arange(new + 1, dtype=torch.float64) * old / new
     left = torch.arange(old, dtype=torch.float64)
-    return (torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)).clamp(min=0) * new / old
+    return (
+        (torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)).clamp(
+            min=0
+        )
+        * new
+        / old
+    )
 
 
 def _too_large(path: Path) -> str:

@@ -16,31 +16,48 @@ def clean(prompt: str) -> str:
     """Normalise a prompt to NFC with single spaces; raises Refused where nothing is left."""
     cleaned = " ".join(unicodedata.normalize("NFC", prompt).split())
     if not cleaned:
-        raise Refused("a prompt is empty; describe the desired result, e.g. edit='a cat in the snow'")
+        raise Refused(
+            "a prompt is empty; describe the desired result, e.g. edit='a cat in the snow'"
+        )
     return cleaned
 
 
-def fill(template: str, *, rare: str, edit: str, caption: str = "", noun: str = "", tuned: str = "") -> str:
+def fill(
+    template: str, *, rare: str, edit: str, caption: str = "", noun: str = "", tuned: str = ""
+) -> str:
     """Fill a template such as "{rare} {edit}" and clean it; an empty `rare` leaves the edit alone. Braces inside the values stay as they are.
 
     `noun` is the class of the image's main object; {named} is the edit with the rare token put before that noun, {replaced} with the token in its place.
     {tuned} is the whole text that the image was tuned on, of which the rare token may be a part.
     """
     values = {"rare": rare, "edit": edit, "caption": caption, "noun": noun, "tuned": tuned}
-    values |= {"named": named(edit, rare=rare, noun=noun), "replaced": replaced(edit, rare=rare, noun=noun)}
+    values |= {
+        "named": named(edit, rare=rare, noun=noun),
+        "replaced": replaced(edit, rare=rare, noun=noun),
+    }
     allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     asked = re.findall(r"\{([^{}]*)\}", template)
     unknown = [name for name in asked if name not in values]
     if unknown:
-        raise Refused(f"the template {template!r} has the unknown placeholder {{{unknown[0]}}}; allowed: {allowed}")
+        raise Refused(
+            f"the template {template!r} has the unknown placeholder {{{unknown[0]}}}; allowed: {allowed}"
+        )
     if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", template)):
-        raise Refused(f"the template {template!r} has a brace without its partner; allowed: {allowed}")
+        raise Refused(
+            f"the template {template!r} has a brace without its partner; allowed: {allowed}"
+        )
     if "caption" in asked and not caption.strip():
-        raise Refused(f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}")
+        raise Refused(
+            f"the template {template!r} asks for {{caption}}, but the base image has none; give its description or use {{rare}}"
+        )
     if "tuned" in asked and not tuned.strip():
-        raise Refused(f'the template {template!r} asks for the one text that the image was tuned on, and this method has none; use {{caption}} or ""')
+        raise Refused(
+            f'the template {template!r} asks for the one text that the image was tuned on, and this method has none; use {{caption}} or ""'
+        )
     if needs_noun(template) and not noun.strip():
-        raise Refused(f"the template {template!r} asks for the class noun of the image, and none is known: give noun=cat beside image=, or in edits.jsonl")
+        raise Refused(
+            f"the template {template!r} asks for the class noun of the image, and none is known: give noun=cat beside image=, or in edits.jsonl"
+        )
     return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))
 
 
@@ -56,7 +73,17 @@ def puts_rare(template: str) -> bool:
 
 def named(edit: str, *, rare: str, noun: str) -> str:
     """Put the rare token before the first occurrence of the class noun, as DreamBooth writes "a [V] dog"; before the edit where the noun is not in it."""
-    put, count = re.subn(rf"(?<!\w){re.escape(noun)}(?!\w)", lambda match: f"{rare} {match[0]}", edit, count=1, flags=re.IGNORECASE) if noun else (edit, 0)
+    put, count = (
+        re.subn(
+            rf"(?<!\w){re.escape(noun)}(?!\w)",
+            lambda match: f"{rare} {match[0]}",
+            edit,
+            count=1,
+            flags=re.IGNORECASE,
+        )
+        if noun
+        else (edit, 0)
+    )
     return put if count else f"{rare} {edit}"
 
 
@@ -67,7 +94,13 @@ def replaced(edit: str, *, rare: str, noun: str) -> str:
     """
     if rare and rare in edit:
         return edit
-    put, count = re.subn(rf"(?<!\w){re.escape(noun)}(?!\w)", lambda _: rare, edit, count=1, flags=re.IGNORECASE) if noun and rare else (edit, 0)
+    put, count = (
+        re.subn(
+            rf"(?<!\w){re.escape(noun)}(?!\w)", lambda _: rare, edit, count=1, flags=re.IGNORECASE
+        )
+        if noun and rare
+        else (edit, 0)
+    )
     return put if count else f"{rare} {edit}"
 
 
@@ -79,15 +112,29 @@ def random_rare_token(pieces: Sequence[str], *, seed: int, count: int = 3) -> st
     """
     if count < 1:
         raise Refused(f"a rare token of {count} pieces is asked for; use 1 to 3")
-    usable = [piece for piece in dict.fromkeys(pieces) if len(piece) <= 3 and piece.isalpha() and piece == piece.lower()]
+    usable = [
+        piece
+        for piece in dict.fromkeys(pieces)
+        if len(piece) <= 3 and piece.isalpha() and piece == piece.lower()
+    ]
     if not usable:
-        raise Refused(f"none of {len(pieces)} pieces has at most 3 letters; pass more of the tokenizer's vocabulary or set token.text")
-    rng = random.Random(seed)  # only random() is promised to give the same sequence in every version of Python
+        raise Refused(
+            f"none of {len(pieces)} pieces has at most 3 letters; pass more of the tokenizer's vocabulary or set token.text"
+        )
+    rng = random.Random(
+        seed
+    )  # only random() is promised to give the same sequence in every version of Python
     return "".join(usable[int(rng.random() * len(usable))] for _ in range(count))
 
 
 def advice(
-    *, rare: str, edits: Sequence[str], tokenize: Callable[[str], list[str]], known: Collection[str] | None = None, max_tokens: int = 77, meant: bool = False
+    *,
+    rare: str,
+    edits: Sequence[str],
+    tokenize: Callable[[str], list[str]],
+    known: Collection[str] | None = None,
+    max_tokens: int = 77,
+    meant: bool = False,
 ) -> list[str]:
     """List what a person should know about a rare token ("": edits are sampled without one) and the edit prompts (without it) before tuning; one line each.
 
@@ -99,22 +146,49 @@ def advice(
     if rare.strip():
         pieces = tokenize(clean(rare))
         if not meant:
-            lines.append(f"the rare token {rare!r} is {len(pieces)} piece{'s' * (len(pieces) != 1)}: {' '.join(pieces)}")
-        if not meant and known is not None and rare_words and all(word in known for word in rare_words):
-            lines.append(f"the rare token {rare!r} is a common word of the model, whose meaning tuning would overwrite; use a token without meaning")
+            lines.append(
+                f"the rare token {rare!r} is {len(pieces)} piece{'s' * (len(pieces) != 1)}: {' '.join(pieces)}"
+            )
+        if (
+            not meant
+            and known is not None
+            and rare_words
+            and all(word in known for word in rare_words)
+        ):
+            lines.append(
+                f"the rare token {rare!r} is a common word of the model, whose meaning tuning would overwrite; use a token without meaning"
+            )
         elif not meant and known is None and len(pieces) == 1 and len(rare) > 2:
-            lines.append(f"the rare token {rare!r} is one piece of the vocabulary, so the model has a meaning for it; a common word would be overwritten")
+            lines.append(
+                f"the rare token {rare!r} is one piece of the vocabulary, so the model has a meaning for it; a common word would be overwritten"
+            )
     unknown: dict[str, None] = {}
     for edit in edits:
         words = _words(edit)
-        if not meant and rare_words and any(words[i : i + len(rare_words)] == rare_words for i in range(len(words))):
-            lines.append(f"the rare token {rare!r} stands in the edit prompt {edit!r} already; it is put before the edit by the template")
+        if (
+            not meant
+            and rare_words
+            and any(words[i : i + len(rare_words)] == rare_words for i in range(len(words)))
+        ):
+            lines.append(
+                f"the rare token {rare!r} stands in the edit prompt {edit!r} already; it is put before the edit by the template"
+            )
         pieces = tokenize(clean(f"{rare} {edit}"))
         if len(pieces) > max_tokens - 1:
-            lines.append(f"the prompt {edit!r} is {len(pieces)} tokens, the model reads {max_tokens - 1}; dropped: {_text(pieces[max_tokens - 1 :])!r}")
+            lines.append(
+                f"the prompt {edit!r} is {len(pieces)} tokens, the model reads {max_tokens - 1}; dropped: {_text(pieces[max_tokens - 1 :])!r}"
+            )
         if known is not None:
-            unknown.update(dict.fromkeys(word for word in words if word not in known and (meant or word not in rare_words)))
-    return lines + [f"{word!r} is unknown to the pocket model; use model=if_m or larger" for word in unknown]
+            unknown.update(
+                dict.fromkeys(
+                    word
+                    for word in words
+                    if word not in known and (meant or word not in rare_words)
+                )
+            )
+    return lines + [
+        f"{word!r} is unknown to the pocket model; use model=if_m or larger" for word in unknown
+    ]
 
 
 def _words(prompt: str) -> list[str]:

@@ -17,11 +17,19 @@ def generator(*names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def noise(shape: Sequence[int], *, seed: int, example: str, stage: str, role: str, step: int) -> Float[Tensor, "..."]:
+def noise(
+    shape: Sequence[int], *, seed: int, example: str, stage: str, role: str, step: int
+) -> Float[Tensor, "..."]:
     """Draw N(0, 1), float32 on the CPU, for one named purpose, e.g. role="tune" or "sample"."""
-    return torch.randn(tuple(shape), generator=generator(int(seed), example, stage, role, int(step)))
+    return torch.randn(
+        tuple(shape), generator=generator(int(seed), example, stage, role, int(step))
+    )
 
 
-def uniform_levels(count: int, T: int, *, seed: int, example: str, stage: str, role: str, step: int) -> Int[Tensor, " count"]:
+def uniform_levels(
+    count: int, T: int, *, seed: int, example: str, stage: str, role: str, step: int
+) -> Int[Tensor, " count"]:
     """Draw noise levels uniformly from 0..T-1; independent of `noise` under the same names."""
-    return torch.randint(0, T, (count,), generator=generator(int(seed), example, stage, role, int(step), "levels"))
+    return torch.randint(
+        0, T, (count,), generator=generator(int(seed), example, stage, role, int(step), "levels")
+    )

@@ -55,7 +55,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
-            raise Refused("an edit prompt is empty; describe the desired result, e.g. edit='a cat in the snow'")
+            raise Refused(
+                "an edit prompt is empty; describe the desired result, e.g. edit='a cat in the snow'"
+            )
 
 
 @dataclass(frozen=True)

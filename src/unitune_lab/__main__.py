@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 
 ensure_torchvision()
 

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 
 ensure_torchvision()
 
 from diffusers import DDPMScheduler  # noqa: E402
-from unitune.backends.floyd import SETTINGS  # noqa: E402
-from unitune.backends.stage import LOSS  # noqa: E402
 from unitune.diffusion.loss import Losses, StageLoss  # noqa: E402
 from unitune.errors import Refused  # noqa: E402
-from unitune.pocket import FOLDER as POCKET  # noqa: E402
+from unitune.models.families.floyd import SETTINGS  # noqa: E402
+from unitune.models.pocket import FOLDER as POCKET  # noqa: E402
+from unitune.models.stage import LOSS  # noqa: E402
 
 from unitune_lab import networks  # noqa: E402
 from unitune_lab.options import PARTS  # noqa: E402

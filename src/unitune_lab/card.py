@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 
 ensure_torchvision()
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitune.figures.curves import curves
-from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
+from unitune.report.curves import curves
+from unitune.runs.grid import labelled_grid
 from unitune.scenes import Scene, caption
 
 from unitune_lab.parts.stage import StagePart

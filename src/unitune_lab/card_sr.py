@@ -5,14 +5,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from unitune.backends.floyd import FloydStage
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.stage import Condition
 from unitune.diffusion.start import first_image
 from unitune.diffusion.steps import DDIM, Threshold, levels
 from unitune.metrics.perceptual import STLPIPS, distance, features
 from unitune.metrics.pixel import psnr
-from unitune.pocket import SR
+from unitune.models.families.floyd import FloydStage
+from unitune.models.pocket import SR
 from unitune.scenes import caption
 
 from unitune_lab.card_scenes import SEED, draw, picture

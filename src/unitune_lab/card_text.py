@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
-from unitune.pocket import GUIDANCE, STEPS
+from unitune.models.pocket import GUIDANCE, STEPS
 from unitune.scenes.scene import held_out
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 

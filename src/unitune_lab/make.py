@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from unitune import machine
 from unitune.metrics.judge import load_judge
+from unitune.models import machine
 
 from unitune_lab.networks import tokenizer
 from unitune_lab.parts import Part

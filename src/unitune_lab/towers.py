@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import T5Tokenizer
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 
 ensure_torchvision()
 

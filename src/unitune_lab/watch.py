@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from unitune.backends.floyd import FloydStage
 from unitune.diffusion.guidance import guided, thresholded
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.loss import StageLoss
 from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDPM, Threshold, levels
-from unitune.figures.grid import labelled_grid
 from unitune.images import to_uint8
 from unitune.metrics.judge import read_facts, reduced
-from unitune.pocket import GUIDANCE, STEPS
+from unitune.models.families.floyd import FloydStage
+from unitune.models.pocket import GUIDANCE, STEPS
+from unitune.runs.grid import labelled_grid
 from unitune.scenes import Scene, caption, random_scene
 
 from unitune_lab.batches import SceneBatches, sampled

@@ -25,7 +25,18 @@ from unitune.errors import whole
 from unitune.types import Edit, Example, Picture, Refused, Request
 
 FILE, IMAGES, SIDE = "mapping_file.json", "annotation_images", 512
-KINDS = ("random", "change object", "add object", "delete object", "content", "pose", "colour", "material", "background", "style")  # editing_type_id 0 to 9
+KINDS = (
+    "random",
+    "change object",
+    "add object",
+    "delete object",
+    "content",
+    "pose",
+    "colour",
+    "material",
+    "background",
+    "style",
+)  # editing_type_id 0 to 9
 
 
 @dataclass(frozen=True)
@@ -45,20 +56,45 @@ class PIEBench:
         found = []
         for key, item in self._items():
             example = _example(Path(self.path), key, item, resolution)
-            image = _square(Path(self.path), str(Path("output") / name / IMAGES / item["image_path"]), resolution)
-            found.append(Edit(example, example.requests[0], seed=0, weight=1.0, start=1.0, prompt=example.requests[0].prompt, image=image))
+            image = _square(
+                Path(self.path),
+                str(Path("output") / name / IMAGES / item["image_path"]),
+                resolution,
+            )
+            found.append(
+                Edit(
+                    example,
+                    example.requests[0],
+                    seed=0,
+                    weight=1.0,
+                    start=1.0,
+                    prompt=example.requests[0].prompt,
+                    image=image,
+                )
+            )
         return found
 
     def _items(self) -> list[tuple[str, dict]]:
         file = Path(self.path) / FILE
         if not file.is_file():
-            raise Refused(f"no PIE-Bench at {self.path}: it needs {FILE} beside {IMAGES}/, as published")
+            raise Refused(
+                f"no PIE-Bench at {self.path}: it needs {FILE} beside {IMAGES}/, as published"
+            )
         try:
-            items = [(str(key), dict(item)) for key, item in json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=list)]
+            items = [
+                (str(key), dict(item))
+                for key, item in json.loads(
+                    file.read_text(encoding="utf-8"), object_pairs_hook=list
+                )
+            ]
             paths = [by_stem(item["image_path"]) for _, item in items]
-            _ = [(item["original_prompt"], item["editing_prompt"], item["mask"]) for _, item in items]
+            _ = [
+                (item["original_prompt"], item["editing_prompt"], item["mask"]) for _, item in items
+            ]
         except (ValueError, KeyError, TypeError) as error:
-            raise Refused(f"{file} is not PIE-Bench's mapping of keys to image_path, original_prompt, editing_prompt and mask ({error})") from None
+            raise Refused(
+                f"{file} is not PIE-Bench's mapping of keys to image_path, original_prompt, editing_prompt and mask ({error})"
+            ) from None
         for what, names in (("key", [key for key, _ in items]), ("image", paths)):
             if twice := next((name for name, count in Counter(names).items() if count > 1), None):
                 raise Refused(f"{file} has the {what} {twice} twice; list each once")
@@ -73,11 +109,15 @@ def plain(prompt: str) -> str:
 def decode(runs: Sequence[int], *, side: int = SIDE) -> Float[Tensor, "1 1 side side"]:
     """Turn runs of start and length into a mask, 1 = may change, its border set to 1."""
     if not isinstance(runs, list) or len(runs) % 2 or not all(whole(n) and n >= 0 for n in runs):
-        raise Refused("a mask must be a list of start, length, start, length ... of whole numbers of at least 0")
+        raise Refused(
+            "a mask must be a list of start, length, start, length ... of whole numbers of at least 0"
+        )
     mask = torch.zeros(side * side)
     for start, length in zip(runs[::2], runs[1::2], strict=True):
         if start >= side * side:
-            raise Refused(f"a run begins at pixel {start}, but a mask of {side} px has {side * side}; this mask is of another size")
+            raise Refused(
+                f"a run begins at pixel {start}, but a mask of {side} px has {side * side}; this mask is of another size"
+            )
         mask[start : start + length] = 1
     mask = mask.reshape(1, 1, side, side)
     mask[..., [0, -1], :] = mask[..., [0, -1]] = 1
@@ -94,12 +134,20 @@ def _example(root: Path, key: str, item: dict, resolution: int) -> Example:
     kind = KINDS[int(number)] if number.isdigit() and int(number) < len(KINDS) else number
     request = Request(plain(item["editing_prompt"]), kind=kind, mask=mask)
     noun = next(iter(str(item.get("blended_word", "")).split()), "")
-    return Example(by_stem(item["image_path"]), image, (request,), caption=plain(item["original_prompt"]), noun=noun)
+    return Example(
+        by_stem(item["image_path"]),
+        image,
+        (request,),
+        caption=plain(item["original_prompt"]),
+        noun=noun,
+    )
 
 
 def _square(root: Path, path: str, resolution: int, *, side: int = 0) -> Picture:
     loaded = images.load(inside(root, path), size=resolution)
     w, h = loaded.source
     if w != h or (side and w != side):
-        raise Refused(f"{path} is {w}x{h} px; PIE-Bench's masks are of {SIDE}x{SIDE} px, so give {'that size' if side else 'the square edit alone'}")
+        raise Refused(
+            f"{path} is {w}x{h} px; PIE-Bench's masks are of {SIDE}x{SIDE} px, so give {'that size' if side else 'the square edit alone'}"
+        )
     return loaded.image

@@ -18,7 +18,7 @@ from pathlib import Path
 from unitune import images
 from unitune.benchmarks import manifest
 from unitune.metrics.judge import SIZE, Judge, found, read_facts, reduced, shared_judge
-from unitune.pocket import FOLDER as POCKET
+from unitune.models.pocket import FOLDER as POCKET
 from unitune.scenes import Scene, caption, render, sprites
 from unitune.scenes.edits import SceneEdit
 from unitune.scenes.scene import NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out, world_digest
@@ -70,14 +70,21 @@ class Legible:
         return good
 
 
-def draw(*, seed: int, per_type: int, judge: Path = JUDGE) -> tuple[list[SceneEdit], dict[str, object]]:
+def draw(
+    *, seed: int, per_type: int, judge: Path = JUDGE
+) -> tuple[list[SceneEdit], dict[str, object]]:
     """Draw edits whose exact targets the judge reads right; also return what `benchmark.json` says of the draw.
 
     An edit that the judge fails is drawn anew, as no method could succeed on it; `drawn` and `dropped` say how many there were.
     """
     accept = Legible(shared_judge(judge))
     edits = generate(seed=seed, per_type=per_type, accept=accept)
-    return edits, {"seed": seed, "per_type": per_type, "drawn": accept.asked, "dropped": accept.dropped}
+    return edits, {
+        "seed": seed,
+        "per_type": per_type,
+        "drawn": accept.asked,
+        "dropped": accept.dropped,
+    }
 
 
 def _check_numbers(*, seed: int, per_type: int) -> None:
@@ -98,15 +105,25 @@ def write(folder: Path, edits: Sequence[SceneEdit], *, about: Mapping[str, objec
         _fill(work, edits, about)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             if other := _difference(work, folder):
-                raise Refused(f"{folder} exists and holds something else ({other}); name another folder, or remove it first")
+                raise Refused(
+                    f"{folder} exists and holds something else ({other}); name another folder, or remove it first"
+                )
         else:
             os.replace(work, folder)
     except OSError as error:
-        raise Refused(f"{folder} cannot be written ({error.strerror}); choose a folder that can, on a disk with room") from error
+        raise Refused(
+            f"{folder} cannot be written ({error.strerror}); choose a folder that can, on a disk with room"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    log.info("%d edits of %d scenes in %s, %.1f MB", len(edits), len({edit.before for edit in edits}), folder, size / 1e6)
+    log.info(
+        "%d edits of %d scenes in %s, %.1f MB",
+        len(edits),
+        len({edit.before for edit in edits}),
+        folder,
+        size / 1e6,
+    )
 
 
 def _fill(folder: Path, edits: Sequence[SceneEdit], about: Mapping[str, object]) -> None:
@@ -116,7 +133,12 @@ def _fill(folder: Path, edits: Sequence[SceneEdit], about: Mapping[str, object])
     for number, edit in enumerate(edits):
         before = edit.before
         if before not in names:
-            names[before] = "-".join([*dict.fromkeys(o.noun for o in before.objects), before.place, str(len(names))]) + ".png"
+            names[before] = (
+                "-".join(
+                    [*dict.fromkeys(o.noun for o in before.objects), before.place, str(len(names))]
+                )
+                + ".png"
+            )
             images.save_png(images.from_uint8(render(before)[0]), folder / names[before])
         target, mask = f"target-{number:0{digits}}.png", f"mask-{number:0{digits}}.png"
         images.save_png(images.from_uint8(edit.target()), folder / target)
@@ -129,9 +151,27 @@ def _fill(folder: Path, edits: Sequence[SceneEdit], about: Mapping[str, object])
     counts = {"edits": len(edits), "images": len(names)}
     _text(folder / "edits.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     _text(folder / "held_out.txt", held_out_list())
-    _text(folder / "README.md", README.format(**{"seed": "SEED", "per_type": "N", "drawn": "the", "dropped": "some", **about, **counts}))
-    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
-    _text(folder / "benchmark.json", json.dumps({**about, **counts, "world": world(), "files": files}, indent=1) + "\n")
+    _text(
+        folder / "README.md",
+        README.format(
+            **{
+                "seed": "SEED",
+                "per_type": "N",
+                "drawn": "the",
+                "dropped": "some",
+                **about,
+                **counts,
+            }
+        ),
+    )
+    files = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.iterdir())
+    }
+    _text(
+        folder / "benchmark.json",
+        json.dumps({**about, **counts, "world": world(), "files": files}, indent=1) + "\n",
+    )
 
 
 def _text(file: Path, text: str) -> None:
@@ -140,7 +180,10 @@ def _text(file: Path, text: str) -> None:
 
 def _difference(new: Path, old: Path) -> str:
     """Name a file that two folders do not share; "" where they are equal."""
-    names = [sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [] for folder in (new, old)]
+    names = [
+        sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        for folder in (new, old)
+    ]
     if names[0] != names[1]:
         return min(set(names[0]) ^ set(names[1]))
     _, different, unread = filecmp.cmpfiles(new, old, names[0], shallow=False)
@@ -149,8 +192,16 @@ def _difference(new: Path, old: Path) -> str:
 
 def held_out_list() -> str:
     """List the compositions that pretraining never sees, one a line after a header."""
-    lines = [f"{n} {p} {s}" for n in NOUN_LIST for p in PLACE_LIST for s in STYLE_LIST if held_out(n, p, s)]
-    return f"# {len(lines)} compositions that pretraining never sees: noun place style\n" + "".join(f"{line}\n" for line in lines)
+    lines = [
+        f"{n} {p} {s}"
+        for n in NOUN_LIST
+        for p in PLACE_LIST
+        for s in STYLE_LIST
+        if held_out(n, p, s)
+    ]
+    return f"# {len(lines)} compositions that pretraining never sees: noun place style\n" + "".join(
+        f"{line}\n" for line in lines
+    )
 
 
 def world() -> str:
@@ -162,7 +213,7 @@ def world() -> str:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnScenes:
     """Edits of scenes that are drawn by a seed when they are asked for, so that dials are chosen on other images than those that are reported.
 
     `apart_from` is the folder of a benchmark of scenes; a draw that shares an image with it is refused. `limit` takes the first images only (0 = all).
@@ -186,12 +237,20 @@ class Drawn:
             for line in lines:
                 for file in (line["image"], line["target"]):
                     if hashlib.sha256((root / file).read_bytes()).hexdigest() in known:
-                        raise Refused(f"seed {self.seed} draws {file}, which is in {self.apart_from} too; dials are chosen on other images: take another seed")
+                        raise Refused(
+                            f"seed {self.seed} draws {file}, which is in {self.apart_from} too; dials are chosen on other images: take another seed"
+                        )
             return manifest.examples(root, lines, resolution=resolution, limit=self.limit)
 
     def _known(self) -> set[str]:
         """Return the sha256 of every file of the benchmark that the draw is apart from."""
         try:
-            return set(json.loads((Path(self.apart_from) / "benchmark.json").read_text(encoding="utf-8"))["files"].values())
+            return set(
+                json.loads((Path(self.apart_from) / "benchmark.json").read_text(encoding="utf-8"))[
+                    "files"
+                ].values()
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise Refused(f"benchmark.apart_from={self.apart_from} holds no benchmark of scenes (its benchmark.json); give the folder of one") from None
+            raise Refused(
+                f"benchmark.apart_from={self.apart_from} holds no benchmark of scenes (its benchmark.json); give the folder of one"
+            ) from None

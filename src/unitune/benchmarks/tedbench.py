@@ -28,12 +28,27 @@ class TEdBench:
     def examples(self, resolution: int) -> list[Example]:
         """Read all examples at `resolution` px."""
         root = Path(self.path)
-        return manifest.examples(root, lines(root), resolution=resolution, fit=self.fit, limit=self.limit, identify=by_name)
+        return manifest.examples(
+            root,
+            lines(root),
+            resolution=resolution,
+            fit=self.fit,
+            limit=self.limit,
+            identify=by_name,
+        )
 
     def outputs(self, name: str, resolution: int) -> list[Edit]:
         """Read the published outputs of a method: "imagic"."""
         root = Path(self.path)
-        return manifest.outputs(root, lines(root), name, resolution=resolution, fit=self.fit, limit=self.limit, identify=by_name)
+        return manifest.outputs(
+            root,
+            lines(root),
+            name,
+            resolution=resolution,
+            fit=self.fit,
+            limit=self.limit,
+            identify=by_name,
+        )
 
 
 def by_name(image: str) -> str:
@@ -45,13 +60,27 @@ def lines(root: Path) -> list[Line]:
     """Return the published list, or else edits.jsonl, as a manifest's lines."""
     if not (root / FILE).is_file():
         if not (root / "edits.jsonl").is_file():
-            raise Refused(f"no TEdBench at {root}: it needs {FILE} beside originals/ and imagic/, as published, or an edits.jsonl")
+            raise Refused(
+                f"no TEdBench at {root}: it needs {FILE} beside originals/ and imagic/, as published, or an edits.jsonl"
+            )
         return manifest.read(root)
     try:
-        pairs = [(pair["img_name"], pair["target_text"]) for pair in json.loads((root / FILE).read_text(encoding="utf-8"))]
+        pairs = [
+            (pair["img_name"], pair["target_text"])
+            for pair in json.loads((root / FILE).read_text(encoding="utf-8"))
+        ]
     except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{root / FILE} is not TEdBench's list of objects with img_name and target_text ({error})") from None
-    return [{"image": f"originals/{image}", "edit": text, "outputs": {"imagic": f"imagic/{image}-{_underscored(text)}.png"}} for image, text in pairs]
+        raise Refused(
+            f"{root / FILE} is not TEdBench's list of objects with img_name and target_text ({error})"
+        ) from None
+    return [
+        {
+            "image": f"originals/{image}",
+            "edit": text,
+            "outputs": {"imagic": f"imagic/{image}-{_underscored(text)}.png"},
+        }
+        for image, text in pairs
+    ]
 
 
 def _underscored(text: str) -> str:

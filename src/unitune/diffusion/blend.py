@@ -1,4 +1,4 @@
-"""Keeping the base image where it should stay: interpolation after sampling, and masks during it.
+"""EncoderStorage the base image where it should stay: interpolation after sampling, and masks during it.
 
 The paper interpolates local edits, which it calls aligned, with the base image by an estimated mask but gives no estimator in any text we could reach; ours is
 d = blur(|x_edit - x_base|_1), m = clip((d - low) / (high - low), 0, 1), grown by a maximum filter.
@@ -21,10 +21,14 @@ MODES = ("off", "auto", "on")
 
 def mix(edit: Image, base: Image, mask: Masks) -> Image:
     """Mask * edit + (1 - mask) * base, exact at mask 0 and 1."""
-    return torch.where(mask <= 0, base, torch.where(mask >= 1, edit, mask * edit + (1 - mask) * base))
+    return torch.where(
+        mask <= 0, base, torch.where(mask >= 1, edit, mask * edit + (1 - mask) * base)
+    )
 
 
-def keep(schedule: Schedule, x_s: Image, base: Image, mask: Masks, *, s: Levels, noise: Image) -> Image:
+def keep(
+    schedule: Schedule, x_s: Image, base: Image, mask: Masks, *, s: Levels, noise: Image
+) -> Image:
     """Put the base image, noised to level s, back where the mask is 0 (SDEdit's masked rule, applied after every step)."""
     return mix(x_s, schedule.add_noise(base, noise, s), mask)
 
@@ -42,8 +46,12 @@ def blur(x: Image, sigma: float) -> Image:
     u = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (u / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel[..., None, :], groups=x.shape[1])
-    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), kernel[..., None], groups=x.shape[1])
+    x = F.conv2d(
+        F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel[..., None, :], groups=x.shape[1]
+    )
+    return F.conv2d(
+        F.pad(x, (0, 0, reach, reach), mode="replicate"), kernel[..., None], groups=x.shape[1]
+    )
 
 
 @dataclass(frozen=True)
@@ -61,9 +69,13 @@ class Interpolation:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise Refused(f"interpolation.mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+            raise Refused(
+                f"interpolation.mode must be one of {', '.join(MODES)}, got {self.mode!r}"
+            )
         if not 0 <= self.low < self.high:
-            raise Refused(f"interpolation needs 0 <= low < high, got low={self.low}, high={self.high}")
+            raise Refused(
+                f"interpolation needs 0 <= low < high, got low={self.low}, high={self.high}"
+            )
 
     def applies(self, composed_alike: bool | None) -> bool:
         """Say whether an edit is blended."""

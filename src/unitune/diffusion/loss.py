@@ -21,7 +21,9 @@ DENSITIES = ("uniform",)
 FIELDS = ("prediction", "weighting", "gamma", "density")
 OF_THE_MODEL = "model"  # a dial that leaves the weighting to the stage's own loss
 
-Draw = Callable[[int, int], Levels]  # (count, number of levels) -> uniform draws from 0 ... number - 1
+Draw = Callable[
+    [int, int], Levels
+]  # (count, number of levels) -> uniform draws from 0 ... number - 1
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,19 @@ class StageLoss:
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
-            raise Refused(f"the prediction type {self.prediction!r} is not supported, only {', '.join(PREDICTIONS)}")
+            raise Refused(
+                f"the prediction type {self.prediction!r} is not supported, only {', '.join(PREDICTIONS)}"
+            )
         if self.weighting not in WEIGHTINGS:
-            raise Refused(f"the weighting {self.weighting!r} of a loss is unknown; allowed: {', '.join(WEIGHTINGS)}")
+            raise Refused(
+                f"the weighting {self.weighting!r} of a loss is unknown; allowed: {', '.join(WEIGHTINGS)}"
+            )
         if not (number(self.gamma) and self.gamma > 0):
             raise Refused(f"gamma of a loss must be a finite number above 0, got {self.gamma!r}")
         if self.density not in DENSITIES:
-            raise Refused(f"the density {self.density!r} of a loss's levels is unknown; allowed: {', '.join(DENSITIES)}")
+            raise Refused(
+                f"the density {self.density!r} of a loss's levels is unknown; allowed: {', '.join(DENSITIES)}"
+            )
 
     def weights(self, schedule: Schedule, t: Levels) -> Float[Tensor, " B"]:
         """Return the weight of the squared error of the network's own prediction at each level, float64."""
@@ -74,7 +82,9 @@ class Losses:
     def plain(self) -> dict[str, object]:
         """Return what the file holds: plain data that `losses` reads again."""
         shared = {name: getattr(self.pretraining, name) for name in FIELDS}
-        own = {name: value for name in FIELDS if (value := getattr(self.tuning, name)) != shared[name]}
+        own = {
+            name: value for name in FIELDS if (value := getattr(self.tuning, name)) != shared[name]
+        }
         return {"version": VERSION, **shared, **({"tuning": own} if own else {})}
 
 
@@ -84,20 +94,30 @@ def losses(data: Mapping[str, object], *, prediction: str, where: str) -> Losses
     The fields serve pretraining and tuning; an object `tuning` may hold those that differ there.
     """
     if (version := data.get("version")) != VERSION:
-        raise Refused(f"{where} is of version {version!r}, and this program reads version {VERSION}; take the model's files of this version")
+        raise Refused(
+            f"{where} is of version {version!r}, and this program reads version {VERSION}; take the model's files of this version"
+        )
     own = data.get("tuning", {})
     if not isinstance(own, Mapping):
-        raise Refused(f"{where}: tuning is {own!r}; give an object with those of {', '.join(FIELDS)} that differ from pretraining's")
+        raise Refused(
+            f"{where}: tuning is {own!r}; give an object with those of {', '.join(FIELDS)} that differ from pretraining's"
+        )
     if unknown := sorted({*data, *own} - {*FIELDS, "version", "tuning"}):
-        raise Refused(f"{where} has the unknown field {unknown[0]!r}; allowed: {', '.join(FIELDS)}, version, tuning")
+        raise Refused(
+            f"{where} has the unknown field {unknown[0]!r}; allowed: {', '.join(FIELDS)}, version, tuning"
+        )
     shared = {name: data[name] for name in FIELDS if name in data}
     try:
         pretraining = StageLoss(**{"prediction": prediction, **shared})  # type: ignore[arg-type]
         tuning = StageLoss(**{"prediction": prediction, **shared, **own})  # type: ignore[arg-type]
     except Refused as refused:
         raise Refused(f"{where}: {refused}") from None
-    if odd := next((loss.prediction for loss in (pretraining, tuning) if loss.prediction != prediction), None):
-        raise Refused(f"{where} says that the network predicts {odd}, its scheduler says {prediction}; one of the two files belongs to another model")
+    if odd := next(
+        (loss.prediction for loss in (pretraining, tuning) if loss.prediction != prediction), None
+    ):
+        raise Refused(
+            f"{where} says that the network predicts {odd}, its scheduler says {prediction}; one of the two files belongs to another model"
+        )
     return Losses(pretraining, tuning)
 
 
@@ -107,12 +127,23 @@ def check_dials(weighting: object, levels: object, strata: object) -> None:
         raise Refused(f"weighting must be one of {', '.join(allowed)}, got {weighting!r}")
     pair = [*levels] if isinstance(levels, list | tuple) else []
     if not (len(pair) == 2 and all(map(number, pair)) and 0 <= pair[0] < pair[1] <= 1):
-        raise Refused(f"levels must be two rising numbers in [0, 1] (cosine time; 1 = pure noise) between which noise levels are drawn, got {pair or levels!r}")
+        raise Refused(
+            f"levels must be two rising numbers in [0, 1] (cosine time; 1 = pure noise) between which noise levels are drawn, got {pair or levels!r}"
+        )
     if not (whole(strata) and strata >= 1):  # type: ignore[operator]
-        raise Refused(f"strata must be a whole number of at least 1 (parts of the range that the rows of a batch take in turn), got {strata!r}")
+        raise Refused(
+            f"strata must be a whole number of at least 1 (parts of the range that the rows of a batch take in turn), got {strata!r}"
+        )
 
 
-def drawn(schedule: Schedule, count: int, draw: Draw, *, levels: tuple[float, float] = (0.0, 1.0), strata: int = 1) -> Levels:
+def drawn(
+    schedule: Schedule,
+    count: int,
+    draw: Draw,
+    *,
+    levels: tuple[float, float] = (0.0, 1.0),
+    strata: int = 1,
+) -> Levels:
     """Draw noise levels within a range of cosine time (as `start` is told, converted by equal log-SNR).
 
     With several strata the range is cut into so many equal parts, and row i is drawn from part i modulo their number: a small batch is spread over all levels.
@@ -123,5 +154,8 @@ def drawn(schedule: Schedule, count: int, draw: Draw, *, levels: tuple[float, fl
         return first + draw(count, size)
     edges = [first + size * k // strata for k in range(strata + 1)]
     within = draw(count, 2**31 - 1)
-    rows = [edges[k % strata] + int(u) * (edges[k % strata + 1] - edges[k % strata]) // (2**31 - 1) for k, u in enumerate(within.tolist())]
+    rows = [
+        edges[k % strata] + int(u) * (edges[k % strata + 1] - edges[k % strata]) // (2**31 - 1)
+        for k, u in enumerate(within.tolist())
+    ]
     return torch.tensor(rows, dtype=within.dtype)

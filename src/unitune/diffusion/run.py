@@ -17,7 +17,7 @@ from unitune.diffusion.hold import at
 from unitune.diffusion.loop import After, NoiseSource, denoise
 from unitune.diffusion.sampling import StageSampling
 from unitune.diffusion.schedule import Image
-from unitune.diffusion.stage import Cascade, Condition, Predict, Stage, with_base_weights
+from unitune.diffusion.stage import CascadeProtocol, Condition, Predict, Stage, with_base_weights
 from unitune.diffusion.steps import levels
 from unitune.types import Draw, Example, Tuned
 
@@ -98,19 +98,23 @@ class Control(Protocol):
         """List the texts that it embeds besides the edits' own."""
         ...
 
-    def check(self, cascade: Cascade, example: Example, tuned: Tuned, edits: Sequence[str]) -> None:
+    def check(
+        self, cascade: CascadeProtocol, example: Example, tuned: Tuned, edits: Sequence[str]
+    ) -> None:
         """Refuse, before anything is tuned, edits that it cannot be used for."""
         ...
 
     def companion(
-        self, cascade: Cascade, items: Sequence[Item], example: Example, tuned: Tuned,
+        self, cascade: CascadeProtocol, items: Sequence[Item], example: Example, tuned: Tuned,
         memory: Memory,
     ) -> Companion:  # fmt: skip
         """Return what takes part; `memory` is kept from one batch of a call to the next."""
         ...
 
 
-def sampled(run: StageRun, *, companion: Companion | None = None, progress: Progress | None = None) -> Image:
+def sampled(
+    run: StageRun, *, companion: Companion | None = None, progress: Progress | None = None
+) -> Image:
     """Run the loop; return x_0 of all rows."""
     stage, ts, noise = run.stage, run.levels, run.noise
     x = companion.first(run) if companion is not None else None
@@ -133,7 +137,9 @@ def sampled(run: StageRun, *, companion: Companion | None = None, progress: Prog
     )  # fmt: skip
 
 
-def noise_of(items: Sequence[Item], example: Example, stage: Stage, shape: tuple[int, ...]) -> NoiseSource:
+def noise_of(
+    items: Sequence[Item], example: Example, stage: Stage, shape: tuple[int, ...]
+) -> NoiseSource:
     """Return noise of this shape for each item."""
 
     def noise(role: str, step: int) -> Image:

@@ -12,7 +12,7 @@ from unitune.diffusion.hold import MaskRequest, MaskSource
 from unitune.diffusion.run import Control, Item, Memory, Progress, StageRun, noise_of, sampled
 from unitune.diffusion.sampling import StageSampling, SuperResolution
 from unitune.diffusion.schedule import Image
-from unitune.diffusion.stage import Cascade, Condition, Stage
+from unitune.diffusion.stage import CascadeProtocol, Condition, Stage
 from unitune.diffusion.texts import Mix, away, filled
 from unitune.types import Draw, Edit, Example, Mask, Refused, Request, Tuned
 
@@ -48,7 +48,7 @@ class Sampler(StageSampling):
             raise Refused(f"sampler.reference must be {allowed} ({whose}), got {self.reference!r}")
 
     def __call__(
-        self, cascade: Cascade, example: Example, *, tuned: Tuned, draws: Sequence[Draw],
+        self, cascade: CascadeProtocol, example: Example, *, tuned: Tuned, draws: Sequence[Draw],
         progress: Progress | None = None,
     ) -> list[Edit]:  # fmt: skip
         """Sample every draw.
@@ -81,7 +81,14 @@ class Sampler(StageSampling):
             for i, item in enumerate(items)
         ]  # fmt: skip
 
-    def refined(self, cascade: Cascade, example: Example, lows: Sequence[Other], *, texts: Sequence[str]) -> list[torch.Tensor]:
+    def refined(
+        self,
+        cascade: CascadeProtocol,
+        example: Example,
+        lows: Sequence[Other],
+        *,
+        texts: Sequence[str],
+    ) -> list[torch.Tensor]:
         """Bring pictures of the first stage's size, each with its text, through the later stages.
 
         They are sampled as edits are; returns (1, C, H, W) each.
@@ -112,7 +119,9 @@ class Sampler(StageSampling):
             found += self.control.texts(example, tuned)
         return list(dict.fromkeys(found))
 
-    def check(self, cascade: Cascade, example: Example, draws: Sequence[Draw], *, tuned: Tuned) -> None:
+    def check(
+        self, cascade: CascadeProtocol, example: Example, draws: Sequence[Draw], *, tuned: Tuned
+    ) -> None:
         """Refuse before anything is tuned edits that the control cannot be used for."""
         if self.control is not None:
             edits = [self._text(draw, example, tuned) for draw in draws]
@@ -147,7 +156,9 @@ class Sampler(StageSampling):
             )
         )  # fmt: skip
 
-    def _interpolated(self, x: Image, items: Sequence[Item], example: Example) -> tuple[Image, list[Mask | None]]:
+    def _interpolated(
+        self, x: Image, items: Sequence[Item], example: Example
+    ) -> tuple[Image, list[Mask | None]]:
         applies = [self.interpolation.applies(i.draw.request.composed_alike) for i in items]
         if not any(applies):
             return x, [None] * len(items)
@@ -163,7 +174,7 @@ class _Job:
     """One call of a sampler: what all of its stages and batches share."""
 
     sampler: Sampler
-    cascade: Cascade
+    cascade: CascadeProtocol
     example: Example
     tuned: Tuned
     progress: Progress | None

@@ -23,7 +23,9 @@ class StageSampling:
             bounds = "in (0, 1] (cosine time; 1 = pure noise)"
             raise Refused(f"{self._where}.start must be {bounds}, got {self.start}")
         if not (whole(self.steps) and self.steps >= 1):
-            raise Refused(f"{self._where}.steps must be a whole number of at least 1, got {self.steps}")
+            raise Refused(
+                f"{self._where}.steps must be a whole number of at least 1, got {self.steps}"
+            )
 
     @property
     def _where(self) -> str:

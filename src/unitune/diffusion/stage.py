@@ -88,7 +88,7 @@ class Stage(Protocol):
 
 
 @runtime_checkable
-class Cascade(Protocol):
+class CascadeProtocol(Protocol):
     """Stages in the order of sampling, and the text encoder."""
 
     @property

@@ -20,7 +20,9 @@ class Mix:
 
     def __post_init__(self) -> None:
         if not number(self.eta):
-            raise Refused(f"sampler.text.eta must be a finite number (0 = the learned embedding, 1 = the text), got {self.eta}")
+            raise Refused(
+                f"sampler.text.eta must be a finite number (0 = the learned embedding, 1 = the text), got {self.eta}"
+            )
 
     def __call__(self, text: Tensor, learned: Tensor | None) -> Tensor:
         """Mix the embedding of the prompts (B, L, D) with a learned one, where there is one."""

@@ -31,11 +31,17 @@ class Given:
             for request in example.requests:
                 said = f"the edit {request.prompt!r} of {example.id}"
                 if request.mask is None:
-                    raise Refused(f"{said} has no mask; give mask_file=FILE with image=, use a benchmark whose edits carry masks, or mask=diffedit")
+                    raise Refused(
+                        f"{said} has no mask; give mask_file=FILE with image=, use a benchmark whose edits carry masks, or mask=diffedit"
+                    )
                 if request.mask.shape[-2:] != example.image.shape[-2:]:
-                    raise Refused(f"the mask of {said} is {_size(request.mask)}, its picture {_size(example.image)}; give a mask of the picture's size")
+                    raise Refused(
+                        f"the mask of {said} is {_size(request.mask)}, its picture {_size(example.image)}; give a mask of the picture's size"
+                    )
                 if not bool(request.mask.any()):
-                    raise Refused(f"the mask of {said} is black everywhere, so nothing may change; paint white what may")
+                    raise Refused(
+                        f"the mask of {said} is black everywhere, so nothing may change; paint white what may"
+                    )
 
     def texts(self, example: Example, *, about: str) -> list[str]:
         """Embed nothing."""
@@ -43,9 +49,13 @@ class Given:
 
     def __call__(self, asked: MaskRequest) -> Masks:
         """Return the requests' masks."""
-        asked_for = Example(asked.example.id, asked.example.image, tuple(draw.request for draw in asked.draws))
+        asked_for = Example(
+            asked.example.id, asked.example.image, tuple(draw.request for draw in asked.draws)
+        )
         self.check([asked_for])
-        return torch.cat([draw.request.mask for draw in asked.draws if draw.request.mask is not None])
+        return torch.cat(
+            [draw.request.mask for draw in asked.draws if draw.request.mask is not None]
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,9 @@ class DiffEdit:
     grow: float = 0.0  # share of the picture's side
 
     def __post_init__(self) -> None:
-        check_numbers(noises=self.noises, start=self.start, threshold=self.threshold, grow=self.grow)
+        check_numbers(
+            noises=self.noises, start=self.start, threshold=self.threshold, grow=self.grow
+        )
         if not (number(self.clip) and self.clip > 0):
             raise Refused(f"mask.clip must be above 0 (times the mean difference), got {self.clip}")
 
@@ -92,8 +104,12 @@ class DiffEdit:
         t = torch.full((2,), stage.schedule.level(self.start))
         condition = Condition(asked.encode([text, away]))
         d = torch.zeros_like(base)
-        for k in range(self.noises):  # one after another: together they would need so many times the memory
-            eps = rng.noise(base.shape, seed=0, example=example.id, stage=stage.name, role="diffedit", step=k)
+        for k in range(
+            self.noises
+        ):  # one after another: together they would need so many times the memory
+            eps = rng.noise(
+                base.shape, seed=0, example=example.id, stage=stage.name, role="diffedit", step=k
+            )
             x_t = stage.schedule.add_noise(base, eps, t[:1]).expand(2, -1, -1, -1)
             x_0, x_away = stage.predict(x_t, t, condition).chunk(2)
             d += (x_0 - x_away).abs()
@@ -103,17 +119,29 @@ class DiffEdit:
         d = self.difference(asked, text, away)
         m = d.clamp(max=self.clip * d.mean()) / (self.clip * d.mean())
         if not bool((m > self.threshold).any()):  # NaN, too, where nothing differs at all
-            raise Inactive(f"mask=diffedit finds no place where {text!r} and {away!r} differ; set mask.reference, or lower mask.threshold={self.threshold}")
+            raise Inactive(
+                f"mask=diffedit finds no place where {text!r} and {away!r} differ; set mask.reference, or lower mask.threshold={self.threshold}"
+            )
         side = asked.example.image.shape[-1]
-        return grown(F.interpolate((m > self.threshold).float(), (side, side), mode="nearest"), self.grow)
+        return grown(
+            F.interpolate((m > self.threshold).float(), (side, side), mode="nearest"), self.grow
+        )
 
     def _reference(self, example: Example, about: str) -> str:
         template = self.reference
         if "{rare}" in template:
-            raise Refused(f"mask.reference {template!r} has {{rare}}, which is a part of what was tuned on; {{tuned}} is the whole of it")
+            raise Refused(
+                f"mask.reference {template!r} has {{rare}}, which is a part of what was tuned on; {{tuned}} is the whole of it"
+            )
         if template == AUTO:
             template = "{tuned}" if about else "{caption}" if example.caption.strip() else ""
-        return prompts.fill(template, rare="", edit="", caption=example.caption, noun=example.noun, tuned=about) if template else ""
+        return (
+            prompts.fill(
+                template, rare="", edit="", caption=example.caption, noun=example.noun, tuned=about
+            )
+            if template
+            else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +175,9 @@ def check_numbers(*, noises: int, start: float, threshold: float, grow: float) -
     if not (whole(noises) and noises >= 1):
         raise Refused(f"mask.noises must be a whole number of at least 1, got {noises}")
     if not (number(start) and 0 < start < 1):
-        raise Refused(f"mask.start must be in (0, 1) (cosine time; at 1 nothing of the picture is left), got {start}")
+        raise Refused(
+            f"mask.start must be in (0, 1) (cosine time; at 1 nothing of the picture is left), got {start}"
+        )
     if not (number(threshold) and 0 < threshold < 1):
         raise Refused(f"mask.threshold must be in (0, 1), got {threshold}")
     if not (number(grow) and 0 <= grow < 1):

@@ -39,7 +39,9 @@ class Words:
         if not (number(self.threshold) and 0 < self.threshold < 1):
             raise Refused(f"mask.threshold must be in (0, 1), got {self.threshold}")
         if not (number(self.grow) and 0 <= self.grow < 1):
-            raise Refused(f"mask.grow must be in [0, 1) (share of the picture's side), got {self.grow}")
+            raise Refused(
+                f"mask.grow must be in [0, 1) (share of the picture's side), got {self.grow}"
+            )
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse words that find nothing, and a CLIPSeg that cannot be had."""
@@ -59,7 +61,9 @@ class Words:
 
     def mask(self, example: Example, request: Request) -> Mask:
         """Return where the words of one edit are, at the picture's resolution."""
-        words = prompts.fill(self.words, rare="", edit=request.prompt, caption=example.caption, noun=example.noun)
+        words = prompts.fill(
+            self.words, rare="", edit=request.prompt, caption=example.caption, noun=example.noun
+        )
         p = self.segmenter(example.image, words)
         if float(p.max()) <= self.threshold:
             raise Refused(

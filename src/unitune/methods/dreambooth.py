@@ -36,13 +36,17 @@ class DreamBooth:
     def __post_init__(self) -> None:
         chosen(self.tune, self.stages)
         if not (number(self.prior) and self.prior >= 0):
-            raise Refused(f"method.prior (lambda) must be 0 (no prior preservation) or a finite number above, got {self.prior!r}")
+            raise Refused(
+                f"method.prior (lambda) must be 0 (no prior preservation) or a finite number above, got {self.prior!r}"
+            )
 
     def recipe(self, example: Example) -> Recipe:
         """Tune weights on the prompt with the identifier, beside its class's."""
         token = self.identifier if "{caption}" in self.token else self.token
         if not token:
-            raise Refused("method=dreambooth puts a rare word before the noun, and a description is none; choose token=beikkpic or token=random")
+            raise Refused(
+                "method=dreambooth puts a rare word before the noun, and a description is none; choose token=beikkpic or token=random"
+            )
         prior = Prior(self.prior, self.class_prompt, self.class_images) if self.prior else None
         return Recipe(
             "dreambooth", token, self.prompt, self.template, apart=self.class_prompt,

@@ -30,7 +30,9 @@ class Imagic:
     def __post_init__(self) -> None:
         chosen(self.tune, self.stages)
         if not (number(self.share) and 0 <= self.share <= 1):
-            raise Refused(f"method.share must be in [0, 1] (of the first stage's steps, for the embedding), got {self.share}")
+            raise Refused(
+                f"method.share must be in [0, 1] (of the first stage's steps, for the embedding), got {self.share}"
+            )
 
     def recipe(self, example: Example) -> Recipe:
         """Optimise the embedding for at least one of the steps, then tune the weights."""

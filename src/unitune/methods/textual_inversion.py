@@ -30,13 +30,21 @@ class TextualInversion:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"<[^\s<>{}]+>", self.word):
-            raise Refused(f"method.word must be written in angle brackets, so that no prompt holds it by chance, e.g. <image>; got {self.word!r}")
+            raise Refused(
+                f"method.word must be written in angle brackets, so that no prompt holds it by chance, e.g. <image>; got {self.word!r}"
+            )
         if not (whole(self.vectors) and 1 <= self.vectors <= MOST):
-            raise Refused(f"method.vectors must be a whole number from 1 to {MOST} (a prompt has 77 places), got {self.vectors}")
+            raise Refused(
+                f"method.vectors must be a whole number from 1 to {MOST} (a prompt has 77 places), got {self.vectors}"
+            )
         if not self.templates:
-            raise Refused("method.templates is empty; give what the picture is called while its word is learned, e.g. ['a {rare}']")
+            raise Refused(
+                "method.templates is empty; give what the picture is called while its word is learned, e.g. ['a {rare}']"
+            )
         if bare := [template for template in self.templates if "{rare}" not in template]:
-            raise Refused(f"every one of method.templates needs {{rare}}, the place of the word; {bare[0]!r} has none")
+            raise Refused(
+                f"every one of method.templates needs {{rare}}, the place of the word; {bare[0]!r} has none"
+            )
 
     def recipe(self, example: Example) -> Recipe:
         """Learn a word; no weights are tuned."""

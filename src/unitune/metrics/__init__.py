@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitune.compat import ensure_torchvision
+from unitune.models.compat import ensure_torchvision
 
 ensure_torchvision()
 
 from unitune.metrics.pixel import PROGRESS  # noqa: E402
-from unitune.statistics import DERIVED  # noqa: E402
+from unitune.metrics.statistics import DERIVED  # noqa: E402
 from unitune.types import Edit, Example, Metric, Refused  # noqa: E402
 
 OF_DERIVED = {"progress": {"better": "higher", **PROGRESS}}  # the cards of DERIVED
@@ -20,7 +20,9 @@ def score(metrics: Sequence[Metric], edits: list[Edit]) -> list[dict[str, float]
     names = [metric.name for metric in metrics]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise Refused(f"metrics of the same name: {', '.join(twice)}; a table has one column per name, so list each metric once")
+        raise Refused(
+            f"metrics of the same name: {', '.join(twice)}; a table has one column per name, so list each metric once"
+        )
     scores: list[dict[str, float]] = [{} for _ in edits]
     for metric in metrics:
         for row, value in zip(scores, metric(edits), strict=True):
@@ -30,7 +32,9 @@ def score(metrics: Sequence[Metric], edits: list[Edit]) -> list[dict[str, float]
 
 def check(metrics: Sequence[Metric], examples: Sequence[Example]) -> None:
     """Let those metrics that ask something of a request (`check(request)`) refuse what they could not score, before anything is tuned."""
-    for asks in (asks for metric in metrics if (asks := getattr(metric, "check", None)) is not None):
+    for asks in (
+        asks for metric in metrics if (asks := getattr(metric, "check", None)) is not None
+    ):
         for example in examples:
             for request in example.requests:
                 asks(request)
@@ -38,7 +42,10 @@ def check(metrics: Sequence[Metric], examples: Sequence[Example]) -> None:
 
 def cards(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
     """Return what each metric's number is, by its name: a run writes this beside its scores."""
-    return {metric.name: {"better": "higher" if metric.higher_is_better else "lower", **metric.card} for metric in metrics}
+    return {
+        metric.name: {"better": "higher" if metric.higher_is_better else "lower", **metric.card}
+        for metric in metrics
+    }
 
 
 def write_cards(chosen: Sequence[Metric], folder: Path) -> None:

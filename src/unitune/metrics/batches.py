@@ -29,16 +29,27 @@ def unit(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     return (image.float().cpu() + 1) / 2
 
 
-def paired(edits: Sequence[Edit], features: Callable[[Tensor], Features], distance: Callable[[Features, Features], Tensor]) -> list[float]:
+def paired(
+    edits: Sequence[Edit],
+    features: Callable[[Tensor], Features],
+    distance: Callable[[Features, Features], Tensor],
+) -> list[float]:
     """Compare the features of each edit with those of its base image, which are computed once."""
     check_sizes(edits)
-    keys = [(tuple(edit.image.shape), digest) for edit, digest in zip(edits, base_digests(edits), strict=True)]
+    keys = [
+        (tuple(edit.image.shape), digest)
+        for edit, digest in zip(edits, base_digests(edits), strict=True)
+    ]
     values, kept = [float("nan")] * len(edits), {}
     for rows in _alike(keys):
         new = {keys[k]: edits[k].example.image for k in rows if keys[k] not in kept}
         levels = features(torch.cat(list(new.values())).float().cpu()) if new else []
-        kept |= {key: [level[place : place + 1] for level in levels] for place, key in enumerate(new)}
-        kept = {keys[k]: kept[keys[k]] for k in rows}  # edits of one base image stand together, so what is left behind is not asked for again
+        kept |= {
+            key: [level[place : place + 1] for level in levels] for place, key in enumerate(new)
+        }
+        kept = {
+            keys[k]: kept[keys[k]] for k in rows
+        }  # edits of one base image stand together, so what is left behind is not asked for again
         of_bases = [torch.cat(level) for level in zip(*(kept[keys[k]] for k in rows), strict=True)]
         of_edits = features(torch.cat([edits[k].image for k in rows]).float().cpu())
         for k, value in zip(rows, distance(of_edits, of_bases).tolist(), strict=True):
@@ -48,7 +59,10 @@ def paired(edits: Sequence[Edit], features: Callable[[Tensor], Features], distan
 
 def base_digests(edits: Sequence[Edit]) -> list[str]:
     """Return the digest of each edit's base image; it is computed once per example."""
-    known = {key: example.digest for key, example in {id(edit.example): edit.example for edit in edits}.items()}
+    known = {
+        key: example.digest
+        for key, example in {id(edit.example): edit.example for edit in edits}.items()
+    }
     return [known[id(edit.example)] for edit in edits]
 
 
@@ -62,10 +76,14 @@ def check_size(edit: Edit, other: Picture | Tensor, what: str) -> None:
     """Refuse what is compared with an edit and is of another size."""
     if other.shape[-2:] != edit.image.shape[-2:]:
         (h, w), (y, x) = other.shape[-2:], edit.image.shape[-2:]
-        raise Refused(f"{edit.request.prompt!r}: the {what} is {w}x{h} px, the edit {x}x{y} px; pictures of one size are compared")
+        raise Refused(
+            f"{edit.request.prompt!r}: the {what} is {w}x{h} px, the edit {x}x{y} px; pictures of one size are compared"
+        )
 
 
-def resized(image: Float[Tensor, "B C H W"], size: int, *, mode: str) -> Float[Tensor, "B C size size"]:
+def resized(
+    image: Float[Tensor, "B C H W"], size: int, *, mode: str
+) -> Float[Tensor, "B C size size"]:
     """Resize the shorter side to `size` px by antialiased bilinear or bicubic, as Pillow does but without rounding to bytes; keep the centre."""
     shorter = min(image.shape[-2:])
     if shorter != size:

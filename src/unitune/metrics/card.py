@@ -6,8 +6,23 @@ AVERAGING = "one number per edit; means with an interval: edits and seeds of an 
 
 
 def card(
-    what: str, *, backbone: str = "none", preprocessing: str, resize: str = "none", nan: str = "never", version: str, more: Mapping[str, str] | None = None
+    what: str,
+    *,
+    backbone: str = "none",
+    preprocessing: str,
+    resize: str = "none",
+    nan: str = "never",
+    version: str,
+    more: Mapping[str, str] | None = None,
 ) -> Mapping[str, str]:
     """Write a card; `nan` says when there is no number, `more` what else is known of the backbone, such as its accuracy."""
-    fields = {"what": what, "backbone": backbone, "preprocessing": preprocessing, "resize": resize, "nan": nan, "averaging": AVERAGING, "version": version}
+    fields = {
+        "what": what,
+        "backbone": backbone,
+        "preprocessing": preprocessing,
+        "resize": resize,
+        "nan": nan,
+        "averaging": AVERAGING,
+        "version": version,
+    }
     return {**fields, **(more or {})}

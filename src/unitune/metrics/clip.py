@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import T5Tokenizer
 
-from unitune import parameters
 from unitune.metrics.judge import CHUNK, read_card, reduced
+from unitune.models import parameters
 from unitune.types import Picture, Refused
 
 SIZE = 64  # px
@@ -38,7 +38,13 @@ class Words:
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "B L"]:
         """Return ids."""
         cleaned = [text.lower().strip() for text in texts]
-        return self.pieces(cleaned, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids
+        return self.pieces(
+            cleaned,
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
+        ).input_ids
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ class Clip:
 
     network: open_clip.CLIP
     tokenizer: Callable[[list[str]], Tensor]
-    prepare: Callable[[Tensor], Tensor]  # pictures in [-1, 1], (B, 3, H, W), as the network takes them
+    prepare: Callable[
+        [Tensor], Tensor
+    ]  # pictures in [-1, 1], (B, 3, H, W), as the network takes them
     label: str = ""  # stands in the names of its scores; the pocket CLIP's have none
     card: Mapping[str, str] = field(default_factory=dict)  # arguments of cards.card
     accuracy: Mapping[str, str] = field(default_factory=dict)
@@ -63,9 +71,16 @@ def load_clip(folder: str | Path) -> Clip:
     folder = Path(folder)
     file = folder / "open_clip_config.json"
     if not file.exists():
-        raise Refused(f"no CLIP in {folder}: open_clip_config.json is missing; name the folder that holds it and {WEIGHTS}")
+        raise Refused(
+            f"no CLIP in {folder}: open_clip_config.json is missing; name the folder that holds it and {WEIGHTS}"
+        )
     network = open_clip.CLIP(**json.loads(file.read_text())["model_cfg"])
-    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in parameters.load(folder / WEIGHTS).items()})
+    network.load_state_dict(
+        {
+            k: v.float() if v.is_floating_point() else v
+            for k, v in parameters.load(folder / WEIGHTS).items()
+        }
+    )
     card = {
         "backbone": "pocket CLIP (open_clip, 64 px) trained on captioned scenes; knows the words of that world only",
         "preprocessing": "[-1, 1]; texts lower-cased and stripped",
@@ -73,7 +88,13 @@ def load_clip(folder: str | Path) -> Clip:
         "version": f"open_clip {open_clip.__version__}",
     }
     accuracy = {f"held-out {name}": value for name, value in read_card(folder).items()}
-    return Clip(network.eval().requires_grad_(False), Words(T5Tokenizer.from_pretrained(folder)), PREPARE, card=card, accuracy=accuracy)
+    return Clip(
+        network.eval().requires_grad_(False),
+        Words(T5Tokenizer.from_pretrained(folder)),
+        PREPARE,
+        card=card,
+        accuracy=accuracy,
+    )
 
 
 class Source(Protocol):
@@ -108,17 +129,30 @@ def tokens(clip: Clip, texts: Sequence[str]) -> Int[Tensor, "B L"]:
 def image_features(clip: Clip, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
     """Return unit features of pictures in [-1, 1]."""
     device = clip.network.logit_scale.device
-    return torch.cat([clip.network.encode_image(clip.prepare(part.to(device).float()), normalize=True).cpu() for part in image.split(CHUNK)])
+    return torch.cat(
+        [
+            clip.network.encode_image(clip.prepare(part.to(device).float()), normalize=True).cpu()
+            for part in image.split(CHUNK)
+        ]
+    )
 
 
 def features_of(clip: Clip, images: Sequence[Picture]) -> Float[Tensor, "B D"]:
     """Return unit features of pictures of any sizes; a tensor that was seen before is not encoded again."""
-    new = [image for image in {id(image): image for image in images}.values() if image not in clip.pictures]
+    new = [
+        image
+        for image in {id(image): image for image in images}.values()
+        if image not in clip.pictures
+    ]
     for first in range(0, len(new), CHUNK):
         part = new[first : first + CHUNK]
         with torch.no_grad():
-            x = torch.cat([clip.prepare(image.float()) for image in part]).to(clip.network.logit_scale.device)
-            clip.pictures.update(zip(part, clip.network.encode_image(x, normalize=True).cpu(), strict=True))
+            x = torch.cat([clip.prepare(image.float()) for image in part]).to(
+                clip.network.logit_scale.device
+            )
+            clip.pictures.update(
+                zip(part, clip.network.encode_image(x, normalize=True).cpu(), strict=True)
+            )
     return torch.stack([clip.pictures[image] for image in images])
 
 
@@ -129,5 +163,7 @@ def text_features(clip: Clip, texts: Sequence[str]) -> Float[Tensor, "B D"]:
     for first in range(0, len(new), CHUNK):
         part = new[first : first + CHUNK]
         ids = tokens(clip, part).to(clip.network.logit_scale.device)
-        clip.texts.update(zip(part, clip.network.encode_text(ids, normalize=True).cpu(), strict=True))
+        clip.texts.update(
+            zip(part, clip.network.encode_text(ids, normalize=True).cpu(), strict=True)
+        )
     return torch.stack([clip.texts[text] for text in texts])

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unitune import parameters
+from unitune.models import parameters
 from unitune.scenes.scene import MAX_OBJECTS
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
 from unitune.types import Refused
@@ -33,11 +33,17 @@ VOCABULARY: Mapping[str, Sequence[str]] = {
 
 def reduced(image: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 size size"]:
     """Average pictures down to a square of `size` px."""
-    return image if image.shape[-2:] == (size, size) else F.interpolate(image, (size, size), mode="area")
+    return (
+        image
+        if image.shape[-2:] == (size, size)
+        else F.interpolate(image, (size, size), mode="area")
+    )
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out))
+    return nn.Sequential(
+        nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)
+    )
 
 
 class Residual(nn.Module):
@@ -46,7 +52,11 @@ class Residual(nn.Module):
     def __init__(self, channels: int, out: int, *, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(_conv(channels, out, 3, stride), nn.ReLU(), _conv(out, out, 3))
-        self.skip = nn.Identity() if stride == 1 and channels == out else nn.Sequential(nn.AvgPool2d(stride), _conv(channels, out, 1))
+        self.skip = (
+            nn.Identity()
+            if stride == 1 and channels == out
+            else nn.Sequential(nn.AvgPool2d(stride), _conv(channels, out, 1))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out, H / stride, W / stride)."""
@@ -62,7 +72,12 @@ class Judge(nn.Module):
     `card` holds what is known of its accuracy.
     """
 
-    def __init__(self, vocabulary: Mapping[str, Sequence[str]] = VOCABULARY, *, max_objects: int = MAX_OBJECTS) -> None:
+    def __init__(
+        self,
+        vocabulary: Mapping[str, Sequence[str]] = VOCABULARY,
+        *,
+        max_objects: int = MAX_OBJECTS,
+    ) -> None:
         super().__init__()
         self.max_objects = max_objects
         self.vocabulary = {name: tuple(words) for name, words in vocabulary.items()}
@@ -71,39 +86,69 @@ class Judge(nn.Module):
             _conv(3, 24, 3, 2), nn.ReLU(), _conv(24, 32, 3), nn.ReLU(),
             Residual(32, 64, stride=2), Residual(64, 64, stride=1), Residual(64, 128, stride=2), Residual(128, 128, stride=1),
         )  # fmt: skip
-        widths = {**{name: len(words) for name, words in self.vocabulary.items()}, "side": len(self.vocabulary["nouns"]), "count": max_objects}
-        self.heads = nn.ModuleDict({name: nn.Linear(3 * 128, width) for name, width in widths.items()})
+        widths = {
+            **{name: len(words) for name, words in self.vocabulary.items()},
+            "side": len(self.vocabulary["nouns"]),
+            "count": max_objects,
+        }
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(3 * 128, width) for name, width in widths.items()}
+        )
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Return the logits of every fact, (B, words) each."""
         x = self.trunk(reduced(image, SIZE))
         left, right = x.chunk(2, dim=3)
-        features = torch.cat([x.mean(dim=(2, 3)), left.amax(dim=(2, 3)), right.amax(dim=(2, 3))], dim=1)
+        features = torch.cat(
+            [x.mean(dim=(2, 3)), left.amax(dim=(2, 3)), right.amax(dim=(2, 3))], dim=1
+        )
         return {name: head(features) for name, head in self.heads.items()}
 
 
 def save_judge(judge: Judge, folder: Path) -> None:
     """Write `model.safetensors` (float16) and `config.json` (the vocabulary)."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"size": SIZE, "vocabulary": judge.vocabulary, "max_objects": judge.max_objects}, indent=2) + "\n")
+    save_file(
+        {
+            k: v.half().contiguous() if v.is_floating_point() else v
+            for k, v in judge.state_dict().items()
+        },
+        folder / "model.safetensors",
+    )
+    (folder / "config.json").write_text(
+        json.dumps(
+            {"size": SIZE, "vocabulary": judge.vocabulary, "max_objects": judge.max_objects},
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 def read_card(folder: Path) -> dict[str, str]:
     """Return the numbers of `card.json` beside the weights as text; empty where there is none."""
     file = folder / "card.json"
     numbers = json.loads(file.read_text()) if file.exists() else {}
-    return {name: f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in numbers.items()}
+    return {
+        name: f"{value:.3f}" if isinstance(value, float) else str(value)
+        for name, value in numbers.items()
+    }
 
 
 def load_judge(folder: str | Path) -> Judge:
     """Load a saved judge in float32, ready to read pictures; its card holds the accuracies of `card.json` when there."""
     folder = Path(folder)
     if not (folder / "config.json").exists():
-        raise Refused(f"no judge in {folder}: config.json is missing; name the folder that holds model.safetensors and config.json")
+        raise Refused(
+            f"no judge in {folder}: config.json is missing; name the folder that holds model.safetensors and config.json"
+        )
     config = json.loads((folder / "config.json").read_text())
     judge = Judge(config["vocabulary"], max_objects=config.get("max_objects", MAX_OBJECTS))
-    judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in parameters.load(folder / "model.safetensors").items()})
+    judge.load_state_dict(
+        {
+            k: v.float() if v.is_floating_point() else v
+            for k, v in parameters.load(folder / "model.safetensors").items()
+        }
+    )
     judge.card = read_card(folder)
     return judge.eval().requires_grad_(False)
 
@@ -131,10 +176,24 @@ def read_facts(judge: Judge, image: Float[Tensor, "B 3 H W"]) -> list[dict[str, 
     for chunk in image.split(CHUNK):
         logits = {name: value.cpu() for name, value in judge(chunk.to(device).float()).items()}
         for row in range(len(chunk)):
-            present = {name: {word for word, logit in zip(judge.vocabulary[name], logits[name][row].tolist(), strict=True) if logit > 0} for name in SETS}
-            best = {name: judge.vocabulary[name][int(logits[name][row].argmax())] for name in ("place", "time", "style")}
+            present = {
+                name: {
+                    word
+                    for word, logit in zip(
+                        judge.vocabulary[name], logits[name][row].tolist(), strict=True
+                    )
+                    if logit > 0
+                }
+                for name in SETS
+            }
+            best = {
+                name: judge.vocabulary[name][int(logits[name][row].argmax())]
+                for name in ("place", "time", "style")
+            }
             right = dict(zip(judge.vocabulary["nouns"], logits["side"][row].tolist(), strict=True))
-            seen.append({**present, **best, "count": int(logits["count"][row].argmax()) + 1, "right": right})
+            seen.append(
+                {**present, **best, "count": int(logits["count"][row].argmax()) + 1, "right": right}
+            )
     return seen
 
 
@@ -143,4 +202,8 @@ def found(facts: Mapping[str, object], seen: Mapping[str, Any]) -> bool:
     sides = [seen["right"][noun] for noun in facts.get("order", ())]  # type: ignore[attr-defined]
     if any(a >= b for a, b in pairwise(sides)):
         return False
-    return all(set(value) <= seen[name] if name in SETS else seen[name] == value for name, value in facts.items() if name != "order")  # type: ignore
+    return all(
+        set(value) <= seen[name] if name in SETS else seen[name] == value
+        for name, value in facts.items()
+        if name != "order"
+    )  # type: ignore

@@ -14,10 +14,17 @@ def mmd(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"]) -> float:
     return float(poly_mmd(a.double(), b.double(), degree=3, coef=1.0))
 
 
-def kid(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"], *, subsets: int, size: int, seed: int) -> list[float]:
+def kid(
+    a: Float[Tensor, "N D"], b: Float[Tensor, "M D"], *, subsets: int, size: int, seed: int
+) -> list[float]:
     """Return `mmd` of random subsets of `size` rows of either set; their mean is the KID, their spread its uncertainty at that size."""
     if not 2 <= size <= min(len(a), len(b)):
-        raise Refused(f"KID needs subsets of 2 to {min(len(a), len(b))} pictures (the smaller set), got {size}")
+        raise Refused(
+            f"KID needs subsets of 2 to {min(len(a), len(b))} pictures (the smaller set), got {size}"
+        )
     rng = np.random.default_rng(seed)
-    draws = [[torch.from_numpy(rng.choice(len(x), size, replace=False)) for x in (a, b)] for _ in range(subsets)]
+    draws = [
+        [torch.from_numpy(rng.choice(len(x), size, replace=False)) for x in (a, b)]
+        for _ in range(subsets)
+    ]
     return [mmd(a[rows], b[others]) for rows, others in draws]

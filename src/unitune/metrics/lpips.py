@@ -23,8 +23,14 @@ from unitune.metrics.card import card
 from unitune.metrics.masks import unedited
 from unitune.types import Edit, Refused
 
-LEVELS = {"alex": (2, 5, 8, 10, 12), "squeeze": (2, 5, 8, 10, 11, 12, 13)}  # layers of torchvision's `features` before each activation that is compared
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]: the authors' scaling layer
+LEVELS = {
+    "alex": (2, 5, 8, 10, 12),
+    "squeeze": (2, 5, 8, 10, 11, 12, 13),
+}  # layers of torchvision's `features` before each activation that is compared
+SHIFT, SCALE = (
+    (-0.030, -0.088, -0.188),
+    (0.458, 0.448, 0.450),
+)  # of pictures in [-1, 1]: the authors' scaling layer
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,12 @@ class Network:
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Float[Tensor, " B"]:
         """Return squared differences, weighted by channel, averaged over the picture, summed over levels."""
-        return torch.stack([((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in zip(a, b, self.heads, strict=True)]).sum(dim=0)
+        return torch.stack(
+            [
+                ((x - y).square() * head).sum(dim=1).mean(dim=(1, 2))
+                for x, y, head in zip(a, b, self.heads, strict=True)
+            ]
+        ).sum(dim=0)
 
 
 def heads(net: str) -> list[Tensor]:
@@ -63,15 +74,27 @@ def load(net: str, file: str | None) -> Network:
         raise Refused(f"lpips has no network {net!r}; use one of {', '.join(LEVELS)}")
     build, published = {
         "alex": (torchvision.models.alexnet, torchvision.models.AlexNet_Weights.IMAGENET1K_V1),
-        "squeeze": (torchvision.models.squeezenet1_1, torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1),
+        "squeeze": (
+            torchvision.models.squeezenet1_1,
+            torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
+        ),
     }[net]
     values = weights.of_torchvision(published.url, what=f"the backbone of LPIPS ({net})", file=file)
     with torch.device("meta"):  # nothing is drawn at random only to be replaced
         backbone = build(weights=None).features
     try:
-        backbone.load_state_dict({name.removeprefix("features."): value for name, value in values.items() if name.startswith("features.")}, assign=True)
+        backbone.load_state_dict(
+            {
+                name.removeprefix("features."): value
+                for name, value in values.items()
+                if name.startswith("features.")
+            },
+            assign=True,
+        )
     except RuntimeError as error:
-        raise Refused(f"{file or published.url} does not hold torchvision's {build.__name__}; give {published.url}, or the same as safetensors") from error
+        raise Refused(
+            f"{file or published.url} does not hold torchvision's {build.__name__}; give {published.url}, or the same as safetensors"
+        ) from error
     backbone = backbone.eval().requires_grad_(False)
     cuts = (0, *LEVELS[net])
     return Network([backbone[first:last] for first, last in pairwise(cuts)], heads(net))
@@ -110,7 +133,11 @@ class UneditedLPIPS:
 
     def __init__(self, net: str = "squeeze", file: str | None = None) -> None:
         self.network, self.name = load(net, file), f"lpips_{net}_unedited"
-        self.card = _card(f"LPIPS ({net}) of edit and base image, both times (1 - mask) on [0, 1]", net, "no mask, or one that is 1 everywhere")
+        self.card = _card(
+            f"LPIPS ({net}) of edit and base image, both times (1 - mask) on [0, 1]",
+            net,
+            "no mask, or one that is 1 everywhere",
+        )
 
     @torch.no_grad()
     def __call__(self, edits: list[Edit]) -> list[float]:
@@ -118,4 +145,6 @@ class UneditedLPIPS:
         return unedited(edits, self._between)
 
     def _between(self, image: Tensor, base: Tensor) -> Tensor:
-        return self.network.distance(self.network.features(image * 2 - 1), self.network.features(base * 2 - 1))
+        return self.network.distance(
+            self.network.features(image * 2 - 1), self.network.features(base * 2 - 1)
+        )

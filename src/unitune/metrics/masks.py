@@ -11,7 +11,11 @@ from unitune.types import Edit
 def unedited(edits: Sequence[Edit], compare: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
     """Compare the masked pictures, (B, 3, H, W) in [0, 1], a few at a time; NaN without a mask or where the mask lets everything change."""
     scores = [float("nan")] * len(edits)
-    masks = {k: edit.request.mask for k, edit in enumerate(edits) if edit.request.mask is not None and bool((edit.request.mask < 1).any())}
+    masks = {
+        k: edit.request.mask
+        for k, edit in enumerate(edits)
+        if edit.request.mask is not None and bool((edit.request.mask < 1).any())
+    }
     for k, mask in masks.items():
         check_size(edits[k], mask, "mask")
         check_size(edits[k], edits[k].example.image, "base image")
@@ -20,7 +24,11 @@ def unedited(edits: Sequence[Edit], compare: Callable[[Tensor, Tensor], Tensor])
         stays = 1 - mask.float().cpu()
         return compare(unit(image) * stays, unit(base) * stays)
 
-    columns = [edits[k].image for k in masks], [edits[k].example.image for k in masks], [*masks.values()]
+    columns = (
+        [edits[k].image for k in masks],
+        [edits[k].example.image for k in masks],
+        [*masks.values()],
+    )
     for k, score in zip(masks, in_batches(masked, *columns), strict=True):
         scores[k] = score
     return scores

@@ -21,16 +21,28 @@ from unitune.types import Edit, Refused
 
 PACKAGE = "stlpips-pytorch"
 FILE = "weights/vST0.0/alex_shift_tolerant.pth"
-CONVOLUTIONS = (("net.slice1.0", 2), ("net.slice2.5", 2), ("net.slice3.9", 1), ("net.slice4.11", 1), ("net.slice5.13", 1))  # (name in the file, zero padding)
+CONVOLUTIONS = (
+    ("net.slice1.0", 2),
+    ("net.slice2.5", 2),
+    ("net.slice3.9", 1),
+    ("net.slice4.11", 1),
+    ("net.slice5.13", 1),
+)  # (name in the file, zero padding)
 POOLED = (1, 2)  # the convolutions that follow a max pooling
 
 
 def weights_file() -> Path:
     """Return where the installed package keeps the Alex weights, without importing it."""
     spec = importlib.util.find_spec("stlpips_pytorch")
-    file = Path(spec.submodule_search_locations[0]) / FILE if spec and spec.submodule_search_locations else None
+    file = (
+        Path(spec.submodule_search_locations[0]) / FILE
+        if spec and spec.submodule_search_locations
+        else None
+    )
     if file is None or not file.exists():
-        raise Refused(f"the metric stlpips needs the weights file of the package {PACKAGE}, which is not installed; install it or leave the metric out")
+        raise Refused(
+            f"the metric stlpips needs the weights file of the package {PACKAGE}, which is not installed; install it or leave the metric out"
+        )
     return file
 
 
@@ -43,7 +55,9 @@ def _blur(x: Tensor) -> Tensor:
 def features(weights: Mapping[str, Tensor], image: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
     """Return the five activations, each with unit length over channels."""
     # Channels last: blurring and pooling take a third of the time on a CPU.
-    x = ((image - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]).contiguous(memory_format=torch.channels_last)
+    x = ((image - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]).contiguous(
+        memory_format=torch.channels_last
+    )
     levels = []
     for k, (name, padding) in enumerate(CONVOLUTIONS):
         if k in POOLED:
@@ -54,10 +68,17 @@ def features(weights: Mapping[str, Tensor], image: Float[Tensor, "B 3 H W"]) -> 
     return levels
 
 
-def distance(weights: Mapping[str, Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Float[Tensor, " B"]:
+def distance(
+    weights: Mapping[str, Tensor], a: Sequence[Tensor], b: Sequence[Tensor]
+) -> Float[Tensor, " B"]:
     """Return the distance of two lists of features: squared differences, weighted by channel, averaged over the picture, summed over levels."""
     heads = [weights[f"lin{k}.model.1.weight"] for k in range(len(CONVOLUTIONS))]
-    return torch.stack([F.conv2d((x - y).square(), head).mean(dim=(1, 2, 3)) for x, y, head in zip(a, b, heads, strict=True)]).sum(dim=0)
+    return torch.stack(
+        [
+            F.conv2d((x - y).square(), head).mean(dim=(1, 2, 3))
+            for x, y, head in zip(a, b, heads, strict=True)
+        ]
+    ).sum(dim=0)
 
 
 class STLPIPS:
@@ -67,7 +88,9 @@ class STLPIPS:
     higher_is_better = False
 
     def __init__(self) -> None:
-        self.weights: Mapping[str, Tensor] = torch.load(weights_file(), weights_only=True, map_location="cpu")
+        self.weights: Mapping[str, Tensor] = torch.load(
+            weights_file(), weights_only=True, map_location="cpu"
+        )
         self.card: Mapping[str, str] = card(
             "ST-LPIPS (Alex), distance of edit and base image",
             backbone="shift-tolerant AlexNet with linear heads, vST0.0",

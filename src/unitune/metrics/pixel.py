@@ -27,17 +27,23 @@ _card = partial(card, preprocessing="[0, 1], data range 1")
 OURS = "own code, the numbers of torchmetrics"
 
 
-def mse(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+def mse(
+    image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]
+) -> Float[Tensor, " B"]:
     """Return the mean squared difference of each pair."""
     return (image - reference).square().flatten(1).mean(dim=1)
 
 
-def psnr(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+def psnr(
+    image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]
+) -> Float[Tensor, " B"]:
     """Return the peak signal-to-noise ratio of each pair in [0, 1], dB, at most `EQUAL`."""
     return (-10 * mse(image, reference).log10()).clamp(max=EQUAL)
 
 
-def ssim(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+def ssim(
+    image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]
+) -> Float[Tensor, " B"]:
     """Return the structural similarity of each pair in [0, 1], Gaussian window of 11 px, sigma 1.5 (Wang et al. 2004, equation 13), borders reflected.
 
     The numbers of torchmetrics in half its time: the window is applied along rows, then columns, as products with band matrices.
@@ -48,7 +54,9 @@ def ssim(image: Float[Tensor, "B C H W"], reference: Float[Tensor, "B C H W"]) -
     mu_x, mu_y, xx, yy, xy = (down @ (stacked @ along.T)).chunk(5)
     c_1, c_2 = 0.01**2, 0.03**2  # of data range 1
     luminance = (2 * mu_x * mu_y + c_1) / (mu_x**2 + mu_y**2 + c_1)
-    structure = (2 * (xy - mu_x * mu_y) + c_2) / ((xx - mu_x**2).clamp(min=0) + (yy - mu_y**2).clamp(min=0) + c_2)
+    structure = (2 * (xy - mu_x * mu_y) + c_2) / (
+        (xx - mu_x**2).clamp(min=0) + (yy - mu_y**2).clamp(min=0) + c_2
+    )
     return (luminance * structure).flatten(1).mean(dim=1)
 
 
@@ -57,7 +65,9 @@ def _window(size: int) -> Float[Tensor, "size size+10"]:
     """Weights of the window around each of `size` pixels, of sigma 1.5 and width 11; every row sums to 1."""
     weights = (-(torch.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2)).exp()
     offsets = torch.arange(size + 10)[None] - torch.arange(size)[:, None]
-    return torch.where((offsets >= 0) & (offsets < 11), (weights / weights.sum())[offsets.clamp(0, 10)], 0.0)
+    return torch.where(
+        (offsets >= 0) & (offsets < 11), (weights / weights.sum())[offsets.clamp(0, 10)], 0.0
+    )
 
 
 def _between(measure: Measure, images: Sequence[Tensor], others: Sequence[Tensor]) -> list[float]:
@@ -111,7 +121,11 @@ class MSEOutsideMask:
 
     name = "mse_outside"
     higher_is_better = False
-    card: Mapping[str, str] = _card("mean squared difference of edit and base image over the pixels where the mask is below 0.5", nan=NO_MASK, version=OURS)
+    card: Mapping[str, str] = _card(
+        "mean squared difference of edit and base image over the pixels where the mask is below 0.5",
+        nan=NO_MASK,
+        version=OURS,
+    )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
@@ -133,7 +147,9 @@ class ErrorInsideMask:
     name = "error_inside"
     higher_is_better = False
     card: Mapping[str, str] = _card(
-        "mean squared difference of edit and exact target over the pixels where the mask is at least 0.5", nan=NO_INSIDE, version=OURS
+        "mean squared difference of edit and exact target over the pixels where the mask is at least 0.5",
+        nan=NO_INSIDE,
+        version=OURS,
     )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
@@ -160,8 +176,10 @@ PROGRESS: Mapping[str, str] = _card(  # of no class: a table makes it of two sco
     "share of the way from the base image to the exact target that edits go, over the pixels where the mask is at least 0.5: 1 - error_inside / "
     "base_error_inside; 1 is the exact target, 0 as far from it as a copy of the base, below 0 farther",
     nan="a base image whose base_error_inside sums to 0, or that has none; records without edit success (both)",
-    version="own code: unitune.statistics (DERIVED), of the scores of unitune.metrics.pixel",
-    more={"averaging": "error_inside and base_error_inside summed over edits and seeds of an image, then divided; means with an interval over images"},
+    version="own code: unitune.metrics.statistics (DERIVED), of the scores of unitune.metrics.pixel",
+    more={
+        "averaging": "error_inside and base_error_inside summed over edits and seeds of an image, then divided; means with an interval over images"
+    },
 )
 
 
@@ -172,7 +190,9 @@ def _inside(edit: Edit, image: Tensor) -> float:
     for other, what in ((target, "target"), (mask, "mask"), (edit.example.image, "base image")):
         check_size(edit, other, what)
     error = (image.float().cpu() - target.float().cpu()) / 2
-    return float(error.square().mean(dim=1, keepdim=True)[mask.cpu() >= 0.5].mean())  # of no pixels: NaN
+    return float(
+        error.square().mean(dim=1, keepdim=True)[mask.cpu() >= 0.5].mean()
+    )  # of no pixels: NaN
 
 
 class UneditedPSNR:
@@ -204,7 +224,9 @@ class UneditedMSE:
 
     name = "mse_unedited"
     higher_is_better = False
-    card: Mapping[str, str] = _card(f"mean squared difference of {MASKED}", nan=NO_MASK, version=OURS)
+    card: Mapping[str, str] = _card(
+        f"mean squared difference of {MASKED}", nan=NO_MASK, version=OURS
+    )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
@@ -216,7 +238,9 @@ class TargetPSNR:
 
     name = "psnr_target"
     higher_is_better = True
-    card: Mapping[str, str] = _card("PSNR of edit and exact target, dB, at most 100", nan="no target", version=OURS)
+    card: Mapping[str, str] = _card(
+        "PSNR of edit and exact target, dB, at most 100", nan="no target", version=OURS
+    )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
@@ -224,6 +248,10 @@ class TargetPSNR:
         for k, target in known:
             check_size(edits[k], target, "target")
         scores = [NAN] * len(edits)
-        for (k, _), score in zip(known, _between(psnr, [edits[k].image for k, _ in known], [t for _, t in known]), strict=True):
+        for (k, _), score in zip(
+            known,
+            _between(psnr, [edits[k].image for k, _ in known], [t for _, t in known]),
+            strict=True,
+        ):
             scores[k] = score
         return scores

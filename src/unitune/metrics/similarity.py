@@ -34,11 +34,22 @@ class Alignment:
     def __init__(self, clip: Source) -> None:
         self.clip = clip.load()
         self.name = f"alignment{self.clip.label}"
-        self.card: Mapping[str, str] = card("cosine of image and edit prompt (not times 100, not clamped)", **self.clip.card, more=self.clip.accuracy)
+        self.card: Mapping[str, str] = card(
+            "cosine of image and edit prompt (not times 100, not clamped)",
+            **self.clip.card,
+            more=self.clip.accuracy,
+        )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return _cosine(features_of(self.clip, [e.image for e in edits]), text_features(self.clip, _texts(edits))) if edits else []
+        return (
+            _cosine(
+                features_of(self.clip, [e.image for e in edits]),
+                text_features(self.clip, _texts(edits)),
+            )
+            if edits
+            else []
+        )
 
 
 class EditedAlignment:
@@ -50,15 +61,28 @@ class EditedAlignment:
         self.clip = clip.load()
         self.name = f"alignment_edited{self.clip.label}"
         what = "cosine of edit prompt and image times mask (outside it black; not times 100, not clamped)"
-        self.card: Mapping[str, str] = card(what, nan="no mask, or one that is 0 everywhere", **self.clip.card, more=self.clip.accuracy)
+        self.card: Mapping[str, str] = card(
+            what,
+            nan="no mask, or one that is 0 everywhere",
+            **self.clip.card,
+            more=self.clip.accuracy,
+        )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
         scores = [NAN] * len(edits)
-        rows = [k for k, edit in enumerate(edits) if edit.request.mask is not None and bool(edit.request.mask.any())]
+        rows = [
+            k
+            for k, edit in enumerate(edits)
+            if edit.request.mask is not None and bool(edit.request.mask.any())
+        ]
         if rows:
             parts = features_of(self.clip, [self._part(edits[k]) for k in rows])
-            for k, score in zip(rows, _cosine(parts, text_features(self.clip, _texts([edits[k] for k in rows]))), strict=True):
+            for k, score in zip(
+                rows,
+                _cosine(parts, text_features(self.clip, _texts([edits[k] for k in rows]))),
+                strict=True,
+            ):
                 scores[k] = score
         return scores
 
@@ -80,7 +104,12 @@ class DirectionalSimilarity:
         self.clip = clip.load()
         self.name = f"direction{self.clip.label}"
         what = "cosine of the change of image features and the change from caption to edit prompt"
-        self.card: Mapping[str, str] = card(what, nan="no caption, or no change of image or text", **self.clip.card, more=self.clip.accuracy)
+        self.card: Mapping[str, str] = card(
+            what,
+            nan="no caption, or no change of image or text",
+            **self.clip.card,
+            more=self.clip.accuracy,
+        )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
@@ -89,10 +118,16 @@ class DirectionalSimilarity:
         if not rows:
             return scores
         chosen = [edits[k] for k in rows]
-        of_images = features_of(self.clip, [e.image for e in chosen]) - features_of(self.clip, [e.example.image for e in chosen])
-        of_texts = text_features(self.clip, _texts(chosen)) - text_features(self.clip, [e.example.caption for e in chosen])
+        of_images = features_of(self.clip, [e.image for e in chosen]) - features_of(
+            self.clip, [e.example.image for e in chosen]
+        )
+        of_texts = text_features(self.clip, _texts(chosen)) - text_features(
+            self.clip, [e.example.caption for e in chosen]
+        )
         moved = torch.minimum(of_images.norm(dim=1), of_texts.norm(dim=1)) > 1e-6
-        for k, score, is_moved in zip(rows, _cosine(of_images, of_texts), moved.tolist(), strict=True):
+        for k, score, is_moved in zip(
+            rows, _cosine(of_images, of_texts), moved.tolist(), strict=True
+        ):
             scores[k] = score if is_moved else NAN
         return scores
 
@@ -105,8 +140,17 @@ class ImageSimilarity:
     def __init__(self, clip: Source) -> None:
         self.clip = clip.load()
         self.name = f"image_similarity{self.clip.label}"
-        self.card: Mapping[str, str] = card("cosine of edit and base image features", **self.clip.card, more=self.clip.accuracy)
+        self.card: Mapping[str, str] = card(
+            "cosine of edit and base image features", **self.clip.card, more=self.clip.accuracy
+        )
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return _cosine(features_of(self.clip, [e.image for e in edits]), features_of(self.clip, [e.example.image for e in edits])) if edits else []
+        return (
+            _cosine(
+                features_of(self.clip, [e.image for e in edits]),
+                features_of(self.clip, [e.example.image for e in edits]),
+            )
+            if edits
+            else []
+        )

@@ -27,20 +27,35 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on [0, 
 def load(source: str) -> ViTModel:
     """Load a DINO ViT from a local folder, the hub's cache or the hub."""
     if not Path(source).is_dir():
-        weights.of_hub(source, "config.json", what=f"the DINO {source}", otherwise="give source= a folder that holds it, or leave the metric out")
+        weights.of_hub(
+            source,
+            "config.json",
+            what=f"the DINO {source}",
+            otherwise="give source= a folder that holds it, or leave the metric out",
+        )
     elif not (Path(source) / "config.json").is_file():
-        raise Refused(f"no ViT in {source}: config.json is missing; name the folder that holds it and model.safetensors")
+        raise Refused(
+            f"no ViT in {source}: config.json is missing; name the folder that holds it and model.safetensors"
+        )
     try:
-        return ViTModel.from_pretrained(source, add_pooling_layer=False).eval().requires_grad_(False)
+        return (
+            ViTModel.from_pretrained(source, add_pooling_layer=False).eval().requires_grad_(False)
+        )
     except (OSError, ValueError) as error:
-        raise Refused(f"the ViT {source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise Refused(
+            f"the ViT {source} cannot be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 @torch.no_grad()
-def self_similarity(vit: ViTModel, image: Float[Tensor, "B 3 H W"], *, white: float = 1.0) -> Float[Tensor, "B T T"]:
+def self_similarity(
+    vit: ViTModel, image: Float[Tensor, "B 3 H W"], *, white: float = 1.0
+) -> Float[Tensor, "B T T"]:
     """Return the cosines between the last layer's keys of pictures in [-1, 1]; `white` is what 1 becomes before ImageNet's normalisation (-1 becomes 0)."""
     size = int(vit.config.image_size)  # type: ignore[arg-type]  # square in every DINO
-    x = (white * resized((image + 1) / 2, size, mode="bilinear") - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    x = (
+        white * resized((image + 1) / 2, size, mode="bilinear") - torch.tensor(MEAN)[:, None, None]
+    ) / torch.tensor(STD)[:, None, None]
     caught: list[Any] = []
     hook = _last_key(vit).register_forward_hook(lambda _, __, keys: caught.append(keys))
     try:
@@ -53,7 +68,11 @@ def self_similarity(vit: ViTModel, image: Float[Tensor, "B 3 H W"], *, white: fl
 
 def _last_key(vit: ViTModel) -> nn.Module:
     """Find the projection to keys of the last layer; transformers names it `key` or `k_proj`, by version."""
-    return [module for name, module in vit.named_modules() if name.rpartition(".")[2] in ("key", "k_proj")][-1]
+    return [
+        module
+        for name, module in vit.named_modules()
+        if name.rpartition(".")[2] in ("key", "k_proj")
+    ][-1]
 
 
 class StructureDistance:
@@ -68,7 +87,9 @@ class StructureDistance:
 
     def __init__(self, source: str = "facebook/dino-vitb8", white: float = 1.0) -> None:
         if not (number(white) and white > 0):
-            raise Refused(f"white must be a number above 0, 1 (as DINO was trained) or 255 (as PIE-Bench has it), got {white!r}")
+            raise Refused(
+                f"white must be a number above 0, 1 (as DINO was trained) or 255 (as PIE-Bench has it), got {white!r}"
+            )
         self.vit, self.white = load(source), white
         shape = self.vit.config
         self.card = card(

@@ -10,16 +10,31 @@ from pathlib import Path
 import torch
 
 from unitune.metrics.card import card
-from unitune.metrics.judge import LISTS, SETS, SIZE, Judge, found, read_card, read_facts, reduced, shared_judge
+from unitune.metrics.judge import (
+    LISTS,
+    SETS,
+    SIZE,
+    Judge,
+    found,
+    read_card,
+    read_facts,
+    reduced,
+    shared_judge,
+)
+from unitune.metrics.statistics import OF_BASE
 from unitune.scenes.scene import MAX_OBJECTS
-from unitune.statistics import OF_BASE
 from unitune.types import Edit, Example, Picture, Refused, Request
 
 Facts = Mapping[str, object]
-COLUMNS: Mapping[str, tuple[str, Callable[[Request], Facts]]] = {  # what is asked for in words, and which facts of a request that is
+COLUMNS: Mapping[
+    str, tuple[str, Callable[[Request], Facts]]
+] = {  # what is asked for in words, and which facts of a request that is
     "appear": ("every fact that must appear", lambda request: request.appear),
     "stay": ("every fact that must stay", lambda request: request.stay),
-    "both": ("all facts of the request, those that must appear and those that must stay", lambda request: request.facts),
+    "both": (
+        "all facts of the request, those that must appear and those that must stay",
+        lambda request: request.facts,
+    ),
 }
 NO_NUMBER = (
     "a request without such facts; an edit that is not feasible, whatever picture is judged: one whose facts the judge finds all on the base image, "
@@ -55,7 +70,9 @@ class EditSuccess:
         why = obstacles(self.judge, [(e.example.image, e.request) for e in edits])
         counted = [k for k, edit in enumerate(edits) if self.facts(edit.request) and not why[k]]
         values = [float("nan")] * len(edits)
-        for k, seen in zip(counted, _readings(self.judge, [edits[k].image for k in counted]), strict=True):
+        for k, seen in zip(
+            counted, _readings(self.judge, [edits[k].image for k in counted]), strict=True
+        ):
             values[k] = float(found(self.facts(edits[k].request), seen))
         return values
 
@@ -75,17 +92,30 @@ class BaseSuccess(EditSuccess):
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
         self.name = OF_BASE
-        self.card = {**self.card, "what": f"1 when the judge finds {COLUMNS['both'][0]}, on the base image, else 0", "nan": "a request without facts"}
+        self.card = {
+            **self.card,
+            "what": f"1 when the judge finds {COLUMNS['both'][0]}, on the base image, else 0",
+            "nan": "a request without facts",
+        }
 
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score the base images of edits."""
         seen = _readings(self.judge, [edit.example.image for edit in edits])
-        return [float(found(edit.request.facts, read)) if edit.request.facts else float("nan") for edit, read in zip(edits, seen, strict=True)]
+        return [
+            float(found(edit.request.facts, read)) if edit.request.facts else float("nan")
+            for edit, read in zip(edits, seen, strict=True)
+        ]
 
 
 def feasible(judge: Judge, examples: Sequence[Example]) -> list[bool]:
     """Say for each request of each example, in their order, whether its edit success can be measured; never without facts. Pictures may have any size."""
-    return [not why for why in obstacles(judge, [(example.image, request) for example in examples for request in example.requests])]
+    return [
+        not why
+        for why in obstacles(
+            judge,
+            [(example.image, request) for example in examples for request in example.requests],
+        )
+    ]
 
 
 def obstacles(judge: Judge, asked: Sequence[tuple[Picture, Request]]) -> list[str]:
@@ -100,7 +130,10 @@ def obstacles(judge: Judge, asked: Sequence[tuple[Picture, Request]]) -> list[st
     seen = iter(_readings(judge, [*(base for base, _ in known), *targets]))
     copied = [found(request.facts, next(seen)) for _, request in known]
     reached = [request.target is None or found(request.facts, next(seen)) for _, request in known]
-    why = iter("copy" if copy else "" if target else "target" for copy, target in zip(copied, reached, strict=True))
+    why = iter(
+        "copy" if copy else "" if target else "target"
+        for copy, target in zip(copied, reached, strict=True)
+    )
     return [next(why) if request.facts else "facts" for _, request in asked]
 
 
@@ -120,14 +153,22 @@ def check_facts(judge: Judge, request: Request) -> None:
     allowed = {**known, "order": known["nouns"]}
     for name, value in request.facts.items():
         if name not in allowed:
-            raise Refused(f"unknown fact {name!r} in a request; the judge reads: {', '.join(allowed)}")
+            raise Refused(
+                f"unknown fact {name!r} in a request; the judge reads: {', '.join(allowed)}"
+            )
         if name in LISTS and (isinstance(value, str) or not isinstance(value, Sequence)):
-            raise Refused(f"fact {name}={value!r} is not a list; write e.g. {name}: [{allowed[name][0]}, {allowed[name][1]}]")
+            raise Refused(
+                f"fact {name}={value!r} is not a list; write e.g. {name}: [{allowed[name][0]}, {allowed[name][1]}]"
+            )
         for word in value if name in LISTS else [value]:  # type: ignore[union-attr]
             if word not in allowed[name]:
-                raise Refused(f"unknown {name} {word!r} in a request's facts; the judge knows: {', '.join(map(str, allowed[name]))}")
+                raise Refused(
+                    f"unknown {name} {word!r} in a request's facts; the judge knows: {', '.join(map(str, allowed[name]))}"
+                )
     for part, given in (("appear", request.appear), ("stay", request.stay)):
-        if lacking := {name: value for name, value in given.items() if not _holds(request.facts, name, value)}:
+        if lacking := {
+            name: value for name, value in given.items() if not _holds(request.facts, name, value)
+        }:
             held = f"hold {dict(request.facts)}" if request.facts else "are empty"
             raise Refused(
                 f"{request.prompt!r}: {part} asks for {lacking}, but the request's facts {held}; {part} may name only what facts names too: add it there, "
@@ -138,5 +179,9 @@ def check_facts(judge: Judge, request: Request) -> None:
 def _holds(facts: Facts, name: str, value: object) -> bool:
     """Say whether a fact is one of `facts`; of nouns and colours, whether each word is among theirs."""
     if name in SETS and name in facts:
-        return isinstance(value, Sequence) and not isinstance(value, str) and all(word in facts[name] for word in value)  # type: ignore[operator]
+        return (
+            isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and all(word in facts[name] for word in value)
+        )  # type: ignore[operator]
     return name in facts and facts[name] == value

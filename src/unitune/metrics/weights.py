@@ -8,8 +8,8 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
-from unitune import parameters
-from unitune.disk import shown
+from unitune.models import parameters
+from unitune.storage.disk import shown
 from unitune.types import Refused
 
 TIMEOUT_S = 2.0  # of one request; a name server that does not answer ignores it, so the whole question has a limit too
@@ -19,7 +19,9 @@ LIMIT_S = 2.5
 def read(file: Path) -> dict[str, Tensor]:
     """Read a state dict from safetensors or, as torchvision publishes its weights, from a .pth file of tensors and nothing else."""
     if not file.is_file():
-        raise Refused(f"{shown(file)}: no such file of weights; name an existing .safetensors or .pth file")
+        raise Refused(
+            f"{shown(file)}: no such file of weights; name an existing .safetensors or .pth file"
+        )
     if file.suffix not in (".pth", ".pt"):
         return parameters.load(file)
     try:
@@ -45,7 +47,9 @@ def check_reachable(url: str, *, what: str, otherwise: str) -> None:
     thread.join(LIMIT_S)
     if errors or thread.is_alive():
         host = urlsplit(url).netloc
-        raise Refused(f"{what} is not on this machine, and {host} does not give it; {otherwise}") from next(iter(errors), None)
+        raise Refused(
+            f"{what} is not on this machine, and {host} does not give it; {otherwise}"
+        ) from next(iter(errors), None)
 
 
 def of_torchvision(url: str, *, what: str, file: str | Path | None) -> dict[str, Tensor]:
@@ -54,8 +58,12 @@ def of_torchvision(url: str, *, what: str, file: str | Path | None) -> dict[str,
         return read(Path(file))
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.is_file():
-        check_reachable(url, what=what, otherwise=f"give file= its weights ({url}, or the same as safetensors)")
-    return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
+        check_reachable(
+            url, what=what, otherwise=f"give file= its weights ({url}, or the same as safetensors)"
+        )
+    return torch.hub.load_state_dict_from_url(
+        url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+    )
 
 
 def of_hub(repository: str, name: str, *, what: str, otherwise: str) -> Path:
@@ -66,9 +74,15 @@ def of_hub(repository: str, name: str, *, what: str, otherwise: str) -> Path:
     if isinstance(found, str):
         return Path(found)
     if constants.HF_HUB_OFFLINE:
-        raise Refused(f"{what} is not in the local cache, and HF_HUB_OFFLINE forbids to look further; {otherwise}")
+        raise Refused(
+            f"{what} is not in the local cache, and HF_HUB_OFFLINE forbids to look further; {otherwise}"
+        )
     check_reachable(hf_hub_url(repository, name), what=what, otherwise=otherwise)
     try:
         return Path(hf_hub_download(repository, name))
-    except Exception as error:  # the HTTP library under the hub's, and so its errors, differ by version
-        raise Refused(f"{what} cannot be downloaded ({type(error).__name__}); {otherwise}") from error
+    except (
+        Exception
+    ) as error:  # the HTTP library under the hub's, and so its errors, differ by version
+        raise Refused(
+            f"{what} cannot be downloaded ({type(error).__name__}); {otherwise}"
+        ) from error

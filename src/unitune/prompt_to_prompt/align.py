@@ -15,7 +15,9 @@ from torch import Tensor
 from unitune.types import Refused
 
 Maps = Float[Tensor, "B heads N L"]
-Partners = Int[Tensor, "B L"]  # A(j): the source token that token j of the edit continues, NONE where it is new
+Partners = Int[
+    Tensor, "B L"
+]  # A(j): the source token that token j of the edit continues, NONE where it is new
 Factors = Float[Tensor, "B L"]
 NONE = -1
 MODES = ("auto", "swap", "refine")
@@ -31,7 +33,11 @@ def massed(M: Maps, M_star: Maps) -> Maps:
     """M with every row scaled to the mass of M*'s, for a part of a softmax that is taken alone; M* where M has none."""
     # A quotient of equal masses is 1, so that equal maps stay equal to the bit.
     mass = M.sum(-1, keepdim=True)
-    return torch.where(mass > 0, M * (M_star.sum(-1, keepdim=True) / mass.clamp(min=torch.finfo(M.dtype).tiny)), M_star)
+    return torch.where(
+        mass > 0,
+        M * (M_star.sum(-1, keepdim=True) / mass.clamp(min=torch.finfo(M.dtype).tiny)),
+        M_star,
+    )
 
 
 def reweight(M: Maps, c: Factors) -> Maps:
@@ -53,9 +59,16 @@ class Tokens:
 
     def of(self, word: str, prompt: str) -> list[int]:
         """Places of a word's pieces, wherever it stands; Refused where it does not."""
-        found = [place for known, places in zip(self.words, self.places, strict=True) if known == word.lower() for place in places]
+        found = [
+            place
+            for known, places in zip(self.words, self.places, strict=True)
+            if known == word.lower()
+            for place in places
+        ]
         if not found:
-            raise Refused(f"the word {word!r} of sampler.control is not in {prompt!r}; its words are: {', '.join(dict.fromkeys(self.words))}")
+            raise Refused(
+                f"the word {word!r} of sampler.control is not in {prompt!r}; its words are: {', '.join(dict.fromkeys(self.words))}"
+            )
         return found
 
 
@@ -76,7 +89,9 @@ def tokens(pieces: Sequence[str], *, offset: int, end: int) -> Tokens:
         places[-1] = range(places[-1].start, place + 1)
         closed = piece.endswith("</w>")
     if not words:
-        raise Refused("a prompt without words cannot be aligned with another; describe the picture and the desired result")
+        raise Refused(
+            "a prompt without words cannot be aligned with another; describe the picture and the desired result"
+        )
     return Tokens(tuple(words), tuple(places))
 
 
@@ -91,11 +106,19 @@ def changed(source: Tokens, edit: Tokens) -> tuple[list[int], list[int]]:
 def partners(source: Tokens, edit: Tokens, *, mode: str, length: int) -> list[int]:
     """A(j) for each of `length` places. `auto` swaps where words are only replaced, by others of as many tokens, and refines otherwise."""
     if mode == "auto":
-        mode = "swap" if [len(p) for p in source.places] == [len(p) for p in edit.places] and _shared(source, edit) else "refine"
+        mode = (
+            "swap"
+            if [len(p) for p in source.places] == [len(p) for p in edit.places]
+            and _shared(source, edit)
+            else "refine"
+        )
     if mode == "swap":
         if source.end != edit.end:
             counts = ", ".join(
-                f"{word} {len(places)}" for t in (source, edit) for word, places in zip(t.words, t.places, strict=True) if _alone(word, source, edit)
+                f"{word} {len(places)}"
+                for t in (source, edit)
+                for word, places in zip(t.words, t.places, strict=True)
+                if _alone(word, source, edit)
             )
             raise Refused(
                 f"swap needs prompts of equally many tokens: {' '.join(source.words)!r} has {_count(source)}, {' '.join(edit.words)!r} {_count(edit)} "

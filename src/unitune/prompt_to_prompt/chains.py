@@ -42,7 +42,9 @@ class Chains:
     _cross: bool = False
     _self: bool = False
     _side: int = 0
-    _heat: Tensor | None = None  # (2, n, grid, grid): attention to gone and new words, summed over layers and steps
+    _heat: Tensor | None = (
+        None  # (2, n, grid, grid): attention to gone and new words, summed over layers and steps
+    )
 
     @property
     def sources(self) -> int:
@@ -60,12 +62,17 @@ class Chains:
 
     def begin(self, k: int, steps: int, *, side: int) -> None:
         """Enter step `k` of `steps`, at an x_t of `side` px."""
-        self._cross, self._self = k < round(self.control.cross_share * steps), k < round(self.control.self_share * steps)
+        self._cross, self._self = (
+            k < round(self.control.cross_share * steps),
+            k < round(self.control.self_share * steps),
+        )
         self._side, self.edited = side, 0
 
     def wants(self, *, text: int, pixels: int) -> bool:
         """Say whether a layer with so many columns of text is edited in this step, or its map read; `pixels` are its rows."""
-        return bool(text and (self._cross or self._weighted or self.control.blend)) or self._takes_self(pixels)
+        return bool(
+            text and (self._cross or self._weighted or self.control.blend)
+        ) or self._takes_self(pixels)
 
     @property
     def active(self) -> bool:
@@ -107,7 +114,9 @@ class Chains:
         """Where the words that differ attract attention: 1 above the threshold of either prompt's map, else 0."""
         assert self.control.blend is not None
         if self._heat is None:
-            raise Inactive("no attention layer of the first stage gave a map of the words that differ")
+            raise Inactive(
+                "no attention layer of the first stage gave a map of the words that differ"
+            )
         heat = F.max_pool2d(self._heat, 2 * REACH + 1, stride=1, padding=REACH)
         heat = F.interpolate(heat, (side, side), mode="bilinear")
         low, high = heat.amin(dim=(2, 3), keepdim=True), heat.amax(dim=(2, 3), keepdim=True)
@@ -121,15 +130,28 @@ class Chains:
         """Add a layer's maps of the words that differ."""
         if self.control.blend is None or M.shape[2] > (self.control.blend.layers * self._side) ** 2:
             return
-        maps = torch.stack([(m * w.to(m)[:, None, None, :]).sum(-1).mean(1) for m, w in ((M, self.gone), (M_star, self.new))]).cpu()
+        maps = torch.stack(
+            [
+                (m * w.to(m)[:, None, None, :]).sum(-1).mean(1)
+                for m, w in ((M, self.gone), (M_star, self.new))
+            ]
+        ).cpu()
         grid, layer = max(1, self._side // GRID), round(maps.shape[-1] ** 0.5)
-        maps = F.interpolate(maps.unflatten(-1, (layer, layer)), (grid, grid), mode="bilinear" if layer < grid else "area")
+        maps = F.interpolate(
+            maps.unflatten(-1, (layer, layer)),
+            (grid, grid),
+            mode="bilinear" if layer < grid else "area",
+        )
         self._heat = maps if self._heat is None else self._heat + maps
 
     def _check(self, *, last: bool) -> None:
         if self.active and not self.edited:
-            raise Inactive("prompt-to-prompt did nothing: no attention layer of the first stage gave its probabilities to it")
+            raise Inactive(
+                "prompt-to-prompt did nothing: no attention layer of the first stage gave its probabilities to it"
+            )
         # Attention among pixels alone may be equal in the first step, whose x_t are.
         takes = self._cross or self._weighted or (last and bool(self.control.self_share))
         if takes and (self.differ or self._weighted) and not self.moved:
-            raise Inactive("prompt-to-prompt did nothing: in every attention layer the edit's probabilities are those it would have had anyway")
+            raise Inactive(
+                "prompt-to-prompt did nothing: in every attention layer the edit's probabilities are those it would have had anyway"
+            )

@@ -14,7 +14,7 @@ import torch
 
 from unitune.diffusion.run import Item, Memory, StageRun
 from unitune.diffusion.schedule import Image, Levels
-from unitune.diffusion.stage import Cascade, Condition, Predict
+from unitune.diffusion.stage import CascadeProtocol, Condition, Predict
 from unitune.diffusion.texts import filled
 from unitune.prompt_to_prompt import align, inversion
 from unitune.prompt_to_prompt.chains import Chains
@@ -30,10 +30,16 @@ class LocalBlend:
     threshold: float = 0.3  # of the map's range (public code: of its maximum, but joint attention gives a word some weight everywhere)
     start: float = 0.2  # share of the steps before the first blend: maps of the first steps are vague; both numbers are public code's for real images
     words: Sequence[str] = ()
-    layers: float = 1.0  # maps of more pixels than a picture of this share of the side has are not read
+    layers: float = (
+        1.0  # maps of more pixels than a picture of this share of the side has are not read
+    )
 
     def __post_init__(self) -> None:
-        for name, value in (("threshold", self.threshold), ("start", self.start), ("layers", self.layers)):
+        for name, value in (
+            ("threshold", self.threshold),
+            ("start", self.start),
+            ("layers", self.layers),
+        ):
             _check_share(f"blend.{name}", value)
 
 
@@ -59,13 +65,23 @@ class PromptToPrompt:
 
     def __post_init__(self) -> None:
         if self.mode not in align.MODES:
-            raise Refused(f"control.mode must be one of {', '.join(align.MODES)}, got {self.mode!r}")
+            raise Refused(
+                f"control.mode must be one of {', '.join(align.MODES)}, got {self.mode!r}"
+            )
         if self.inversion not in INVERSIONS:
-            raise Refused(f"control.inversion must be one of {', '.join(INVERSIONS)}, got {self.inversion!r}")
+            raise Refused(
+                f"control.inversion must be one of {', '.join(INVERSIONS)}, got {self.inversion!r}"
+            )
         for name in ("cross_share", "self_share", "self_side"):
             _check_share(name, getattr(self, name))
-        if bad := [(word, c) for word, c in (self.reweight or {}).items() if not (number(c) and -2 <= c <= 2)]:
-            raise Refused(f"control.reweight gives {bad[0][0]!r} {bad[0][1]}; a word's factor must be in [-2, 2] (1 = unchanged)")
+        if bad := [
+            (word, c)
+            for word, c in (self.reweight or {}).items()
+            if not (number(c) and -2 <= c <= 2)
+        ]:
+            raise Refused(
+                f"control.reweight gives {bad[0][0]!r} {bad[0][1]}; a word's factor must be in [-2, 2] (1 = unchanged)"
+            )
         if not (whole(self.rounds) and self.rounds >= 1):
             raise Refused(f"control.rounds must be a whole number of at least 1, got {self.rounds}")
 
@@ -73,14 +89,16 @@ class PromptToPrompt:
         """List the source's text."""
         return [filled(self.source, example, tuned)]
 
-    def check(self, cascade: Cascade, example: Example, tuned: Tuned, edits: Sequence[str]) -> None:
+    def check(
+        self, cascade: CascadeProtocol, example: Example, tuned: Tuned, edits: Sequence[str]
+    ) -> None:
         """Refuse edits whose words cannot be aligned with the source's."""
         source, length = filled(self.source, example, tuned), cascade.max_tokens
         rows = [0] * len(edits)
         self.chains(source, edits, rows, tokenize=cascade.tokenize, offset=0, length=length)
 
     def companion(
-        self, cascade: Cascade, items: Sequence[Item], example: Example, tuned: Tuned,
+        self, cascade: CascadeProtocol, items: Sequence[Item], example: Example, tuned: Tuned,
         memory: Memory,
     ) -> "SourceChains":  # fmt: skip
         """Put the items of the source chains before the edits.
@@ -88,7 +106,9 @@ class PromptToPrompt:
         Where edits have one start and noise, they share a chain.
         """
         if tuned.embedding is not None or tuned.tokens:
-            raise Refused("prompt-to-prompt aligns the tokenizer's words, and this method samples learned ones; use another sampler")
+            raise Refused(
+                "prompt-to-prompt aligns the tokenizer's words, and this method samples learned ones; use another sampler"
+            )
         text = filled(self.source, example, tuned)
         inverted = self.inverts(tuned, text, stage=cascade.stages[0].name)
         keys = [i.start if inverted else (i.start, i.weight, i.draw.seed) for i in items]
@@ -133,14 +153,19 @@ class PromptToPrompt:
         rows_of, partners = torch.tensor(rows), torch.tensor(A)
         return Chains(self, rows_of, partners, torch.tensor(c), gone, new, differ)
 
-    def _places(self, before: align.Tokens, after: align.Tokens, source: str, edit: str) -> tuple[list[int], list[int]]:
+    def _places(
+        self, before: align.Tokens, after: align.Tokens, source: str, edit: str
+    ) -> tuple[list[int], list[int]]:
         words = self.blend.words if self.blend else ()
         if not words:
             return align.changed(before, after)
         known = {"gone": before.words, "new": after.words}
         if lost := [word for word in words if word.lower() not in (*known["gone"], *known["new"])]:
             after.of(lost[0], f"{source} / {edit}")
-        return tuple([place for word in words if word.lower() in t.words for place in t.of(word, edit)] for t in (before, after))  # type: ignore[return-value]
+        return tuple(
+            [place for word in words if word.lower() in t.words for place in t.of(word, edit)]
+            for t in (before, after)
+        )  # type: ignore[return-value]
 
 
 @dataclass
@@ -155,7 +180,9 @@ class SourceChains:
     def first(self, run: StageRun) -> Image | None:
         """Begin at the base image inverted, or as every edit does."""
         self.steps = len(run.levels) - 1
-        return inversion.begin(run, self.chains, known=self.memory) if self.chains.inverted else None
+        return (
+            inversion.begin(run, self.chains, known=self.memory) if self.chains.inverted else None
+        )
 
     def predict(self, run: StageRun) -> Predict:
         """Predict with the attention of the source chains lent to the edits."""

@@ -18,12 +18,16 @@ from unitune.types import Inactive, Refused
 
 Ways = dict[int, list[Tensor]]  # first level -> x_t (1, C, H, W) at every level
 STRONG = math.sqrt(0.5)  # sigma above which further rounds hold x_0
-RECONSTRUCTS = 15.0  # dB; on the pocket cascade one round gives 21-30, a picture of another scene about 8
+RECONSTRUCTS = (
+    15.0  # dB; on the pocket cascade one round gives 21-30, a picture of another scene about 8
+)
 
 log = logging.getLogger(__name__)
 
 
-def invert(stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: Condition, rounds: int = 1) -> list[Image]:
+def invert(
+    stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: Condition, rounds: int = 1
+) -> list[Image]:
     """Follow the probability flow from x_0 up through `levels` (as sampling lists them, falling to -1); return x_t at each, in that order.
 
     The step down from t to s uses the prediction at (x_t, t), and x_t is what is sought: the first round takes eps at (x_s, t), as diffusers'
@@ -51,7 +55,9 @@ def invert(stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: C
     return way[::-1]
 
 
-def reconstructed(stage: Stage, way: list[Image], *, levels: Int[Tensor, "N B"], condition: Condition) -> float:
+def reconstructed(
+    stage: Stage, way: list[Image], *, levels: Int[Tensor, "N B"], condition: Condition
+) -> float:
     """Sample down again from the end of an inversion, at weight 1; return the PSNR in dB of the pictures against those that were inverted."""
 
     def denoiser(x: Image, t: Tensor) -> Image:
@@ -73,13 +79,17 @@ def begin(run: StageRun, chains: Chains, *, known: Ways) -> Image:
     """
     stage, levels, condition, step = run.stage, run.levels, run.condition, run.how.step
     if not isinstance(step, DDIM) or step.eta:
-        raise Refused("inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', or sampler.control.inversion=off")
+        raise Refused(
+            "inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', or sampler.control.inversion=off"
+        )
     ways = []
     for row in range(chains.sources):
         one, first = levels[:, row : row + 1], int(levels[0, row])
         if first not in known:
             text = Condition(condition.text[row : row + 1])
-            known[first] = invert(stage, run.base, levels=one, condition=text, rounds=chains.control.rounds)
+            known[first] = invert(
+                stage, run.base, levels=one, condition=text, rounds=chains.control.rounds
+            )
             psnr = reconstructed(stage, known[first], levels=one, condition=text)
             log.info("the base image, inverted and sampled again, is %.1f dB from itself", psnr)
             if not psnr >= RECONSTRUCTS:

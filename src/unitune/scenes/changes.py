@@ -12,7 +12,9 @@ def _with(scene: Scene, index: int, thing: Object) -> Scene:
 
 def replace_object(scene: Scene, index: int, noun: str) -> SceneEdit:
     """Put another object where one stands, of the same size and colour."""
-    return SceneEdit("replace", scene, _with(scene, index, replace(scene.objects[index], noun=noun)))
+    return SceneEdit(
+        "replace", scene, _with(scene, index, replace(scene.objects[index], noun=noun))
+    )
 
 
 def add_object(scene: Scene, thing: Object) -> SceneEdit:
@@ -32,7 +34,9 @@ def remove_object(scene: Scene, index: int) -> SceneEdit:
     """
     if len(scene.objects) < 2:
         raise ValueError("the only object of a scene cannot be removed")
-    return SceneEdit("remove", scene, replace(scene, objects=scene.objects[:index] + scene.objects[index + 1 :]))
+    return SceneEdit(
+        "remove", scene, replace(scene, objects=scene.objects[:index] + scene.objects[index + 1 :])
+    )
 
 
 def recolour(scene: Scene, noun: str, colour: str) -> SceneEdit:
@@ -61,8 +65,14 @@ def move_left(scene: Scene, index: int) -> SceneEdit:
     if not is_pair(scene):
         raise ValueError("only one of two different objects can be moved")
     places = sorted(o.x for o in scene.objects)
-    things = [replace(o, size=min(o.size, SIZES[1][1])) for o in (scene.objects[index], scene.objects[1 - index])]
-    moved = tuple(replace(o, x=min(max(x, o.size / 2), 1 - o.size / 2)) for o, x in zip(things, places, strict=True))
+    things = [
+        replace(o, size=min(o.size, SIZES[1][1]))
+        for o in (scene.objects[index], scene.objects[1 - index])
+    ]
+    moved = tuple(
+        replace(o, x=min(max(x, o.size / 2), 1 - o.size / 2))
+        for o, x in zip(things, places, strict=True)
+    )
     return SceneEdit("move", scene, replace(scene, objects=moved))
 
 

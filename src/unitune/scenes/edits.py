@@ -71,7 +71,9 @@ class SceneEdit:
             return False
         kept = sorted((Counter(o.noun for o in before) & Counter(o.noun for o in after)).elements())
         pairs = [(_take(before, noun), _take(after, noun)) for noun in kept]
-        return all(_overlap(a, b) >= SAME_OUTLINE for a, b in [*pairs, *zip(before, after, strict=True)])
+        return all(
+            _overlap(a, b) >= SAME_OUTLINE for a, b in [*pairs, *zip(before, after, strict=True)]
+        )
 
     @property
     def prompt(self) -> str:
@@ -82,7 +84,11 @@ class SceneEdit:
         text = caption(self.after, related="order" in self.appear)
         if self.after.time == "day" != self.before.time:
             text = f"{text} {TIMES['day'][-1]}"
-        return f"{STYLES['plain'][0][-1]}{text}" if self.after.style == "plain" != self.before.style else text
+        return (
+            f"{STYLES['plain'][0][-1]}{text}"
+            if self.after.style == "plain" != self.before.style
+            else text
+        )
 
     @property
     def appear(self) -> Facts:
@@ -98,7 +104,11 @@ class SceneEdit:
     def facts(self) -> Facts:
         """What a judge must find in the result: what appears and what stays."""
         appear, stay = self._facts()
-        both = {name: sorted({*appear[name], *stay[name]}) for name in ("nouns", "colours") if name in appear and name in stay}
+        both = {
+            name: sorted({*appear[name], *stay[name]})
+            for name in ("nouns", "colours")
+            if name in appear and name in stay
+        }
         return {**appear, **stay, **both}
 
     def _facts(self) -> tuple[Facts, Facts]:
@@ -116,7 +126,10 @@ class SceneEdit:
                 stay[name] = [word for word in value if word in old]
             else:
                 (stay if was[name] == value else appear)[name] = value
-        appear, stay = ({name: value for name, value in found.items() if value != []} for found in (appear, stay))
+        appear, stay = (
+            {name: value for name, value in found.items() if value != []}
+            for found in (appear, stay)
+        )
         return appear, stay
 
     def target(self) -> UInt8[np.ndarray, "256 256 3"]:
@@ -133,10 +146,18 @@ class SceneEdit:
         before, after = self.before, self.after
         if (before.time, before.style) != (after.time, after.style):
             return np.ones((SIDE, SIDE), bool)
-        (x, seen), (y, seen_after) = (render(replace(scene, style="plain")) for scene in (before, after))
+        (x, seen), (y, seen_after) = (
+            render(replace(scene, style="plain")) for scene in (before, after)
+        )
         area = (x != y).any(axis=2)
         for scene, other, masks in ((before, after, seen), (after, before, seen_after)):
-            area |= _union([m for thing, m in zip(scene.objects, masks, strict=True) if thing not in other.objects])
+            area |= _union(
+                [
+                    m
+                    for thing, m in zip(scene.objects, masks, strict=True)
+                    if thing not in other.objects
+                ]
+            )
             if before.place != after.place:
                 area |= ~_union(masks)
         return _grown(area, after.style)

@@ -51,7 +51,9 @@ def shows_well(scene: Scene) -> bool:
     things = scene.objects
     hidden_paint = scene.style not in COLOURFUL and any(o.colour for o in things)
     too_few_blocks = scene.style == "pixel" and len(things) > 2
-    outside = any(abs(o.x - 0.5) > (1 - o.size) / 2 + MARGIN or not o.size <= o.y <= 1 for o in things)
+    outside = any(
+        abs(o.x - 0.5) > (1 - o.size) / 2 + MARGIN or not o.size <= o.y <= 1 for o in things
+    )
     if hidden_paint or too_few_blocks or outside:
         return False
     picture, masks = _render(scene)
@@ -60,7 +62,10 @@ def shows_well(scene: Scene) -> bool:
         return False
     enough = MIN_CONTRAST * PALE.get(scene.style, 1.0)
     rest = (replace(scene, objects=things[:k] + things[k + 1 :]) for k in range(len(things)))
-    return all(_difference(picture, _render(other)[0], mask) >= enough for other, mask in zip(rest, masks, strict=True))
+    return all(
+        _difference(picture, _render(other)[0], mask) >= enough
+        for other, mask in zip(rest, masks, strict=True)
+    )
 
 
 def changes(edit: SceneEdit) -> bool:

@@ -94,7 +94,11 @@ def _options(kind: str, scene: Scene, dice: Dice) -> dict[str | int, SceneEdit]:
         case "remove":
             return {k: remove_object(scene, k) for k in range(len(things))}
         case "recolour":
-            return {c: recolour(scene, thing.noun, c) for c in COLOUR_LIST if c not in own_colours(thing.noun) | {o.colour for o in things}}
+            return {
+                c: recolour(scene, thing.noun, c)
+                for c in COLOUR_LIST
+                if c not in own_colours(thing.noun) | {o.colour for o in things}
+            }
         case "restyle":
             return {s: restyle(scene, s) for s in STYLE_LIST if s != scene.style}
         case "background":
@@ -104,7 +108,9 @@ def _options(kind: str, scene: Scene, dice: Dice) -> dict[str | int, SceneEdit]:
         case "move":
             return {0: move_left(scene, int(np.argmax([o.x for o in things])))}
         case _:
-            return {k: change_count(scene, k) for k in range(1, MAX_OBJECTS + 1) if k != len(things)}
+            return {
+                k: change_count(scene, k) for k in range(1, MAX_OBJECTS + 1) if k != len(things)
+            }
 
 
 def _other_nouns(things: Sequence[Object]) -> list[str]:

@@ -31,21 +31,39 @@ def _pixel_art(rgb: np.ndarray) -> np.ndarray:
 
 def _pencil(rgb: np.ndarray) -> np.ndarray:
     grey = sprites.luminance(rgb)
-    edges = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    edges = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(
+        np.diff(grey, axis=1, append=grey[:, -1:])
+    )
     hatching = HATCH * (150 - grey).clip(0, 90) * 0.8  # dark places are hatched
     paper = 250 - 0.22 * (255 - grey) - hatching - 1.6 * edges.clip(0, 120)
     return paper[..., None] * np.array([1.0, 0.99, 0.95], np.float32)
 
 
-STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": _plain, "pixel": _pixel_art, "pencil": _pencil, "sepia": _sepia}
-SUPPORT = {"plain": 0, "pixel": PIXEL - 1, "pencil": 1, "sepia": 0}  # px that a style's filter reaches: an exact mask grows by it
+STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "plain": _plain,
+    "pixel": _pixel_art,
+    "pencil": _pencil,
+    "sepia": _sepia,
+}
+SUPPORT = {
+    "plain": 0,
+    "pixel": PIXEL - 1,
+    "pencil": 1,
+    "sepia": 0,
+}  # px that a style's filter reaches: an exact mask grows by it
 
 
 def _paste(canvas: Image.Image, thing: Object, time: str) -> np.ndarray:
     side = max(1, round(thing.size * SIDE))
     tile = sprites.resized(thing.noun, side, thing.flip, thing.colour)
     left, top = round(thing.x * SIDE - side / 2), round(thing.y * SIDE - side)
-    colours = tile.convert("RGB") if time == "day" else tile.convert("RGB").point([int(value * tint) for tint in OBJECT_TINT[time] for value in range(256)])
+    colours = (
+        tile.convert("RGB")
+        if time == "day"
+        else tile.convert("RGB").point(
+            [int(value * tint) for tint in OBJECT_TINT[time] for value in range(256)]
+        )
+    )
     canvas.paste(colours, (left, top), tile.getchannel("A"))
     cover = Image.new("L", canvas.size)
     cover.paste(tile.getchannel("A"), (left, top))
@@ -60,7 +78,9 @@ def reduced(picture: UInt8[np.ndarray, "256 256 C"], size: int) -> UInt8[np.ndar
     return picture if k == 1 else np.asarray(Image.fromarray(picture).reduce(k))
 
 
-def render(scene: Scene, size: int = SIDE) -> tuple[UInt8[np.ndarray, "size size 3"], list[np.ndarray]]:
+def render(
+    scene: Scene, size: int = SIDE
+) -> tuple[UInt8[np.ndarray, "size size 3"], list[np.ndarray]]:
     """Draw a scene; also return the mask of each object's pixels at 256 px (bool, objects drawn later win)."""
     canvas = background(scene.place, scene.time, scene.seed)
     masks: list[np.ndarray] = []

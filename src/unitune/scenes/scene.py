@@ -43,7 +43,9 @@ class Object:
 
     def __post_init__(self) -> None:
         if self.noun not in NOUNS:
-            raise ValueError(f"unknown noun {self.noun!r}; the scenes world has: {', '.join(NOUNS)}")
+            raise ValueError(
+                f"unknown noun {self.noun!r}; the scenes world has: {', '.join(NOUNS)}"
+            )
         if self.colour and self.colour not in COLOURS:
             known = ", ".join(COLOURS)
             raise ValueError(f"unknown colour {self.colour!r}; the scenes world has: {known}")
@@ -115,7 +117,9 @@ def _object(noun: str, colour: str, slot: int, count: int, rng: np.random.Genera
     return Object(noun, x, y, size, flip, colour)
 
 
-def random_scene(rng: np.random.Generator, *, held_out: bool = False, counts: Sequence[float] | None = None) -> Scene:
+def random_scene(
+    rng: np.random.Generator, *, held_out: bool = False, counts: Sequence[float] | None = None
+) -> Scene:
     """Draw a scene.
 
     `counts` are the chances of one, two and three objects; without them the world's own are taken,

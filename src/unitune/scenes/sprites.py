@@ -38,7 +38,9 @@ def recoloured(tile: Image.Image, colour: str) -> Image.Image:
     bright = luminance(pixels) / 255
     paint = np.array(COLOURS[colour], np.float32) * (0.34 + 0.9 * bright[..., None]).clip(0, 1)
     paint += (255 - paint) * (0.55 * (bright[..., None] - 0.72).clip(0) / 0.28)
-    return Image.fromarray(np.concatenate([paint.clip(0, 255), pixels[..., 3:]], axis=2).astype(np.uint8))
+    return Image.fromarray(
+        np.concatenate([paint.clip(0, 255), pixels[..., 3:]], axis=2).astype(np.uint8)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -58,7 +60,9 @@ def extract(font_file: str) -> None:
         ImageDraw.Draw(canvas).text((8, 8), glyph[0], font=font, embedded_color=True)
         trimmed = canvas.crop(canvas.getbbox())
         scale = SIDE / max(trimmed.size)
-        trimmed = trimmed.resize([max(1, round(s * scale)) for s in trimmed.size], Image.Resampling.LANCZOS)
+        trimmed = trimmed.resize(
+            [max(1, round(s * scale)) for s in trimmed.size], Image.Resampling.LANCZOS
+        )
         tile = Image.new("RGBA", (SIDE, SIDE))
         tile.paste(trimmed, ((SIDE - trimmed.width) // 2, SIDE - trimmed.height))
         tile.save(BANK / f"{noun}.png", optimize=True)

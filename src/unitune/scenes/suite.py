@@ -82,16 +82,22 @@ def _draw(composition: str, wanted: Mapping[str, bool | None], dice: Dice) -> li
             for _ in range(BASE_TRIES):
                 scene = _base(composition, noun, place, style, dice)
                 if "restyle" in wanted:  # few styles show colours
-                    scene = replace(scene, objects=tuple(replace(o, colour="") for o in scene.objects))
+                    scene = replace(
+                        scene, objects=tuple(replace(o, colour="") for o in scene.objects)
+                    )
                 if shows_well(scene) and (edits := _edits(scene, composition, wanted, dice)):
                     dice.note(composition, {place})
                     dice.note("base", {scene.place, scene.style, *(o.noun for o in scene.objects)})
                     return edits
 
 
-def _compositions(composition: str, wanted: Collection[str], dice: Dice) -> list[tuple[str, str, str]]:
+def _compositions(
+    composition: str, wanted: Collection[str], dice: Dice
+) -> list[tuple[str, str, str]]:
     """List the held-out compositions that allow what is wanted, the least used first."""
-    options = [(n, p, s) for n in NOUN_LIST for p in PLACE_LIST for s in STYLE_LIST if held_out(n, p, s)]
+    options = [
+        (n, p, s) for n in NOUN_LIST for p in PLACE_LIST for s in STYLE_LIST if held_out(n, p, s)
+    ]
     if "recolour" in wanted:
         options = [(n, p, s) for n, p, s in options if s in COLOURFUL]
     if "restyle" in wanted:
@@ -103,17 +109,25 @@ def _compositions(composition: str, wanted: Collection[str], dice: Dice) -> list
     share = dict(zip(STYLE_LIST, STYLE_SHARES, strict=True))
     used = {word: dice.used["base", word] for word in (*NOUN_LIST, *PLACE_LIST, *STYLE_LIST)}
     used |= {p: used[p] + 3 * dice.used[composition, p] for p in PLACE_LIST}
-    cost = {(n, p, s): 5 * used[n] + used[p] + used[s] / (6 * share[s]) + SPREAD * dice.rng.random() for n, p, s in options}  # about 4 each after 40 bases
+    cost = {
+        (n, p, s): 5 * used[n] + used[p] + used[s] / (6 * share[s]) + SPREAD * dice.rng.random()
+        for n, p, s in options
+    }  # about 4 each after 40 bases
     return sorted(options, key=cost.__getitem__)
 
 
-def _edits(scene: Scene, composition: str, wanted: Mapping[str, bool | None], dice: Dice) -> list[SceneEdit]:
+def _edits(
+    scene: Scene, composition: str, wanted: Mapping[str, bool | None], dice: Dice
+) -> list[SceneEdit]:
     """Draw an edit of each kind that is wanted; none at all where one of them is not found."""
     edits: list[SceneEdit] = []
     for kind, alike in wanted.items():
         taken = {caption(scene), *(edit.prompt for edit in edits)}
         structure = STRUCTURE[composition] if kind == "two" and not alike else LOOKS
-        draws = (two(scene, structure, dice) if kind == "two" else [propose(kind, scene, dice)] for _ in range(TRIES))
+        draws = (
+            two(scene, structure, dice) if kind == "two" else [propose(kind, scene, dice)]
+            for _ in range(TRIES)
+        )
         good = next((steps for steps in draws if _is_good(steps, alike, taken, dice)), None)
         if good is None:
             return []
@@ -128,7 +142,9 @@ def _joined(steps: Sequence[SceneEdit]) -> SceneEdit:
     return both(*steps) if len(steps) == 2 else steps[0]
 
 
-def _is_good(steps: Sequence[SceneEdit], alike: bool | None, taken: Collection[str], dice: Dice) -> bool:
+def _is_good(
+    steps: Sequence[SceneEdit], alike: bool | None, taken: Collection[str], dice: Dice
+) -> bool:
     """Say whether an edit of one or two steps is fit for the suite.
 
     It stays held out, says something new, is composed alike as asked, shows at every step, and is
@@ -152,8 +168,13 @@ def _base(composition: str, noun: str, place: str, style: str, dice: Dice) -> Sc
         if _composition(scene) == ("pair" if composition == "aside" else composition):
             break
     main = int(dice.rng.integers(len(scene.objects)))
-    other = noun if composition == "group" else dice.pick([n for n in NOUN_LIST if n != noun], "base")
-    things = [replace(o, noun=noun if k == main else other, colour=o.colour if style in COLOURFUL else "") for k, o in enumerate(scene.objects)]
+    other = (
+        noun if composition == "group" else dice.pick([n for n in NOUN_LIST if n != noun], "base")
+    )
+    things = [
+        replace(o, noun=noun if k == main else other, colour=o.colour if style in COLOURFUL else "")
+        for k, o in enumerate(scene.objects)
+    ]
     return replace(
         scene,
         place=place,
@@ -165,7 +186,13 @@ def _base(composition: str, noun: str, place: str, style: str, dice: Dice) -> Sc
 def _composition(scene: Scene) -> str:
     if is_pair(scene):
         return "pair" if left_of(*scene.objects) else ""
-    return "one" if len(scene.objects) == 1 else "group" if len({o.noun for o in scene.objects}) == 1 else ""
+    return (
+        "one"
+        if len(scene.objects) == 1
+        else "group"
+        if len({o.noun for o in scene.objects}) == 1
+        else ""
+    )
 
 
 def _words(scene: Scene) -> set[object]:

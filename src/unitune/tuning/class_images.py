@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unitune import parameters
-from unitune.backends.cascade import Cascade
-from unitune.cost import peak_memory_mib
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
-from unitune.store import Store
+from unitune.models import parameters
+from unitune.models.cascade import Cascade
+from unitune.storage.cost import peak_memory_mib
+from unitune.storage.store import Store
 from unitune.types import Cost, Draw, Edit, Example, Inactive, Refused, Request, Tuned, whole
 
 FILE, ABOUT = "pictures.safetensors", "cost.json"
@@ -36,49 +36,95 @@ class ClassImages:
 
     def __post_init__(self) -> None:
         if not (whole(self.count) and self.count >= 1):
-            raise Refused(f"class_images.count must be a whole number of at least 1, got {self.count!r}; method.prior=0 tunes without class images")
+            raise Refused(
+                f"class_images.count must be a whole number of at least 1, got {self.count!r}; method.prior=0 tunes without class images"
+            )
         self.sampler  # noqa: B018  # refuses what a sampler refuses
 
     @property
     def sampler(self) -> Sampler:
         """The sampler; it knows nothing of the image."""
-        return Sampler("class images", template="{edit}", steps=self.steps, guidance=Guidance(self.weight), sr=self.sr)
+        return Sampler(
+            "class images",
+            template="{edit}",
+            steps=self.steps,
+            guidance=Guidance(self.weight),
+            sr=self.sr,
+        )
 
-    def key(self, cascade: Cascade, prompt: str, *, stages: Sequence[str], seed: int) -> dict[str, object]:
+    def key(
+        self, cascade: Cascade, prompt: str, *, stages: Sequence[str], seed: int
+    ) -> dict[str, object]:
         """Name the pictures by what they are made from, which is not the image."""
-        numbers = asdict(self) | {"step": type(self.sampler.step).__name__, "sr_step": type(self.sr.step).__name__}
+        numbers = asdict(self) | {
+            "step": type(self.sampler.step).__name__,
+            "sr_step": type(self.sr.step).__name__,
+        }
         if len(stages) == 1:
-            numbers = {name: number for name, number in numbers.items() if not name.startswith("sr")}
-        arithmetic = {stage: cascade.stage(stage).arithmetic for stage in stages} | {"text": cascade.words.arithmetic}
-        return {"prompt": prompt, "weights": cascade.digest, "arithmetic": arithmetic, "seed": seed, "sampler": numbers}
+            numbers = {
+                name: number for name, number in numbers.items() if not name.startswith("sr")
+            }
+        arithmetic = {stage: cascade.stage(stage).arithmetic for stage in stages} | {
+            "text": cascade.words.arithmetic
+        }
+        return {
+            "prompt": prompt,
+            "weights": cascade.digest,
+            "arithmetic": arithmetic,
+            "seed": seed,
+            "sampler": numbers,
+        }
 
-    def pictures(self, cascade: Cascade, prompt: str, *, stages: Sequence[str], store: Store, seed: int) -> tuple[dict[str, Tensor], Cost]:
+    def pictures(
+        self, cascade: Cascade, prompt: str, *, stages: Sequence[str], store: Store, seed: int
+    ) -> tuple[dict[str, Tensor], Cost]:
         """Sample with the model's present weights, or read from the store: by stage (N, 3, H, W) in [-1, 1], and what making them took."""
 
         def build(folder: Path) -> None:
             log.info("sampling %d pictures of %r with the untouched model", self.count, prompt)
             began, before = time.monotonic(), cascade.evaluations
             edits = self._sampled(cascade, prompt, stages, seed)
-            save_file({stage: torch.cat([_to_bytes(edit[stage]) for edit in edits]) for stage in stages}, folder / FILE)
+            save_file(
+                {stage: torch.cat([_to_bytes(edit[stage]) for edit in edits]) for stage in stages},
+                folder / FILE,
+            )
             stored = (folder / FILE).stat().st_size
-            cost = Cost(time.monotonic() - began, peak_memory_mib(), network_evaluations=cascade.evaluations - before, stored_bytes=stored)
+            cost = Cost(
+                time.monotonic() - began,
+                peak_memory_mib(),
+                network_evaluations=cascade.evaluations - before,
+                stored_bytes=stored,
+            )
             (folder / ABOUT).write_text(json.dumps(asdict(cost)))
 
-        folder = store.get_or_make("class_images", self.key(cascade, prompt, stages=stages, seed=seed), build)
-        made = {stage: pictures.float() / 127.5 - 1 for stage, pictures in parameters.load(folder / FILE).items()}
+        folder = store.get_or_make(
+            "class_images", self.key(cascade, prompt, stages=stages, seed=seed), build
+        )
+        made = {
+            stage: pictures.float() / 127.5 - 1
+            for stage, pictures in parameters.load(folder / FILE).items()
+        }
         first = made[stages[0]]
         if len(first) > 1 and bool((first == first[:1]).all()):
-            raise Inactive(f"all {len(first)} pictures of {prompt!r} are the same, which is no prior; use other method.class_images settings")
+            raise Inactive(
+                f"all {len(first)} pictures of {prompt!r} are the same, which is no prior; use other method.class_images settings"
+            )
         return made, Cost(**json.loads((folder / ABOUT).read_text()))
 
-    def _sampled(self, cascade: Cascade, prompt: str, stages: Sequence[str], seed: int) -> list[Mapping[str, Tensor]]:
+    def _sampled(
+        self, cascade: Cascade, prompt: str, stages: Sequence[str], seed: int
+    ) -> list[Mapping[str, Tensor]]:
         part = replace(cascade, stages=[cascade.stage(stage) for stage in stages])
-        nothing = torch.zeros(1, 3, part.resolution, part.resolution)  # the sampler's base image: unseen at a start of 1
+        nothing = torch.zeros(
+            1, 3, part.resolution, part.resolution
+        )  # the sampler's base image: unseen at a start of 1
         example = Example("class images", nothing, (Request(prompt),))
         draws = [Draw(example.requests[0], seed * self.count + k) for k in range(self.count)]
         edits: list[Mapping[str, Tensor]] = []
         for k in range(0, len(draws), AT_ONCE):
-            done: list[Edit] = self.sampler(part, example, tuned=Tuned(), draws=draws[k : k + AT_ONCE])
+            done: list[Edit] = self.sampler(
+                part, example, tuned=Tuned(), draws=draws[k : k + AT_ONCE]
+            )
             edits += [edit.stages for edit in done]
         return edits
 

@@ -65,7 +65,9 @@ class TuningBatch:
 
     def loss(self, output: Image) -> Tensor:
         """Weighted sum of the rows' mean squared errors of the network's output."""
-        return (self.weights.to(output) * (output - self.target).square().flatten(1).mean(dim=1)).sum()
+        return (
+            self.weights.to(output) * (output - self.target).square().flatten(1).mean(dim=1)
+        ).sum()
 
 
 class Batches(Protocol):
@@ -120,9 +122,15 @@ class OneImage:
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
         stage, rows = self.stage, (self.batch_size, -1, -1, -1)
-        low = stage.upsampled(reduced(self.example.image, stage.low_resolution)).expand(rows) if stage.low_resolution else None
+        low = (
+            stage.upsampled(reduced(self.example.image, stage.low_resolution)).expand(rows)
+            if stage.low_resolution
+            else None
+        )
         noising = NoisyRows(stage, self.text, self.dials, role="tune")
-        return noising(self.x_0.expand(rows), low, seed=self.seed, example=self.example.digest, step=k)
+        return noising(
+            self.x_0.expand(rows), low, seed=self.seed, example=self.example.digest, step=k
+        )
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,9 @@ class NoisyRows:
     dials: NoiseDials
     role: str
 
-    def __call__(self, x_0: Image, low: Image | None, *, seed: int, example: str, step: int) -> TuningBatch:
+    def __call__(
+        self, x_0: Image, low: Image | None, *, seed: int, example: str, step: int
+    ) -> TuningBatch:
         """Give each picture, and each low-resolution one (upsampled), noise and a noise level of its own."""
         stage, schedule, n = self.stage, self.stage.schedule, len(x_0)
         dials, crop, low_level = self.dials, self.dials.crop, self.dials.low_level
@@ -143,7 +153,13 @@ class NoisyRows:
         t = drawn(schedule, n, uniform, levels=dials.levels, strata=dials.strata)
         if low is not None and crop and crop < stage.resolution:
             # Upsample the whole picture, then crop: a crop's borders must see what sampling sees there.
-            corners = rng.uniform_levels(2 * n, stage.resolution - crop + 1, role=f"{self.role}-crop", **name).view(n, 2).tolist()
+            corners = (
+                rng.uniform_levels(
+                    2 * n, stage.resolution - crop + 1, role=f"{self.role}-crop", **name
+                )
+                .view(n, 2)
+                .tolist()
+            )
             x_0, low = (_crops(pictures, corners, crop) for pictures in (x_0, low))
         eps = rng.noise(x_0.shape, role=f"{self.role}-eps", **name)
         condition = Condition(self.text.expand(n, -1, -1))
@@ -153,16 +169,31 @@ class NoisyRows:
                 level = rng.uniform_levels(n, schedule.T, role=f"{self.role}-level", **name)
             else:
                 level = torch.full((n,), min(round(low_level * schedule.T), schedule.T - 1))
-            condition = Condition(condition.text, schedule.add_noise(low, rng.noise(x_0.shape, role=f"{self.role}-low", **name), level), level)
+            condition = Condition(
+                condition.text,
+                schedule.add_noise(
+                    low, rng.noise(x_0.shape, role=f"{self.role}-low", **name), level
+                ),
+                level,
+            )
         weights = stage.loss.weighed(dials.weighting).weights(schedule, t) / n
-        return TuningBatch(schedule.add_noise(x_0, eps, t), t, stage.target(x_0, eps, t), condition, weights)
+        return TuningBatch(
+            schedule.add_noise(x_0, eps, t), t, stage.target(x_0, eps, t), condition, weights
+        )
 
 
 def check_level(level: float | str) -> None:
     """Refuse what is no noise level of the low-resolution picture."""
     if level != UNIFORM and not (number(level) and 0 <= float(level) <= 1):
-        raise Refused(f"low_level must be {UNIFORM} (drawn for each row) or a number in [0, 1], got {level!r}")
+        raise Refused(
+            f"low_level must be {UNIFORM} (drawn for each row) or a number in [0, 1], got {level!r}"
+        )
 
 
 def _crops(pictures: Image, corners: list[list[int]], side: int) -> Image:
-    return torch.cat([x[..., i : i + side, j : j + side] for x, (i, j) in zip(pictures.split(1), corners, strict=True)])
+    return torch.cat(
+        [
+            x[..., i : i + side, j : j + side]
+            for x, (i, j) in zip(pictures.split(1), corners, strict=True)
+        ]
+    )

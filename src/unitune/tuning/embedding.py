@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unitune import parameters
-from unitune.store import Store
+from unitune.models import parameters
+from unitune.storage.store import Store
 from unitune.tuning.data import Batches, OneImage, TunableStage, TuningBatch
 from unitune.tuning.finetune import StepDone, Tuning, fit, keep, snapshot_file
 from unitune.types import Cost, Example
@@ -20,7 +20,7 @@ START = "start.safetensors"
 
 
 @dataclass(frozen=True)
-class Told:
+class WithText:
     """The batches of a picture from step `first` on, told another text at every step: `text(k)` is (1, L, D) and may carry gradients."""
 
     data: Batches
@@ -40,7 +40,9 @@ class Told:
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
         batch = self.data.batch(self.first + k)
-        return replace(batch, condition=replace(batch.condition, text=self.text(k).expand(len(batch), -1, -1)))
+        return replace(
+            batch, condition=replace(batch.condition, text=self.text(k).expand(len(batch), -1, -1))
+        )
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,26 @@ class Lesson:
 
 
 def pictures(stage: TunableStage, example: Example, *, seed: int, tuning: Tuning) -> OneImage:
-    """Give a stage's batches of the picture without a text, which `Told` adds."""
+    """Give a stage's batches of the picture without a text, which `WithText` adds."""
     return OneImage(stage, example, torch.empty(1, 0, 0), seed, tuning.batch_size, tuning.dials)
 
 
-def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Store, report: StepDone | None) -> Learned:
+def learn(
+    lesson: Lesson, example: Example, *, seed: int, step: int, store: Store, report: StepDone | None
+) -> Learned:
     """Optimise, or read the stored result, as it was after `step` steps; resumes as `fit` does."""
     tuning, stage = lesson.tuning, lesson.stage
     tuning.check_kept("the embedding", step)
-    how = asdict(tuning) | {"optimizer": [type(tuning.optimizer).__name__, asdict(tuning)["optimizer"]]}
-    key = {**lesson.key, "embedding": how, "loss": asdict(stage.loss), "seed": seed, "image": example.digest}
+    how = asdict(tuning) | {
+        "optimizer": [type(tuning.optimizer).__name__, asdict(tuning)["optimizer"]]
+    }
+    key = {
+        **lesson.key,
+        "embedding": how,
+        "loss": asdict(stage.loss),
+        "seed": seed,
+        "image": example.digest,
+    }
 
     def tell(_stage: str, done: int, total: int, loss: float) -> None:
         if report is not None:
@@ -88,7 +100,9 @@ def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Stor
         try:
             start = lesson.start()
             tensor = nn.Parameter(start.clone(), requires_grad=False)
-            told = Told(pictures(stage, example, seed=seed, tuning=tuning), lambda k: lesson.text(tensor, k))
+            told = WithText(
+                pictures(stage, example, seed=seed, tuning=tuning), lambda k: lesson.text(tensor, k)
+            )
             fit(told, tuning, folder=scratch, tuned={NAME: tensor}, report=tell)
         finally:
             lesson.release()
@@ -98,5 +112,8 @@ def learn(lesson: Lesson, example: Example, *, seed: int, step: int, store: Stor
 
     folder = store.get_or_make("embedding", key, build)
     cost = Cost(**json.loads((folder / "tuning.json").read_text())["cost"])
-    tensor, start = (parameters.load(file)[NAME] for file in (snapshot_file(folder, stage.name, step), folder / START))
+    tensor, start = (
+        parameters.load(file)[NAME]
+        for file in (snapshot_file(folder, stage.name, step), folder / START)
+    )
     return Learned(tensor, start, cost)

@@ -18,13 +18,13 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from unitune.cost import peak_memory_mib
 from unitune.diffusion.loss import OF_THE_MODEL, check_dials
+from unitune.storage.cost import peak_memory_mib
 from unitune.tuning.adapters import Adapter, Full
 from unitune.tuning.data import UNIFORM, Batches, NoiseDials, check_level
 from unitune.tuning.interrupt import StopOnSignal, WholeCheckpoints, write_whole
-from unitune.tuning.optimizers import AdamW, Recipe
-from unitune.tuning.select import Selection
+from unitune.tuning.optimizers import AdamW, OptimizerRecipe
+from unitune.tuning.select import ParameterSelection
 from unitune.types import Cost, Diverged, Refused, Stopped, number, whole
 
 log = logging.getLogger(__name__)
@@ -38,15 +38,22 @@ class Tuning:
     lr: float
     steps: int = 128
     batch_size: int = 4
-    optimizer: Recipe = field(default_factory=AdamW)
-    select: Selection = field(default_factory=Selection)
+    optimizer: OptimizerRecipe = field(default_factory=AdamW)
+    select: ParameterSelection = field(default_factory=ParameterSelection)
     adapter: Adapter = field(default_factory=Full)
     crop: int = 0  # px; super-resolution stages only, 0 = the whole picture
-    low_level: float | str = UNIFORM  # of the noise on the low-resolution picture; super-resolution stages only
+    low_level: float | str = (
+        UNIFORM  # of the noise on the low-resolution picture; super-resolution stages only
+    )
     weighting: str = OF_THE_MODEL  # of errors over the noise levels: that of the stage's own loss, or another one
     levels: Sequence[float] = (0.0, 1.0)  # cosine time between which noise levels are drawn
     strata: int = 1  # equal parts of that range, which the rows of a batch take in turn: it divides batch_size; 1: independent draws
-    snapshots: Sequence[int] = (16, 32, 64, 128)  # steps whose weights are kept beside the last one's
+    snapshots: Sequence[int] = (
+        16,
+        32,
+        64,
+        128,
+    )  # steps whose weights are kept beside the last one's
 
     def __post_init__(self) -> None:
         if not (number(self.lr) and self.lr > 0):
@@ -56,11 +63,15 @@ class Tuning:
         if not (whole(self.batch_size) and self.batch_size >= 1):
             raise Refused(f"batch_size must be a whole number of at least 1, got {self.batch_size}")
         if not (whole(self.crop) and self.crop >= 0):
-            raise Refused(f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}")
+            raise Refused(
+                f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}"
+            )
         check_level(self.low_level)
         check_dials(self.weighting, self.levels, self.strata)
         if self.batch_size % self.strata:
-            raise Refused(f"batch_size must be a multiple of strata, whose parts the rows take in turn, got {self.batch_size} and strata {self.strata}")
+            raise Refused(
+                f"batch_size must be a multiple of strata, whose parts the rows take in turn, got {self.batch_size} and strata {self.strata}"
+            )
         if bad := [step for step in self.snapshots if not whole(step)]:
             raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
 
@@ -78,7 +89,9 @@ class Tuning:
     def check_kept(self, name: str, at: int | None) -> None:
         """Refuse a snapshot that will not be there; None is the last one, and 0 what was before."""
         if at is not None and at not in (there := sorted({0, *self.kept})):
-            raise Refused(f"no snapshot of {name} at {at} steps; there are {', '.join(map(str, there))}: change snapshot= or snapshots=")
+            raise Refused(
+                f"no snapshot of {name} at {at} steps; there are {', '.join(map(str, there))}: change snapshot= or snapshots="
+            )
 
 
 class FineTune(pl.LightningModule):
@@ -89,14 +102,26 @@ class FineTune(pl.LightningModule):
         self.data, self.tuning, self.tuned = data, tuning, dict(tuned)
         self.state = nn.ParameterList(tuned.values())
         self.losses: list[float] = []
-        self.evaluations, self.seconds, self.peak = 0, 0.0, 0.0  # of the parts of an interrupted tuning before this one
+        self.evaluations, self.seconds, self.peak = (
+            0,
+            0.0,
+            0.0,
+        )  # of the parts of an interrupted tuning before this one
         self.began = time.monotonic()
 
     @property
     def curve(self) -> dict[str, Any]:
         """The loss of every step so far, and what these steps took, over all parts of an interrupted tuning."""
-        seconds, peak = self.seconds + time.monotonic() - self.began, max(self.peak, peak_memory_mib())
-        return {"losses": self.losses, "evaluations": self.evaluations, "seconds": seconds, "peak_mib": peak}
+        seconds, peak = (
+            self.seconds + time.monotonic() - self.began,
+            max(self.peak, peak_memory_mib()),
+        )
+        return {
+            "losses": self.losses,
+            "evaluations": self.evaluations,
+            "seconds": seconds,
+            "peak_mib": peak,
+        }
 
     def training_step(self, *_: Any) -> Tensor:
         """One step; the batch is made here because its noise is named by the step, which makes a resumed run exact."""
@@ -104,7 +129,9 @@ class FineTune(pl.LightningModule):
         loss = batch.loss(self.data.stage.output(batch.x_t, batch.t, batch.condition))
         value = float(loss.detach())
         if value != value or value == float("inf"):
-            raise Diverged(f"the loss of {self.data.stage.name} is {value} at step {self.global_step} (lr {self.tuning.lr:g}); use a smaller lr")
+            raise Diverged(
+                f"the loss of {self.data.stage.name} is {value} at step {self.global_step} (lr {self.tuning.lr:g}); use a smaller lr"
+            )
         self.losses.append(value)
         self.evaluations += len(batch)
         return loss
@@ -119,7 +146,9 @@ class FineTune(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the curve back."""
-        self.losses, self.evaluations, self.seconds, self.peak = (checkpoint["curve"][name] for name in ("losses", "evaluations", "seconds", "peak_mib"))
+        self.losses, self.evaluations, self.seconds, self.peak = (
+            checkpoint["curve"][name] for name in ("losses", "evaluations", "seconds", "peak_mib")
+        )
 
 
 class Snapshots(pl.Callback):
@@ -135,8 +164,12 @@ class Snapshots(pl.Callback):
             self.report(name, step, tuning.steps, pl_module.losses[-1])
         if step in tuning.kept:
             tensors = {n: p.detach().float().cpu().contiguous() for n, p in pl_module.tuned.items()}
-            if bad := next((n for n, tensor in tensors.items() if not bool(tensor.isfinite().all())), None):
-                raise Diverged(f"tuning made {bad} of {name} not finite by step {step} (lr {tuning.lr:g}); use a smaller lr")
+            if bad := next(
+                (n for n, tensor in tensors.items() if not bool(tensor.isfinite().all())), None
+            ):
+                raise Diverged(
+                    f"tuning made {bad} of {name} not finite by step {step} (lr {tuning.lr:g}); use a smaller lr"
+                )
             if step < tuning.steps:
                 trainer.save_checkpoint(checkpoint_file(self.folder, name))
             write_whole(json.dumps(pl_module.curve).encode(), curve_file(self.folder, name))
@@ -158,7 +191,14 @@ def checkpoint_file(folder: Path, stage: str) -> Path:
     return folder / f"{stage}.ckpt"
 
 
-def fit(data: Batches, tuning: Tuning, *, folder: Path, tuned: Mapping[str, nn.Parameter] | None = None, report: StepDone | None = None) -> None:
+def fit(
+    data: Batches,
+    tuning: Tuning,
+    *,
+    folder: Path,
+    tuned: Mapping[str, nn.Parameter] | None = None,
+    report: StepDone | None = None,
+) -> None:
     """Tune parameters by data.stage's loss and leave their snapshots and curve in `folder`; they end as they began, also on error.
 
     `tuned` by name; None: what tuning.adapter makes of those that tuning.select chooses. Resumes from the checkpoint that an interrupted call left in `folder`.
@@ -167,7 +207,11 @@ def fit(data: Batches, tuning: Tuning, *, folder: Path, tuned: Mapping[str, nn.P
     stage = data.stage
     if tuning.steps == 0 or snapshot_file(folder, stage.name, tuning.steps).exists():
         return
-    with tuning.adapter.attached(stage.network, tuning.select) if tuned is None else nullcontext(tuned) as parameters:
+    with (
+        tuning.adapter.attached(stage.network, tuning.select)
+        if tuned is None
+        else nullcontext(tuned) as parameters
+    ):
         what = stage.name if tuned is None else " and ".join(tuned)
         _fit(FineTune(data, tuning, parameters), what, folder=folder, report=report)
 
@@ -195,8 +239,12 @@ def _fit(module: FineTune, what: str, *, folder: Path, report: StepDone | None) 
     try:
         stop.listen()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice on workers and logging intervals does not apply to one image
-            trainer.fit(module, itertools.repeat(0), ckpt_path=str(resume) if resume.exists() else None)
+            warnings.simplefilter(
+                "ignore"
+            )  # Lightning's advice on workers and logging intervals does not apply to one image
+            trainer.fit(
+                module, itertools.repeat(0), ckpt_path=str(resume) if resume.exists() else None
+            )
     finally:
         stop.restore()
         for name, parameter in module.tuned.items():
@@ -208,11 +256,21 @@ def _fit(module: FineTune, what: str, *, folder: Path, report: StepDone | None) 
         raise Stopped(stop.received)
     seconds = time.monotonic() - began
     first, last = _mean(module.losses[:8]), _mean(module.losses[-8:])
-    log.info("tuned %s: %d steps x batch %d in %.1f s, loss %.4f -> %.4f", what, trainer.global_step, data.batch_size, seconds, first, last)
+    log.info(
+        "tuned %s: %d steps x batch %d in %.1f s, loss %.4f -> %.4f",
+        what,
+        trainer.global_step,
+        data.batch_size,
+        seconds,
+        first,
+        last,
+    )
     resume.unlink(missing_ok=True)
 
 
-def _trainer(network: nn.Module, steps: int, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(
+    network: nn.Module, steps: int, folder: Path, callbacks: list[pl.Callback]
+) -> pl.Trainer:
     """One device, no logger, no bar of its own; arithmetic precision is the stage's business."""
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

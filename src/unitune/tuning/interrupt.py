@@ -34,18 +34,24 @@ def write_whole(data: bytes, file: Path) -> None:
 class WholeCheckpoints(TorchCheckpointIO):
     """Serialise to memory first, so that a full disk costs no old checkpoint; read with weights_only."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Write one checkpoint."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_whole(buffer.getvalue(), Path(path))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Read one checkpoint; never unpickles code."""
         try:
             return torch.load(path, map_location=map_location, weights_only=True)
         except Exception as error:  # torch names no class of its own for what it will not unpickle
-            raise Refused(f"the checkpoint {path} is damaged or holds more than weights; remove it, and the same command tunes from the start") from error
+            raise Refused(
+                f"the checkpoint {path} is damaged or holds more than weights; remove it, and the same command tunes from the start"
+            ) from error
 
 
 class StopOnSignal(pl.Callback):
@@ -55,7 +61,7 @@ class StopOnSignal(pl.Callback):
         self.save = save
         self.received = 0
         self.listening = False
-        # Taken here and not when training begins: by then Lightning has put its own handlers in, which must not stay.
+        # Samples here and not when training begins: by then Lightning has put its own handlers in, which must not stay.
         self.before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:

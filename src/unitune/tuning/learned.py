@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 from torch import Tensor
 
 from unitune import rng
-from unitune.backends.cascade import Cascade
-from unitune.store import Store
+from unitune.models.cascade import Cascade
+from unitune.storage.store import Store
 from unitune.tuning import embedding
-from unitune.tuning.embedding import Told
+from unitune.tuning.embedding import WithText
 from unitune.tuning.finetune import StepDone, Tuning
 from unitune.tuning.naming import filled
 from unitune.tuning.recipe import Recipe, Word
@@ -30,16 +30,20 @@ def embedded(
     key = {"recipe": recipe.kind, "text": text, "weights": cascade.digest, "arithmetic": arithmetic}
     found = None
     if tuning.steps:
-        lesson = embedding.Lesson(first, tuning, lambda: e_tgt, lambda e, k: e, key, cascade.release)
-        found = embedding.learn(lesson, example, seed=seed, step=tuning.steps, store=store, report=report)
+        lesson = embedding.Lesson(
+            first, tuning, lambda: e_tgt, lambda e, k: e, key, cascade.release
+        )
+        found = embedding.learn(
+            lesson, example, seed=seed, step=tuning.steps, store=store, report=report
+        )
         e_opt = found.tensor
 
-    def batches(name: str, how: Tuning) -> Told:
+    def batches(name: str, how: Tuning) -> WithText:
         data = embedding.pictures(cascade.stage(name), example, seed=seed, tuning=how)
         if name != first.name:  # later stages see the prompt itself
-            return Told(data, lambda k: e_tgt)
+            return WithText(data, lambda k: e_tgt)
         # The first stage's weights go on with the noise where the embedding stopped.
-        return Told(data, lambda k: e_opt, tuning.steps)
+        return WithText(data, lambda k: e_opt, tuning.steps)
 
     def named_by(stage: str) -> dict[str, object]:
         about: dict[str, object] = {"recipe": recipe.kind, "text": text, "seed": seed}
@@ -95,8 +99,12 @@ def initializer_of(word: Word, name: str, cascade: Cascade, example: Example) ->
     """Return the known word that a new one starts at; Refused where it has no vector."""
     initializer = (word.initializer or example.noun).strip().lower()
     if not initializer:
-        raise Refused(f"the word {name} for {example.id} starts at a known word, and none is given; name the picture's main object: noun=cat")
+        raise Refused(
+            f"the word {name} for {example.id} starts at a known word, and none is given; name the picture's main object: noun=cat"
+        )
     if cascade.known is not None and initializer not in cascade.known:
-        raise Refused(f"the word {name} starts at {initializer!r}, which is unknown to the {cascade.name} model; give another: method.initializer=cat")
+        raise Refused(
+            f"the word {name} starts at {initializer!r}, which is unknown to the {cascade.name} model; give another: method.initializer=cat"
+        )
     cascade.words.piece(initializer)
     return initializer

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from unitune.backends.cascade import Cascade
-from unitune.parameters import Sizes
-from unitune.store import Store
+from unitune.models.cascade import Cascade
+from unitune.models.parameters import Sizes
+from unitune.storage.store import Store
 from unitune.tuning import weights
 from unitune.tuning.finetune import StepDone
 from unitune.tuning.learned import embedded, initializer_of, learned_word

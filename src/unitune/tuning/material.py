@@ -5,8 +5,8 @@ from functools import cache
 
 from torch import Tensor
 
-from unitune.backends.cascade import Cascade
-from unitune.store import Store
+from unitune.models.cascade import Cascade
+from unitune.storage.store import Store
 from unitune.tuning.data import Batches, OneImage
 from unitune.tuning.finetune import Tuning
 from unitune.tuning.naming import filled
@@ -16,7 +16,9 @@ from unitune.tuning.weights import Material
 from unitune.types import Cost, Example
 
 
-def material(recipe: Recipe, prompt: str, cascade: Cascade, example: Example, *, store: Store, seed: int) -> Material:
+def material(
+    recipe: Recipe, prompt: str, cascade: Cascade, example: Example, *, store: Store, seed: int
+) -> Material:
     """The image with its one text, and where a prior is asked for pictures of its class."""
     about: dict[str, object] = {"recipe": recipe.kind, "prompt": prompt, "seed": seed}
     about["image"] = example.digest
@@ -28,7 +30,9 @@ def material(recipe: Recipe, prompt: str, cascade: Cascade, example: Example, *,
 
     if recipe.prior is None:
         return Material(one_image, lambda stage: about)
-    return _with_prior(recipe.prior, [*recipe.weights], one_image, about, cascade, example, store=store, seed=seed)
+    return _with_prior(
+        recipe.prior, [*recipe.weights], one_image, about, cascade, example, store=store, seed=seed
+    )
 
 
 def _with_prior(

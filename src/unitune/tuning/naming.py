@@ -1,8 +1,8 @@
 """The texts of a recipe, filled in for one image."""
 
 from unitune import prompts
-from unitune.backends.cascade import Cascade
 from unitune.diffusion import texts
+from unitune.models.cascade import Cascade
 from unitune.tuning.recipe import Recipe
 from unitune.types import Example, Refused, Tuned
 
@@ -22,7 +22,9 @@ def named(recipe: Recipe, cascade: Cascade, example: Example, *, seed: int) -> T
     return Tuned(rare, template=recipe.template, about=about)
 
 
-def apart(recipe: Recipe, cascade: Cascade, example: Example, *, seed: int) -> tuple[str, str] | None:
+def apart(
+    recipe: Recipe, cascade: Cascade, example: Example, *, seed: int
+) -> tuple[str, str] | None:
     """Return the text that tuning ties to the image, and the one that must stay apart from it.
 
     None where no weights are tuned on a text that names the image.
@@ -40,5 +42,7 @@ def _rare(text: str, cascade: Cascade, example: Example, *, seed: int) -> str:
     if text == prompts.RANDOM:
         return prompts.random_rare_token(cascade.pieces, seed=seed)
     if "{rare}" in text:
-        raise Refused(f"the tuning prompt {text!r} asks for {{rare}}, which is what it names itself; write the rare token out, e.g. token.text=beikkpic")
+        raise Refused(
+            f"the tuning prompt {text!r} asks for {{rare}}, which is what it names itself; write the rare token out, e.g. token.text=beikkpic"
+        )
     return filled(text, example)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 
-class Recipe(Protocol):
+class OptimizerRecipe(Protocol):
     """Builds an optimiser."""
 
     def build(self, parameters: Iterable[nn.Parameter], *, lr: float) -> Optimizer: ...  # noqa: D102
@@ -31,7 +31,13 @@ class Adafactor:
         from transformers.optimization import Adafactor as Implementation
 
         return Implementation(
-            parameters, lr=lr, scale_parameter=True, relative_step=False, warmup_init=False, clip_threshold=self.clip_threshold, decay_rate=self.decay_rate
+            parameters,
+            lr=lr,
+            scale_parameter=True,
+            relative_step=False,
+            warmup_init=False,
+            clip_threshold=self.clip_threshold,
+            decay_rate=self.decay_rate,
         )
 
 
@@ -45,4 +51,10 @@ class AdamW:
 
     def build(self, parameters: Iterable[nn.Parameter], *, lr: float) -> Optimizer:
         """Build it with a constant lr."""
-        return torch.optim.AdamW(parameters, lr=lr, betas=(self.beta_1, self.beta_2), weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            parameters,
+            lr=lr,
+            betas=(self.beta_1, self.beta_2),
+            weight_decay=self.weight_decay,
+            fused=True,
+        )

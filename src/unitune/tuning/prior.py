@@ -30,7 +30,9 @@ class Pictures:
 
     def __post_init__(self) -> None:
         if not len(self.pictures):
-            raise Inactive(f"there is no picture of {self.example!r}; prior preservation needs at least one")
+            raise Inactive(
+                f"there is no picture of {self.example!r}; prior preservation needs at least one"
+            )
 
     @cached_property
     def x_0(self) -> Image:
@@ -40,9 +42,13 @@ class Pictures:
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
         name = {"seed": self.seed, "example": self.example, "step": k}
-        chosen = rng.uniform_levels(self.batch_size, len(self.pictures), stage=self.stage.name, role="prior-pick", **name)
+        chosen = rng.uniform_levels(
+            self.batch_size, len(self.pictures), stage=self.stage.name, role="prior-pick", **name
+        )
         low = None if self.lows is None else self.stage.upsampled(self.lows[chosen])
-        return NoisyRows(self.stage, self.text, self.dials, role="prior")(self.x_0[chosen], low, **name)
+        return NoisyRows(self.stage, self.text, self.dials, role="prior")(
+            self.x_0[chosen], low, **name
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class WithPrior:
 
     def __post_init__(self) -> None:
         if not (number(self.weight) and self.weight > 0):
-            raise Refused(f"the weight of prior preservation must be above 0 and finite, got {self.weight!r}")
+            raise Refused(
+                f"the weight of prior preservation must be above 0 and finite, got {self.weight!r}"
+            )
 
     @property
     def stage(self) -> TunableStage:
@@ -70,5 +78,14 @@ class WithPrior:
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
         one, other = self.image.batch(k), self.prior.batch(k)
-        x_t, t, target = (torch.cat(pair) for pair in ((one.x_t, other.x_t), (one.t, other.t), (one.target, other.target)))
-        return TuningBatch(x_t, t, target, one.condition + other.condition, torch.cat([one.weights, self.weight * other.weights]))
+        x_t, t, target = (
+            torch.cat(pair)
+            for pair in ((one.x_t, other.x_t), (one.t, other.t), (one.target, other.target))
+        )
+        return TuningBatch(
+            x_t,
+            t,
+            target,
+            one.condition + other.condition,
+            torch.cat([one.weights, self.weight * other.weights]),
+        )

@@ -101,7 +101,10 @@ class Recipe:
         if self.embedding is None:
             return {**self.weights}
         spent = self.embedding.tuning.steps
-        return {stage: replace(one, steps=max(0, one.steps - spent)) if stage == first else one for stage, one in self.weights.items()}
+        return {
+            stage: replace(one, steps=max(0, one.steps - spent)) if stage == first else one
+            for stage, one in self.weights.items()
+        }
 
 
 def chosen(tune: Mapping[str, Tuning], stages: Sequence[str]) -> dict[str, Tuning]:

@@ -21,11 +21,14 @@ from unitune.diffusion.steps import DDPM, levels
 from unitune.types import Example, Tuned
 
 if TYPE_CHECKING:  # a run that is refused loads no model
-    from unitune.backends.cascade import Cascade
-    from unitune.backends.stage import UNetStage
+    from unitune.models.cascade import Cascade
+    from unitune.models.stage import UNetStage
 
 NOUNS = ("cat", "dog")  # of the scale: what a changed noun does to a text
-OTHER_WORDS = ("qwpz", "xvnt")  # rare words that no image is tuned on; the second where an image is tuned on the first
+OTHER_WORDS = (
+    "qwpz",
+    "xvnt",
+)  # rare words that no image is tuned on; the second where an image is tuned on the first
 START = 0.95  # cosine time at which predictions are compared, the paper's late start
 STEPS = 16  # of a sample that shows a leak
 LARGE = 100_000_000  # parameters; of larger first stages one prediction stands for a sample
@@ -74,14 +77,22 @@ class Visibility:
     @property
     def leak_db(self) -> float | None:
         """How far the empty prompt is behind the tuning prompt, dB: small is a leak."""
-        return None if self.tuned_db is None or self.empty_db is None else self.tuned_db - self.empty_db
+        return (
+            None
+            if self.tuned_db is None or self.empty_db is None
+            else self.tuned_db - self.empty_db
+        )
 
     def warnings(self, model: str) -> list[str]:
         """Say in one line each what is wrong and what to do."""
         lines = []
         if min(self.text, self.x_0) < SEEN:
             against = f"{self.texts.apart!r}" if self.texts.apart else "the empty prompt"
-            cannot = f"{self.method} cannot separate these prompts on {model}" if self.texts.apart else "the image will be tied to every prompt"
+            cannot = (
+                f"{self.method} cannot separate these prompts on {model}"
+                if self.texts.apart
+                else "the image will be tied to every prompt"
+            )
             lines.append(
                 f"{model} hardly tells {self.texts.tuned!r} from {against}: of what another noun changes it changes {self.text:.2f} of the text and "
                 f"{self.x_0:.2f} of the prediction, so {cannot}; tune on a description (token=description, caption='...'), or take another token.text"
@@ -104,12 +115,18 @@ def compared(example: Example, apart: tuple[str, str]) -> Texts:
     noun = example.noun.strip() or NOUNS[0]
     other = next(word for word in NOUNS if word != noun)
     known = noun in example.caption.split()
-    phrase, changed = (example.caption, example.caption.replace(noun, other)) if known else (f"a {NOUNS[0]}", f"a {NOUNS[1]}")
+    phrase, changed = (
+        (example.caption, example.caption.replace(noun, other))
+        if known
+        else (f"a {NOUNS[0]}", f"a {NOUNS[1]}")
+    )
     rare = next(word for word in OTHER_WORDS if word not in apart[0])
     return Texts(apart[0], apart[1], rare, phrase, changed)
 
 
-def measure_before(cascade: "Cascade", example: Example, texts: Texts, *, method: str, seed: int) -> Visibility:
+def measure_before(
+    cascade: "Cascade", example: Example, texts: Texts, *, method: str, seed: int
+) -> Visibility:
     """Measure with the untouched model how visible the tuning prompt is; four predictions."""
     pairs = [texts.tuned, texts.apart, texts.phrase, texts.changed]
     embedded, predicted = cascade.encode(pairs), _predictions(cascade, example, pairs, seed=seed)
@@ -117,7 +134,15 @@ def measure_before(cascade: "Cascade", example: Example, texts: Texts, *, method
     return Visibility(example.id, method, texts, 0, text, x_0, stage=cascade.stages[0].name)
 
 
-def measure_after(cascade: "Cascade", example: Example, before: Visibility, prompts: Sequence[str], *, tuned: Tuned, seed: int) -> Visibility:
+def measure_after(
+    cascade: "Cascade",
+    example: Example,
+    before: Visibility,
+    prompts: Sequence[str],
+    *,
+    tuned: Tuned,
+    seed: int,
+) -> Visibility:
     """Measure, beside what was measured before, what a tuning of the first stage left apart; `prompts` are those that will be sampled."""
     stage, texts = cascade.stages[0], before.texts
     if stage.name not in tuned.weights:
@@ -126,24 +151,40 @@ def measure_after(cascade: "Cascade", example: Example, before: Visibility, prom
     untouched = _predictions(cascade, example, asked, seed=seed)
     with cascade.using(tuned):
         changed = _predictions(cascade, example, asked, seed=seed)
-        tuned_db, empty_db, other_db = given_back(cascade, example, [texts.tuned, "", texts.other], seed=seed)
-    response = _rms(changed[1:] - changed[:1]) / max(_rms(untouched[1:] - untouched[:1]), 1e-12) if len(asked) > 1 else None
+        tuned_db, empty_db, other_db = given_back(
+            cascade, example, [texts.tuned, "", texts.other], seed=seed
+        )
+    response = (
+        _rms(changed[1:] - changed[:1]) / max(_rms(untouched[1:] - untouched[:1]), 1e-12)
+        if len(asked) > 1
+        else None
+    )
     found = {"tuned_db": tuned_db, "empty_db": empty_db, "other_db": other_db, "response": response}
-    return dataclasses.replace(before, steps=tuned.steps, key=tuned.stored.get(stage.name, ""), **found)
+    return dataclasses.replace(
+        before, steps=tuned.steps, key=tuned.stored.get(stage.name, ""), **found
+    )
 
 
-def given_back(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> list[float]:
+def given_back(
+    cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int
+) -> list[float]:
     """Sample each text from pure noise, unguided, with the first stage as it is now; PSNR to the base image at its resolution, dB."""
     base = reduced(example.image, cascade.stages[0].resolution)
-    return [_psnr(picture, base) for picture in _pictures(cascade, example, texts, seed=seed).split(1)]
+    return [
+        _psnr(picture, base) for picture in _pictures(cascade, example, texts, seed=seed).split(1)
+    ]
 
 
-def _predictions(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> Tensor:
+def _predictions(
+    cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int
+) -> Tensor:
     """Predict x_0 of the base image noised to START, with each text; (texts, C, H, W)."""
     stage = cascade.stages[0]
     base = stage.encode(reduced(example.image, stage.resolution))
     t = torch.full((1,), stage.schedule.level(START))
-    x_t = stage.schedule.add_noise(base, _noise(stage, example, base.shape, seed, "visibility", 0), t)
+    x_t = stage.schedule.add_noise(
+        base, _noise(stage, example, base.shape, seed, "visibility", 0), t
+    )
     rows = [stage.predict(x_t, t, Condition(cascade.encode([text]))) for text in texts]
     return torch.cat([stage.threshold(row) for row in rows])
 
@@ -167,8 +208,12 @@ def _pictures(cascade: "Cascade", example: Example, texts: Sequence[str], *, see
     return stage.decode(x_0)
 
 
-def _noise(stage: "UNetStage", example: Example, shape: Sequence[int], seed: int, role: str, step: int) -> Tensor:
-    return rng.noise(tuple(shape), seed=seed, example=example.digest, stage=stage.name, role=role, step=step)
+def _noise(
+    stage: "UNetStage", example: Example, shape: Sequence[int], seed: int, role: str, step: int
+) -> Tensor:
+    return rng.noise(
+        tuple(shape), seed=seed, example=example.digest, stage=stage.name, role=role, step=step
+    )
 
 
 def _rms(x: Tensor) -> float:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unitune import parameters
-from unitune.backends.cascade import Cascade
-from unitune.parameters import Sizes
-from unitune.store import Store
+from unitune.models import parameters
+from unitune.models.cascade import Cascade
+from unitune.models.parameters import Sizes
+from unitune.storage.store import Store
 from unitune.tuning.data import Batches
 from unitune.tuning.finetune import StepDone, Tuning, fit, keep, snapshot_file
 from unitune.types import Cost, Tuned, Weights
@@ -55,7 +55,11 @@ def stored(
     Each stage has an entry of its own, as none of them knows of the others: other choices of
     `stage=` find it too.
     """
-    return {name: _stage(name, tuning, material, cascade, store=store, report=report) for name, tuning in tune.items() if tuning.steps}
+    return {
+        name: _stage(name, tuning, material, cascade, store=store, report=report)
+        for name, tuning in tune.items()
+        if tuning.steps
+    }
 
 
 def _stage(
@@ -91,7 +95,9 @@ def cost(made: Collection[Path]) -> Cost:
     return sum((Cost(**each["cost"]) for each in noted), before)
 
 
-def load(made: Mapping[str, Path], cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None) -> dict[str, Weights]:
+def load(
+    made: Mapping[str, Path], cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None
+) -> dict[str, Weights]:
     """Read the tuned stages' weights after `at` steps of each (None: the last)."""
     weights = {}
     for name, folder in made.items():
@@ -103,7 +109,9 @@ def load(made: Mapping[str, Path], cascade: Cascade, *, tune: Mapping[str, Tunin
 
 def unmoved(cascade: Cascade, tuned: Tuned) -> str:
     """Name the tuned stages whose weights all equal the base's, "" where there is none."""
-    still = [name for name, weights in tuned.weights.items() if not cascade.stage(name).moved(weights)]
+    still = [
+        name for name, weights in tuned.weights.items() if not cascade.stage(name).moved(weights)
+    ]
     if not still:
         return ""
     return f"no weight of {' and '.join(still)} moved in {tuned.steps} steps; use a larger lr"

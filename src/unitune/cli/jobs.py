@@ -1,0 +1,135 @@
+"""The jobs that a config can choose: each is a function of the config and of its run's folder.
+
+A config becomes objects here and nowhere else; what a job does with them stands in other rooms.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from unitune.cli import arguments
+from unitune.errors import Refused
+
+ASSETS = Path(str(resources.files("unitune") / "assets"))
+
+
+def make(node: DictConfig, **more: object) -> Any:
+    """Instantiate a node of the config after checking every _target_ in it."""
+    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    arguments.check_targets(plain)
+    try:
+        return instantiate(arguments.literals(plain), _convert_="all", **more)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, Refused):
+            raise error.__cause__ from None
+        raise error from None
+
+
+@lru_cache(maxsize=1)
+def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
+    """Load a cascade once per process: the jobs of a sweep share it."""
+    from unitune.models.cascade import build
+
+    return build(model, device=device, dtype=dtype, store=store)
+
+
+def edit(cfg: Any, folder: Path) -> None:
+    """Tune, sample, score, record; print the table and the grid's path.
+
+    Whatever can be refused before the model loads is refused there.
+    """
+    from unitune import metrics
+    from unitune.models import files, machine, parameters
+    from unitune.report import page
+    from unitune.runs import experiment, paste, preflight
+
+    if cfg["from"]:
+        earlier = OmegaConf.load(arguments.config_of(cfg["from"]))
+        cfg = OmegaConf.merge(earlier, {"from": None, "store": cfg.store})
+    settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    arguments.check_settings(settings)
+    cfg.edit = [arguments.literal(prompt) for prompt in arguments.edit_prompts(cfg.edit)] or None
+    names = ("sampler", "plan", "method", "benchmark", "selection")
+    sampler, plan, method, benchmark, selection = (cfg[name] and make(cfg[name]) for name in names)
+    device = machine.device(cfg.machine.device)
+    dtype = machine.precision(cfg.machine.precision, device)
+    machine.use_threads(cfg.machine.threads)
+    examples = benchmark.examples(cfg.model.resolution)
+    described = files.described(settings["model"])
+    preflight.check(
+        method, plan, examples, at=cfg.snapshot, sizes=parameters.sizes(described), folder=folder,
+        store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib, oracle=cfg.oracle,
+    )  # fmt: skip
+    preflight.check_parts(method, sampler, plan, selection, examples)
+    chosen = [make(metric) for metric in cfg.metrics.use]
+    metrics.check(chosen, examples)
+    paster = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
+    store, logger = make(cfg.store), make(cfg.logger, save_dir=str(folder))
+    arguments.advise(settings, ASSETS)
+    model = cascade(described, device, dtype, store)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
+    setting = experiment.Setting(
+        cascade=model, method=method, sampler=sampler, metrics=chosen, store=store, plan=plan,
+        seed=cfg.seed, oracle=cfg.oracle, plain_weight=cfg.model.guidance, snapshot=cfg.snapshot,
+        logger=logger, selection=selection, paste=paster,
+    )  # fmt: skip
+    done = experiment.run(setting, examples, folder=folder)
+    print(*page.finished(folder, done), sep="\n")
+
+
+def score(cfg: Any, folder: Path) -> None:
+    """Score saved pictures again."""
+    from unitune.report import tables
+    from unitune.runs import rescore
+    from unitune.storage import records
+
+    chosen = [make(metric) for metric in cfg.metrics.use]
+    settings: dict[Path, Any] = {}
+    for run in records.folders(cfg.runs):
+        earlier = OmegaConf.load(arguments.config_of(run))
+        settings[run] = arguments.scorable(earlier, cfg.metrics)
+    for run, old in settings.items():
+        examples = make(old.benchmark).examples(old.model.resolution)
+        print(tables.plain(tables.by_prompt(rescore.score(run, examples, chosen=chosen))))
+
+
+def precomputed(cfg: Any, folder: Path) -> None:
+    """Score what another method published; keep the config, so that it can be scored again."""
+    from unitune.report import tables
+    from unitune.runs import precomputed as published
+
+    made = make(cfg)
+    done = published.score(
+        made["benchmark"], made["metrics"]["use"], name=made["outputs"],
+        resolution=made["model"]["resolution"], folder=folder,
+    )  # fmt: skip
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
+    print(tables.plain(tables.by_prompt(done)), f"grid: {folder / 'grid.png'}", sep="\n")
+
+
+def _plain(module: str) -> Callable[[Any, Path], None]:
+    """Return a job that hands the config's fields to a module's run() and prints what it says."""
+
+    def job(cfg: Any, folder: Path) -> None:
+        fields: Any = OmegaConf.to_container(cfg, resolve=True)
+        fields |= {name: Path(cfg[name]) for name in ("folder",) if name in cfg}
+        for line in import_module(module).run(**fields) or ():
+            print(line)
+
+    return job
+
+
+JOBS: Mapping[str, Callable[[Any, Path], None]] = {
+    "config": edit,
+    "doctor": _plain("unitune.cli.doctor"),
+    "precomputed": precomputed,
+    "report": _plain("unitune.report.page"),
+    "scenes": _plain("unitune.benchmarks.scenes"),
+    "score": score,
+}

@@ -1,1 +1,0 @@
-"""Figures of finished runs: they read pictures and records, never a model."""

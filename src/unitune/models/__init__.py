@@ -1,0 +1,1 @@
+"""What a model is made of, where its files are, and how a cascade is loaded from them."""

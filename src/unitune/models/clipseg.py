@@ -1,0 +1,73 @@
+"""CLIPSeg (Lueddecke & Ecker 2022, arXiv 2112.10003) finds in a picture what words name."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from unitune.models import hub
+from unitune.models.libraries import AutoTokenizer, CLIPSegForImageSegmentation
+from unitune.types import Mask, Picture, Refused
+
+SIDE = 352  # px, as its processor resizes; positions are interpolated to that
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on [0, 1]
+FILES = ("*.json", "*.txt", "*.safetensors")
+OTHERWISE = "give mask.segmenter.model a local folder that holds it"
+
+
+@dataclass(frozen=True)
+class ClipSeg:
+    """The network of `model`, a local folder or owner/name@revision; loaded when first asked.
+
+    It stays on the CPU.
+    """
+
+    model: str
+
+    @torch.no_grad()
+    def __call__(self, image: Picture, words: str) -> Mask:
+        """Return the probability of the words at each pixel of a picture in [-1, 1]."""
+        tokenizer, network = load(self.model)
+        x = F.interpolate(image, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(-1, 1)
+        mean, std = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
+        tokens = tokenizer([words], truncation=True, return_tensors="pt")
+        logits = network(
+            pixel_values=((x + 1) / 2 - mean) / std, input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+        ).logits  # fmt: skip
+        logits = logits.reshape(1, 1, *logits.shape[-2:])
+        return F.interpolate(logits, tuple(image.shape[-2:]), mode="bilinear").sigmoid()
+
+
+@lru_cache(maxsize=1)
+def load(model: str) -> tuple[Any, Any]:
+    """Return the tokenizer and the network of a folder, the hub's cache or the hub."""
+    folder = Path(model) if Path(model).is_dir() else _fetched(hub.Repo.parse(model))
+    try:
+        network = CLIPSegForImageSegmentation.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True
+        )
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True
+        ), network.eval().requires_grad_(False)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"no CLIPSeg can be read from {folder} ({str(error).strip().splitlines()[0][:120]}); {OTHERWISE}"
+        ) from error
+
+
+def _fetched(repo: hub.Repo) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if (folder := hub.cached(repo)) is not None and (folder / "config.json").is_file():
+        return folder
+    hub.ask(repo, file="config.json", otherwise=OTHERWISE)
+    try:
+        return Path(snapshot_download(repo.id, revision=repo.revision, allow_patterns=list(FILES)))
+    except (
+        Exception
+    ) as error:  # the HTTP library under the hub's, and so its errors, differ by version
+        raise hub.refusal(repo, error, otherwise=OTHERWISE) from error

@@ -1,0 +1,1 @@
+"""From examples to records: tune, sample, choose, save and score."""

@@ -1,0 +1,264 @@
+"""Records: one line of scores.jsonl is one edit with its configuration, its scores and what it cost. Figures and tables read nothing else."""
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import get_origin
+
+import torch
+
+from unitune.storage import disk
+from unitune.types import Refused
+
+FILE = "scores.jsonl"
+TUNINGS = "tunings.jsonl"  # beside it: how well each tuning's prompt is told from others
+VERSION = 3  # of a line's fields; raised when a field changes its meaning
+REFERENCES: Mapping[str, str] = {  # rows that edits are compared with, and how tables call them
+    "copy": "copy of the base",
+    "target": "exact target",
+    "copy through super-resolution": "copy through 64 px and super-resolution",
+    "target through super-resolution": "target through 64 px and super-resolution",
+    "oracle": "oracle: untuned, the target's text, from pure noise",
+}
+ROWS = (
+    "edit",
+    "redrawn",
+    "selected",
+    *REFERENCES,
+)  # as planned; in place of rejected ones; what was chosen, once more; for comparison
+TUNING = (
+    "tuning_seconds",
+    "tuning_peak_mib",
+    "optimizer_steps",
+    "tuning_evaluations",
+    "stored_bytes",
+)  # of a record's cost, what its tuning took
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One edit, or one reference (a copy of the base, the exact target) that a table compares edits with, as `row` says."""
+
+    run: str
+    method: str  # "" of a reference that no model made
+    sampler: str
+    model: str
+    example: str
+    kind: str
+    local: bool | None  # less than half of the picture may change
+    composed_alike: bool | None  # the objects of the base keep place and outline
+    prompt: str
+    text: str  # the whole text that was sampled
+    seed: int
+    weight: float
+    start: float
+    steps: int  # tuning steps used
+    image: str  # PNG file, relative to the folder of the record file
+    scores: dict[str, float | None]  # None: the metric does not apply
+    cost: dict[str, float]
+    environment: dict[str, object]
+    row: str = "edit"
+    saw_mask: str = ""  # where the mask that sampling was given comes from ("file" knows the right answer); "" without one
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            expected = get_origin(spec.type) if get_origin(spec.type) is dict else spec.type
+            if not isinstance(
+                getattr(self, spec.name), (int, float) if expected is float else expected
+            ):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"{spec.name} of a record is {getattr(self, spec.name)!r}, not {expected}"
+                )
+        if odd := [
+            name
+            for name, score in self.scores.items()
+            if score is not None and not isinstance(score, int | float)
+        ]:
+            raise ValueError(
+                f"score {odd[0]!r} of a record is {self.scores[odd[0]]!r}; it must be a number, or null where the metric does not apply"
+            )
+        if self.row not in ROWS:
+            raise ValueError(f"row of a record is {self.row!r}, not one of {', '.join(ROWS)}")
+        if PurePath(self.image).is_absolute() or ".." in PurePath(self.image).parts:
+            raise ValueError(
+                f"image of a record is {self.image!r}; it must be relative to the record file and below it"
+            )
+
+
+def append(path: Path | str, record: Record) -> None:
+    """Add one line to a record file, on disk when this returns. A score that is NaN is stored as null; an infinite number raises ValueError."""
+    data = dataclasses.asdict(record)
+    infinite = [
+        name for name, value in record.scores.items() if value is not None and math.isinf(value)
+    ]
+    if infinite:
+        raise ValueError(
+            f"score {infinite[0]!r} is infinite: a metric must return a finite number, or NaN where it does not apply"
+        )
+    data["scores"] = {
+        name: None if value is None or math.isnan(value) else float(value)
+        for name, value in record.scores.items()
+    }
+    line = (
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
+        + b"\n"
+    )
+    try:
+        _write(path, line)
+    except OSError as error:
+        raise disk.explained(error) from error
+
+
+def _write(path: Path | str, line: bytes) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = (
+                b"\n" + line
+            )  # a process was killed within its line: that one is lost, not this one
+        with os.fdopen(os.dup(descriptor), "ab") as file:
+            file.write(line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def folders(path: Path | str) -> list[Path]:
+    """List the folders with a record file at and below a folder, by name; the folder itself where there is none."""
+    return sorted({file.parent for file in Path(path).rglob(FILE)}) or [Path(path)]
+
+
+def read(path: Path | str) -> list[Record]:
+    """Read a record file, or every scores.jsonl below a folder in the order of their names.
+
+    `by_file` says what the field `run` is then.
+    A line that a killed process left half-written is skipped with a warning; a field that is unknown, missing or of another type raises Refused.
+    """
+    return [record for members in by_file(path).values() for record in members]
+
+
+def by_file(path: Path | str) -> dict[Path, list[Record]]:
+    """Read record files, each apart. `run` of what lies below the folder is the way there from it: cells of two sweeps have the same names."""
+    path = Path(path)
+    files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise Refused(f"{path} holds no {FILE}; name a record file or the folder of a run")
+    return {
+        file: _read_file(file)
+        if file.parent == path or file == path
+        else _placed(_read_file(file), file.parent.relative_to(path))
+        for file in files
+    }
+
+
+def _placed(found: list[Record], way: PurePath) -> list[Record]:
+    several = (
+        len({record.run for record in found}) > 1
+    )  # records that were kept without their runs' folders
+    return [
+        dataclasses.replace(record, run=(way / record.run if several else way).as_posix())
+        for record in found
+    ]
+
+
+def merge(records: Iterable[Record]) -> list[Record]:
+    """Join the records of one edit: scoring again appends a line for it, whose scores add to the earlier ones or replace them."""
+    edits: dict[tuple[object, ...], Record] = {}
+    for record in records:
+        identity = tuple(
+            getattr(record, spec.name)
+            for spec in dataclasses.fields(record)
+            if spec.name not in ("scores", "cost", "environment")
+        )
+        earlier = edits.get(identity)
+        edits[identity] = (
+            record
+            if earlier is None
+            else dataclasses.replace(earlier, scores={**earlier.scores, **record.scores})
+        )
+    return list(edits.values())
+
+
+def tuning(found: Sequence[Record], name: str) -> float:
+    """Average over images what their tuning took of a cost in TUNING: the sum over the tunings of an image, of which there is one, or one for each prompt.
+
+    Records of one tuning hold its numbers, equal to the last digit of its seconds. Raises KeyError for records without that cost.
+    """
+    images: dict[tuple[str, str], dict[tuple[float | None, ...], float]] = {}
+    for record in found:
+        images.setdefault((record.run, record.example), {})[tuple(map(record.cost.get, TUNING))] = (
+            record.cost[name]
+        )
+    return math.fsum(math.fsum(tunings.values()) for tunings in images.values()) / len(images)
+
+
+def environment(
+    *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> dict[str, object]:
+    """Describe what may change a number: versions, device, threads and the networks' precision."""
+    device = torch.device(device)
+    return {
+        "torch": torch.__version__,
+        "diffusers": importlib.metadata.version("diffusers"),
+        "device": f"{device} {torch.cuda.get_device_name(device)}"
+        if device.type == "cuda"
+        else str(device),
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "python": platform.python_version(),
+    }
+
+
+def _read_file(file: Path) -> list[Record]:
+    records = []
+    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(
+                line, parse_constant=str
+            )  # NaN and Infinity are no JSON: as words they are refused by Record
+        except ValueError:  # cut within a number, a string or a letter
+            log.warning("%s line %d is half-written: skipped", file, number)
+            continue
+        if not isinstance(data, dict):
+            raise Refused(f"{file} line {number} is not a record")
+        _check_fields(data, f"{file} line {number}")
+        try:
+            records.append(Record(**data))
+        except (TypeError, ValueError) as error:
+            raise Refused(f"{file} line {number} is not a record: {error}") from error
+    return records
+
+
+def _check_fields(data: dict[str, object], where: str) -> None:
+    """Refuse a line that another version of this program wrote."""
+    again = "score or run it again with this version"
+    if (version := data.get("version", VERSION)) != VERSION:
+        raise Refused(
+            f"{where} is of version {version!r}, and this program reads version {VERSION}; {again}"
+        )
+    fields = dataclasses.fields(Record)
+    if unknown := sorted(set(data) - {spec.name for spec in fields}):
+        raise Refused(
+            f"{where} has the unknown field {unknown[0]!r}; known: {', '.join(sorted(spec.name for spec in fields))}"
+        )
+    if missing := [
+        spec.name
+        for spec in fields
+        if spec.default is dataclasses.MISSING and spec.name not in data
+    ]:
+        raise Refused(
+            f"{where} lacks the field {missing[0]!r}, so it is no record of version {VERSION}; {again}"
+        )
