@@ -1,6 +1,5 @@
 """What holds for every test: no network, shapes checked at run time, few threads, a store of its own."""
 
-import importlib.util
 import logging
 import os
 import runpy

@@ -13,7 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import unitune
-from unitune.models import pocket, tiny
+from unitune import pocket
+from unitune.models import pocket as embedded
+from unitune.models import tiny
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "diffusers", "transformers", "pytorch_lightning", "hydra", "wandb")
@@ -35,7 +37,7 @@ def test_the_embedded_cascade_in_python_is_that_of_conf(run):
     sampler = run.make(cfg.sampler)
     own = {"interpolation": sampler.interpolation, "max_pixels": sampler.max_pixels}
     assert sampler == replace(pocket.sampler(), **own)
-    assert cfg.model.guidance == pocket.GUIDANCE and cfg.model.stages == [*pocket.STAGES]
+    assert cfg.model.guidance == embedded.GUIDANCE and cfg.model.stages == [*embedded.STAGES]
 
     def plain(tunings: Mapping[str, object]) -> object:
         """Lists and tuples are alike; conf keeps snapshots that fewer steps do not reach."""

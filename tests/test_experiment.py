@@ -21,6 +21,7 @@ from unitune.methods.untuned import Untuned
 from unitune.metrics.pixel import PSNR, TargetPSNR
 from unitune.models import cascade, tiny
 from unitune.models.cascade import Cascade, weights_digest
+from unitune.report import tables
 from unitune.runs import experiment, outcome, preflight, rescore
 from unitune.runs.experiment import Setting
 from unitune.runs.plans import Dials, Seeds
@@ -181,8 +182,8 @@ def test_a_run_writes_pictures_scores_and_a_grid(model, tmp_store, tmp_path):
     )
     # per item: base 2 steps x 2 (guidance), super-resolution 2 steps x 1
     assert edits[0].cost["evaluations"] == 6 and edits[0].cost["optimizer_steps"] == 0
-    (means,) = [line for line, step in curves.lines if step is None]
-    assert means["copy of the base/brightness"] == 0.5 and curves.ended == "success"
+    assert curves.ended == "success"
+    assert tables.overall(done)["copy of the base/brightness"] == 0.5
 
 
 def test_tuning_is_shared_and_leaves_the_base_weights_alone(model, tmp_store, tmp_path):
@@ -261,14 +262,13 @@ class Last:
         return [Choice(edits[-1], edits[-1], edits)]
 
 
-def test_a_logger_is_told_chosen_samples_apart_from_all(model, tmp_store, tmp_path):
-    curves = Curves()
+def test_means_of_chosen_samples_stand_apart_from_those_of_all(model, tmp_store, tmp_path):
     done = run(
-        setting(model, tmp_store, logger=curves, selection=Last()),
+        setting(model, tmp_store, selection=Last()),
         [example("cat", Request("a dog"))],
         tmp_path,
     )
-    (means,) = [line for line, step in curves.lines if step is None]
+    means = tables.overall(done)
     scores = [record.scores["brightness"] or 0.0 for record in done if record.row == "edit"]
     assert (
         means["untuned + quick/brightness"] == pytest.approx(sum(scores) / 2)

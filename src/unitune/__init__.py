@@ -21,15 +21,17 @@ _PLACES = {
     "methods.textual_inversion": ("TextualInversion",),
     "methods.unitune": ("UniTune",),
     "methods.untuned": ("Untuned",),
-    "store": ("Store",),
+    "storage.store": ("Store",),
     "tuning.finetune": ("Tuning",),
     "types": ("Draw", "Edit", "Example", "Refused", "Request", "Tuned"),
 }
 _MODULE = {name: module for module, names in _PLACES.items() for name in names}
-__all__ = sorted(_MODULE)
+__all__ = sorted([*_MODULE, "pocket"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "pocket":
+        return import_module("unitune.tuning.pocket")
     if name not in _MODULE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)

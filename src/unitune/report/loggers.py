@@ -42,8 +42,9 @@ class Csv:
 
     def finalize(self, status: str) -> None:
         """Write what is left."""
-        if status == "success":
-            self.log_metrics(_means(self.folder))
+        means = _means(self.folder) if status == "success" else {}
+        if means:
+            self.log_metrics(means)
         self.csv.finalize(status)
 
 
@@ -61,8 +62,9 @@ class TensorBoard:
 
     def finalize(self, status: str) -> None:
         """Add means, pictures and texts, and close the file."""
-        if status == "success":
-            self.board.log_metrics(_means(self.folder))
+        means = _means(self.folder) if status == "success" else {}
+        if means:
+            self.board.log_metrics(means)
         for grid in _grids(self.folder):
             self.board.experiment.add_image(
                 grid.stem, np.asarray(Image.open(grid).convert("RGB")), dataformats="HWC"

@@ -1,10 +1,12 @@
-"""How UniTune tunes each stage of the embedded cascade, for scripts and notebooks."""
+"""The embedded cascade for scripts and notebooks, which know no config: `unitune.pocket`."""
 
-from unitune.models.pocket import CROP, LR, SR_LR, TUNING_STEPS
+from unitune.models.pocket import CROP, LR, SR_LR, TUNING_STEPS, cascade, sampler
 from unitune.tuning.finetune import Tuning
+
+__all__ = ["cascade", "sampler", "tunings"]
 
 
 def tunings(steps: int = TUNING_STEPS) -> dict[str, Tuning]:
-    """Return the tuning of every stage by its name."""
+    """Return how UniTune tunes each of its stages, by name."""
     first = Tuning(lr=LR, steps=steps)
     return {"base": first, "sr256": Tuning(lr=SR_LR, steps=steps, crop=CROP)}
