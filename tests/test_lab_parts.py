@@ -17,8 +17,9 @@ from transformers import T5EncoderModel, T5Tokenizer
 from unitune.metrics.clip import image_features, load_clip, text_features
 from unitune.metrics.judge import load_judge
 from unitune.models.pocket import FOLDER as POCKET
+from unitune.scenes.scene import Object, Scene
 from unitune_lab import networks, optimizers, watch
-from unitune_lab.batches import Batch, SceneBatches
+from unitune_lab.batches import NOUN, SceneBatches, facts
 from unitune_lab.make import build as build_part
 from unitune_lab.make import go_on
 from unitune_lab.options import read
@@ -308,3 +309,18 @@ def test_a_resumed_training_exports_the_statistics_of_one_that_was_not(part, tmp
     weights = "model.safetensors" if part == "judge" else "open_clip_model.safetensors"
     first, second = (tmp_path / name / weights for name in ("trained", "resumed"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_nouns_state_is_asked_on_which_side_its_object_stands():
+    part = TextPart(networks.tokenizer(), CPU)
+    pair = (Object("cat", 0.25, 0.9, 0.4), Object("dog", 0.75, 0.9, 0.4))
+    scenes = [Scene("city", "day", pair), Scene("city", "day", (Object("cat", 0.5, 0.9, 0.6),))]
+    captions = ["a puppy right of a kitten in a city", "a cat in a city"]
+    ids = part.tokenizer(captions, padding=True, return_tensors="pt").input_ids
+    states = torch.zeros(*ids.shape, networks.TEXT_WIDTH)
+    told, side = part.sides(states, ids, facts(scenes)["side"])
+    assert side.tolist() == [1.0, 0.0], "the puppy, then the kitten; in the middle is no side"
+    assert told.shape == (2,)
+    named = part.nouns[ids[0]]
+    assert named[named >= 0].tolist() == [NOUN["dog"], NOUN["cat"]]
+    assert not (part.nouns[part.tokenizer("in the snow at night").input_ids] >= 0).any()
