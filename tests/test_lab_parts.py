@@ -19,7 +19,7 @@ from unitune.metrics.judge import load_judge
 from unitune.models.pocket import FOLDER as POCKET
 from unitune.scenes.scene import Object, Scene
 from unitune_lab import networks, optimizers, watch
-from unitune_lab.batches import NOUN, SceneBatches, facts
+from unitune_lab.batches import NOUN, Batch, SceneBatches, facts
 from unitune_lab.make import build as build_part
 from unitune_lab.make import go_on
 from unitune_lab.options import read
