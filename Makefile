@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench check figures clean
+.PHONY: help setup demo test test-slow bench check wheel-test figures clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: torch"
 	@$(PY) -m pip install -q -c constraints.txt torch
 	@echo "setup: everything else"
-	@$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
+	@$(PY) -m pip install -q -c constraints.txt -e '.[dev,all]'
 	@$(PY) -m pip install -q -c constraints.txt --no-deps stlpips-pytorch
 	@touch $@
 
@@ -43,6 +43,9 @@ check: setup ## check format, lint and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright
+
+wheel-test: setup ## build the wheel, install it elsewhere and edit a picture with the command unitune
+	.ci/wheel $(PY)
 
 figures: setup ## draw the figures and tables from the records
 	$(PY) experiments/figures.py

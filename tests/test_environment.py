@@ -1,8 +1,13 @@
-"""The files that describe the environment agree with each other, and conftest.py does what it says."""
+"""The files that describe the environment agree, and conftest.py does what it says."""
 
+import importlib
+import json
 import os
 import re
 import socket
+import subprocess
+import sys
+import sysconfig
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
@@ -17,15 +22,23 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from unitune.cli import main
 from unitune.diffusion.schedule import Schedule
+from unitune.models import tiny
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RANGES = [
-    Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
-]
-WEIGHTS_ONLY = "stlpips-pytorch"  # installed for its file of weights; nothing imports it, so pyproject.toml does not name it
-TARGETS = {"help", "setup", "demo", "test", "test-slow", "bench", "check", "figures", "clean"}
+EXTRAS = {  # extra -> what it installs
+    extra: [Requirement(line) for line in lines]
+    for extra, lines in PROJECT["optional-dependencies"].items()
+}
+OPTIONAL = [one for extra in ("wandb", "tensorboard", "photo") for one in EXTRAS[extra]]
+RANGES = [*map(Requirement, PROJECT["dependencies"]), *OPTIONAL, *EXTRAS["dev"]]
+# Installed for its file of weights; nothing imports it, so pyproject.toml does not name it.
+WEIGHTS_ONLY = "stlpips-pytorch"
+TARGETS = {"help", "setup", "demo", "test", "test-slow", "bench", "check", "wheel-test"}
+TARGETS |= {"figures", "clean"}
+MISSING = ("wandb", "tensorboard", "skimage", "scikit_image", "rich", "stlpips")  # file names
 
 
 def pins(lines: list[str]) -> dict[str, str]:
@@ -108,8 +121,86 @@ def test_make_help_knows_every_target():
     assert phony and described == set(phony[1].split()) == TARGETS
 
 
-def test_ci_is_executable():
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+@pytest.mark.parametrize("name", ["run", "wheel"])
+def test_ci_is_executable(name):
+    assert os.access(ROOT / ".ci" / name, os.X_OK)
+
+
+def test_extras_are_optional_and_make_setup_installs_them_all():
+    (everything,) = EXTRAS["all"]
+    assert everything.extras == set(EXTRAS) - {"all", "dev"}
+    required = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert not required & {"wandb", "tensorboard", "scikit-image", "rich", WEIGHTS_ONLY}
+    assert "-e '.[dev,all]'" in (ROOT / "Makefile").read_text()
+
+
+def test_the_command_unitune_is_main():
+    module, _, name = PROJECT["scripts"]["unitune"].partition(":")
+    assert getattr(importlib.import_module(module), name) is main.main
+
+
+def test_conf_is_read_from_the_package_or_else_from_the_checkout(tmp_path, monkeypatch):
+    assert main.conf() == ROOT / "conf"
+    (packaged := tmp_path / "conf").mkdir()
+    monkeypatch.setattr(main, "ASSETS", tmp_path / "assets")
+    assert main.conf() == packaged
+
+
+WITHOUT = """
+import importlib, io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+for name in MODULES:
+    importlib.import_module(name)
+from unitune.cli.main import main
+
+answers = []
+for typed in COMMANDS:
+    sys.argv[1:] = typed
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main()
+    answers.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(answers))
+"""
+MODULES = ("unitune.cli.main", "unitune.cli.jobs", "unitune.runs.experiment")
+MODULES += ("unitune.report.page", "unitune.report.loggers")
+
+
+def test_what_a_user_need_not_have_is_optional(tmp_path):
+    """A run in a process that sees every installed package but those that are optional."""
+    (packages := tmp_path / "packages").mkdir()
+    for place in {sysconfig.get_path(name) for name in ("purelib", "platlib")}:
+        for entry in Path(place).iterdir():
+            if not entry.name.lower().startswith(MISSING):
+                (packages / entry.name).symlink_to(entry)
+    run = [f"model.path={tiny.floyd(tmp_path / 'tiny')}", "model.resolution=32", "stage=base"]
+    run += ["steps=0", "snapshots=[]", "sampler.steps=1", "sampler.sr.steps=1", "seeds=1"]
+    own = [f"image={ROOT}/src/unitune/assets/demo/cat-city-0.png", "edit=a cat", "oracle=0"]
+    commands = [
+        [*run, *own],
+        [*run, *own, "logger=wandb"],
+        [*run, *own, "logger=tensorboard"],
+        [*run, "benchmark=photo"],
+        [*run, *own, "metrics.use=[{_target_: unitune.metrics.perceptual.STLPIPS}]"],
+    ]
+    code = f"MODULES, COMMANDS = {MODULES!r}, {commands!r}\n{WITHOUT}"
+    paths = os.pathsep.join([str(ROOT / "src"), str(packages)])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (worked, wandb, tensorboard, photo, stlpips) = json.loads(done.stdout.splitlines()[-1])
+    assert worked[0] == 0 and "psnr" in worked[1] and "stlpips" not in worked[1], worked
+    assert "the metric stlpips needs" in worked[2] and "its column is left out" in worked[2]
+    for answer, said in (
+        (wandb, "pip install wandb"),
+        (tensorboard, "pip install tensorboard"),
+        (photo, "pip install scikit-image"),
+        (stlpips, "the package stlpips-pytorch, which is not installed"),
+    ):
+        *_, line = answer[2].splitlines()
+        assert answer[0] == 2 and line.startswith("unitune: ") and said in line, answer
+        assert answer[2].count("unitune: ") == 1 and "loading" not in answer[2]
 
 
 def test_licence_files_exist():

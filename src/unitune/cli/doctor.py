@@ -321,7 +321,12 @@ def metrics(settings: Settings) -> Finding:
 
     used = [str(metric["_target_"]).rpartition(".")[2] for metric in settings["metrics"]["use"]]
     if "STLPIPS" in used:
-        weights_file()
+        try:
+            weights_file()
+        except Refused as missing:
+            if not settings["metrics"]["use"][used.index("STLPIPS")].get("optional"):
+                raise
+            return Finding(WARN, f"{missing}; its column is left out")
     parts = [
         part
         for metric in settings["metrics"]["use"]

@@ -3,6 +3,7 @@
 A config becomes objects here and nowhere else; what a job does with them stands in other rooms.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import import_module, resources
@@ -11,17 +12,21 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from unitune.cli import arguments
 from unitune.errors import Refused
 
 ASSETS = Path(str(resources.files("unitune") / "assets"))
 
+log = logging.getLogger(__name__)
 
-def make(node: DictConfig, **more: object) -> Any:
-    """Instantiate a node of the config after checking every _target_ in it."""
-    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+
+def make(node: Any, **more: object) -> Any:
+    """Instantiate a node of the config, or plain data, after checking every _target_ in it."""
+    plain = node
+    if OmegaConf.is_config(node):
+        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     arguments.check_targets(plain)
     try:
         return instantiate(arguments.literals(plain), _convert_="all", **more)
@@ -29,6 +34,20 @@ def make(node: DictConfig, **more: object) -> Any:
         if isinstance(error.__cause__, Refused):
             raise error.__cause__ from None
         raise error from None
+
+
+def metrics_of(cfg: Any) -> list[Any]:
+    """Make the metrics; one that the config calls optional is left out where it is missing."""
+    made = []
+    for metric in OmegaConf.to_container(cfg.metrics.use, resolve=True, throw_on_missing=True):
+        optional = metric.pop("optional", False)
+        try:
+            made.append(make(metric))
+        except Refused as missing:
+            if not optional:
+                raise
+            log.warning("%s; its column is left out", missing)
+    return made
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +86,7 @@ def edit(cfg: Any, folder: Path) -> None:
         store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib, oracle=cfg.oracle,
     )  # fmt: skip
     preflight.check_parts(method, sampler, plan, selection, examples)
-    chosen = [make(metric) for metric in cfg.metrics.use]
+    chosen = metrics_of(cfg)
     metrics.check(chosen, examples)
     paster = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
     store, logger = make(cfg.store), make(cfg.logger, save_dir=str(folder))
@@ -89,7 +108,7 @@ def score(cfg: Any, folder: Path) -> None:
     from unitune.runs import rescore
     from unitune.storage import records
 
-    chosen = [make(metric) for metric in cfg.metrics.use]
+    chosen = metrics_of(cfg)
     settings: dict[Path, Any] = {}
     for run in records.folders(cfg.runs):
         earlier = OmegaConf.load(arguments.config_of(run))
@@ -104,10 +123,10 @@ def precomputed(cfg: Any, folder: Path) -> None:
     from unitune.report import tables
     from unitune.runs import precomputed as published
 
-    made = make(cfg)
+    arguments.check_targets(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     done = published.score(
-        made["benchmark"], made["metrics"]["use"], name=made["outputs"],
-        resolution=made["model"]["resolution"], folder=folder,
+        make(cfg.benchmark), metrics_of(cfg), name=cfg.outputs,
+        resolution=cfg.model.resolution, folder=folder,
     )  # fmt: skip
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
     print(tables.plain(tables.by_prompt(done)), f"grid: {folder / 'grid.png'}", sep="\n")

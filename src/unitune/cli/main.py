@@ -60,6 +60,8 @@ def _main(cfg: DictConfig) -> None:
     try:
         JOBS.get(now.job.config_name, edit)(cfg, folder)
     except Exception as error:
+        if isinstance(error, OmegaConfBaseException) and isinstance(error.__cause__, Refused):
+            error = error.__cause__  # of one of the resolvers above
         cell = folder.name if ended.swept else ""
         refused = isinstance(error, REFUSALS)
         ended.failed(error, refused=refused, cell=cell, overrides=now.overrides.task)

@@ -3,6 +3,7 @@
 A logger takes `log_metrics` while a run goes on and `finalize` at its end, as Lightning's do; what else it shows it reads from the run's folder then.
 """
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -22,11 +23,21 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
 
 from unitune.report import tables  # noqa: E402
 from unitune.storage import records  # noqa: E402
+from unitune.types import Refused  # noqa: E402
 
 if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
+
+
+def needs(package: str) -> None:
+    """Refuse a logger whose package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise Refused(
+            f"logger={package} needs the package {package}, which is not installed: "
+            f"pip install {package}, or logger=csv"
+        )
 
 
 class Csv:
@@ -52,6 +63,7 @@ class TensorBoard:
     """The same as an event file, with the grids, the settings and the table by prompt: tensorboard --logdir outputs."""
 
     def __init__(self, save_dir: str) -> None:
+        needs("tensorboard")
         self.folder, self.csv = Path(save_dir), Csv(save_dir)
         self.board = TensorBoardLogger(save_dir, name="", version="tensorboard")
 
@@ -81,6 +93,7 @@ class Wandb:
     """The same as a run of Weights & Biases; one that is asked for online goes offline, with one warning, where there is no key or no network."""
 
     def __init__(self, save_dir: str, *, project: str = "unitune", offline: bool = True) -> None:
+        needs("wandb")
         self.folder, self.csv = Path(save_dir), Csv(save_dir)
         self.project, self.mode = project, "offline" if offline else online_or_not()
         self._run: wandb.Run | None = None
