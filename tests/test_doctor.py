@@ -1,4 +1,7 @@
-"""Every check of the doctor can fail; the command says so with its exit code, and leaves nothing behind."""
+"""Every check of the doctor can fail.
+
+The command says so with its exit code, and leaves nothing behind.
+"""
 
 import dataclasses
 import os
@@ -13,7 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from unitune.cli import doctor, estimate
+from unitune.cli import doctor, estimate, installation
 from unitune.errors import Refused, Unfit
 from unitune.models import compat, machine, tiny
 from unitune.tuning.adapters import Full, Lora
@@ -91,11 +94,12 @@ def test_failures_are_counted_after_all_lines(settings):
 
 def test_an_old_python(settings, monkeypatch):
     monkeypatch.setattr("platform.python_version", lambda: "3.10.2")
-    assert doctor.python(settings).level == "fail" and "3.10.2" in doctor.python(settings).found
+    finding = installation.python(settings)
+    assert finding.level == "fail" and "3.10.2" in finding.found
 
 
 def test_libraries_missing_out_of_range_or_moved(settings, monkeypatch):
-    real = list(doctor.importlib.metadata.distributions())
+    real = list(installation.importlib.metadata.distributions())
 
     class Other:
         def __init__(self, name, version):
@@ -109,35 +113,30 @@ def test_libraries_missing_out_of_range_or_moved(settings, monkeypatch):
         )
 
     here(Other("diffusers", "0.30.0"))
-    assert (
-        doctor.libraries(settings).level == "fail" and "0.30.0" in doctor.libraries(settings).found
-    )
+    finding = installation.libraries(settings)
+    assert finding.level == "fail" and "0.30.0" in finding.found
     here(Other("diffusers", ""))
-    assert doctor.libraries(settings).level == "fail"
+    assert installation.libraries(settings).level == "fail"
     here(Other("regex", "2020.1.1"))
-    assert (
-        doctor.libraries(settings).level == "warn"
-        and "regex 2020.1.1" in doctor.libraries(settings).found
-    )
+    finding = installation.libraries(settings)
+    assert finding.level == "warn" and "regex 2020.1.1" in finding.found
 
 
 def test_a_torchvision_of_another_torch(settings, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.9.0+cpu")
-    assert (
-        doctor.torchvision(settings).level == "fail"
-        and "torch==" in doctor.torchvision(settings).found
-    )
+    finding = installation.torchvision(settings)
+    assert finding.level == "fail" and "torch==" in finding.found
     monkeypatch.undo()
     monkeypatch.setattr(compat, "is_loadable", lambda compiled: False)
-    assert doctor.torchvision(settings).level == "warn"
+    assert installation.torchvision(settings).level == "warn"
     monkeypatch.setattr(compat, "is_loadable", lambda compiled: True)
-    assert doctor.torchvision(settings).level == "ok"
+    assert installation.torchvision(settings).level == "ok"
 
 
 def test_a_device_that_is_not_there(settings, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(Refused, match="use machine=cpu"):
-        doctor.device(settings | {"machine": settings["machine"] | {"device": "cuda"}})
+        installation.device(settings | {"machine": settings["machine"] | {"device": "cuda"}})
 
 
 def test_a_damaged_model(settings, folder, tmp_path):
@@ -340,7 +339,7 @@ def test_metrics_that_lack_their_files(settings, monkeypatch):
     ("extra", "code"), [((), 0), (("store.path=file/store", "logger=tensorboard"), 1)]
 )
 def test_the_command_on_the_pocket_model(tmp_path, extra, code):
-    """Every word of the main job is taken; what is printed is the table, and the folder stays as it was."""
+    """Every word of the main job is taken; the table is printed, and the folder stays as it was."""
     (tmp_path / "file").touch()
     command = [
         sys.executable,

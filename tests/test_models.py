@@ -1,4 +1,7 @@
-"""Where a model's files are: broken folders, pickles and hub repositories out of reach are refused in one line; nothing asks the network."""
+"""Where a model's files are: nothing asks the network.
+
+Broken folders, pickles and hub repositories out of reach are refused in one line.
+"""
 
 import json
 import shutil
@@ -304,7 +307,7 @@ def test_an_interrupted_download_goes_on(
     snapshot = as_snapshot(whole / "base", tmp_path, REPO, "a" * 40)
     (snapshot / UNET).unlink()
     asked: list[str] = []
-    monkeypatch.setattr(hub, "ask", lambda repo: asked.append(repo.id))
+    monkeypatch.setattr(hub, "ask", lambda repo, **_: asked.append(repo.id))
     calls: list[dict] = []
 
     def download(repo: str, **more) -> str:

@@ -19,7 +19,7 @@ from unitune.diffusion.steps import DDPM
 from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.models.cascade import Cascade
-from unitune.models.families.floyd import FloydStage
+from unitune.models.stage import UNetStage
 from unitune.types import Draw, Edit, Example, Request, Tuned
 
 STAGES = ("base", "sr256")
@@ -54,8 +54,11 @@ def ours(cascade: Cascade, *, steps: int, sr_steps: int, weight: float) -> list[
     )
 
 
-def feed(monkeypatch: pytest.MonkeyPatch, stage: FloydStage, first: list[str]) -> list[int]:
-    """Give diffusers our named noise: `first` are the roles of the pipeline's own draws, then come the scheduler's."""
+def feed(monkeypatch: pytest.MonkeyPatch, stage: UNetStage, first: list[str]) -> list[int]:
+    """Give diffusers our named noise.
+
+    `first` are the roles of the pipeline's own draws, then come the scheduler's.
+    """
     roles, step = iter(first), iter(range(10**6))
     drawn: list[int] = []
 
@@ -170,10 +173,11 @@ def test_parity_with_the_stock_pipelines(
 def test_parity_with_the_stock_pipelines_predicting_eps(
     folder: Path, monkeypatch: pytest.MonkeyPatch, weight: float, most: float
 ):
-    """From eps, x_0 at t = 999 (alpha_bar 2e-9) is eps times 20,000 and the weight, so float32's last digit is worth 5e-3 there.
+    """From eps, x_0 at t = 999 (alpha_bar 2e-9) is eps times 20,000 and the weight.
 
-    Thresholding cuts nearly every pixel to the end of its range, which hides that. At weight 4, one of super-resolution's 6144 pixels has
-    |x_0| < 1 at t = 999, is not cut, and brings the error into its neighbourhood; at the other weights none has.
+    So float32's last digit is worth 5e-3 there. Thresholding cuts nearly every pixel to the end of
+    its range, which hides that. At weight 4, one of super-resolution's 6144 pixels has |x_0| < 1 at
+    t = 999, is not cut, and brings the error into its neighbourhood; at the other weights none has.
     """
     base, sr = differences(folder, monkeypatch, steps=7, sr_steps=5, weight=weight)
     assert base.max() < 1e-3
@@ -183,6 +187,9 @@ def test_parity_with_the_stock_pipelines_predicting_eps(
 @pytest.mark.slow
 @pytest.mark.skipif(not (POCKET / "base").is_dir(), reason="the pocket cascade is not in this tree")
 def test_parity_with_the_stock_pipelines_on_the_pocket_cascade(monkeypatch: pytest.MonkeyPatch):
-    """Our network runs in channels_last, whose kernels round more coarsely on a CPU: 4e-4 here, where contiguous tensors give 5e-5."""
+    """Our network runs in channels_last, whose kernels round more coarsely on a CPU.
+
+    That is 4e-4 here, where contiguous tensors give 5e-5.
+    """
     for stage in differences(POCKET, monkeypatch, steps=6, sr_steps=3, weight=4.0):
         assert stage.max() < 1e-3 and stage.quantile(0.99) < 1e-4

@@ -1,4 +1,8 @@
-"""What large models need: encoders freed, weights in half precision with float32 copies of what is tuned, checkpointed gradients; keys of the tiny folders."""
+"""What large models need, and the keys of the tiny folders.
+
+Encoders are freed, weights lie in half precision with float32 copies of what is tuned, gradients
+are checkpointed.
+"""
 
 import importlib.util
 import json
@@ -122,7 +126,10 @@ def test_an_encoder_that_is_not_kept_is_freed_and_its_texts_stay(
 
 
 def test_half_stored_weights_tune_in_float32(folder: Path, tmp_path: Path):
-    """Matrices lie in bf16, vectors and whatever is tuned in float32; a small step survives, and the stored weights are untouched."""
+    """Matrices lie in bf16, vectors and whatever is tuned in float32.
+
+    A small step survives, and the stored weights are untouched.
+    """
     half, whole = (
         build(folder, dtype=torch.bfloat16, weights="machine"),
         build(folder, dtype=torch.bfloat16),
@@ -165,10 +172,10 @@ NEWER = {
     "transformer_layers_per_block",
 }  # of diffusers, in some files of the hub
 SIZES = {
-    "block_out_channels", "cross_attention_dim", "attention_head_dim", "addition_embed_type_num_heads", "encoder_hid_dim", "layers_per_block",
-    "norm_num_groups",
-    "down_block_types", "up_block_types", "sample_size", "time_embedding_dim", "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers",
-    "projection_dim", "vocab_size",
+    "block_out_channels", "cross_attention_dim", "attention_head_dim",
+    "addition_embed_type_num_heads", "encoder_hid_dim", "layers_per_block", "norm_num_groups",
+    "down_block_types", "up_block_types", "sample_size", "time_embedding_dim", "hidden_size",
+    "intermediate_size", "num_attention_heads", "num_hidden_layers", "projection_dim", "vocab_size",
 }  # fmt: skip
 UNNAMED = {"architectures", "model_type", "torch_dtype", "transformers_version"}
 TINY: list[tuple[str, Mapping[str, object]]] = [
@@ -226,7 +233,7 @@ def test_tiny_schedules_are_the_real_ones(tmp_path: Path):
 @pytest.fixture(scope="module")
 def if_on_cpu() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
-        "if_on_cpu", Path(__file__).parent.parent / "experiments/if_on_cpu.py"
+        "if_on_cpu", Path(__file__).parent.parent / "experiments/bench/if_on_cpu.py"
     )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -258,7 +265,8 @@ def test_the_shape_of_if_i_m_tunes_on_a_processor(
     made = if_on_cpu.tune(json.loads((CONFIGS / "IF-I-M/unet/config.json").read_text()))
     with capsys.disabled():
         print(
-            f"\nIF-I-M: {made['parameters']} parameters, 2 steps x batch 4 in {made['seconds']:.1f} s, peak memory {made['peak_mib']:.0f} MiB"
+            f"\nIF-I-M: {made['parameters']} parameters, 2 steps x batch 4 in "
+            f"{made['seconds']:.1f} s, peak memory {made['peak_mib']:.0f} MiB"
         )
     assert made["parameters"] == 371_605_830 and all(math.isfinite(loss) for loss in made["losses"])
 
@@ -272,7 +280,7 @@ def test_the_shape_of_if_i_m_tunes_on_a_processor(
     [("IF-I-XL", 4_304_695_110), ("IF-I-M", 371_605_830), ("IF-II-L", 1_243_277_190)],
 )
 def test_the_real_shapes_are_stages(if_on_cpu: ModuleType, name: str, count: int):
-    """Without memory for weights: every parameter exists, and the network takes what a stage gives it."""
+    """Without memory for weights: every parameter exists, the network takes what a stage gives."""
     network = if_on_cpu.random_stage(
         json.loads((CONFIGS / name / "unet/config.json").read_text()), "meta"
     ).network

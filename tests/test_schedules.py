@@ -1,4 +1,7 @@
-"""Scheduler files: the stock ones give diffusers' own noise schedule; whatever else a file may say is honoured, or refused by name."""
+"""Scheduler files: the stock ones give diffusers' own noise schedule.
+
+Whatever else a file may say is honoured, or refused by name.
+"""
 
 import inspect
 import itertools
@@ -39,8 +42,9 @@ LATENT = {
     "steps_offset": 1,
 }
 IF = {
-    "_class_name": "DDPMScheduler", "_diffusers_version": "0.15.0.dev0", "clip_sample": True, "clip_sample_range": 1.0, "prediction_type": "epsilon",
-    "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5, "thresholding": True, "variance_type": "learned_range",
+    "_class_name": "DDPMScheduler", "_diffusers_version": "0.15.0.dev0", "clip_sample": True,
+    "clip_sample_range": 1.0, "prediction_type": "epsilon", "dynamic_thresholding_ratio": 0.95,
+    "sample_max_value": 1.5, "thresholding": True, "variance_type": "learned_range",
 }  # fmt: skip
 STOCK = {
     "IF-I": COSINE | IF | {"lambda_min_clipped": -5.1},
@@ -73,7 +77,10 @@ def test_stock_files_give_diffusers_own_schedule(tmp_path, name):
     "name", sorted(schedules.CLASSES - {"DPMSolverSDEScheduler"})
 )  # that one needs a package which is not asked for
 def test_what_diffusers_writes_of_an_accepted_class_is_accepted(tmp_path, name):
-    """Every key that the installed diffusers gives such a class stands in a table, so that none is dropped in silence."""
+    """Every key that the installed diffusers gives such a class stands in a table.
+
+    So none is dropped in silence.
+    """
     kind = getattr(diffusers, name)
     given = dict(inspect.signature(kind.__init__).parameters)
     assert (
@@ -95,7 +102,7 @@ def test_what_diffusers_writes_of_an_accepted_class_is_accepted(tmp_path, name):
     [SCALED, COSINE, SCALED | {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}],
 )
 def test_zero_terminal_snr_is_diffusers_own_but_for_the_last_level(tmp_path, betas):
-    """The last level is 2^-24, as their Euler sampler has it, or less where the level before it is as small."""
+    """The last level is 2^-24, as their Euler sampler has it, or less if the one before is."""
     ours, plain = (
         read(tmp_path, ZERO | betas).alpha_bar,
         read(tmp_path, ZERO | betas | {"rescale_betas_zero_snr": False}).alpha_bar,

@@ -1,4 +1,7 @@
-"""The latent model is a cascade of one stage: parity with the stock pipelines, and every part of the loop in latents."""
+"""The latent model is a cascade of one stage.
+
+Parity with the stock pipelines, and every part of the loop in latents.
+"""
 
 from pathlib import Path
 
@@ -8,8 +11,8 @@ from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffu
 from safetensors.torch import load_file
 
 from unitune import rng
-from unitune.diffusion.blend import Interpolation
 from unitune.diffusion.guidance import Guidance, guide, rescale
+from unitune.diffusion.interpolation import Interpolation
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
@@ -113,7 +116,10 @@ def test_parity_with_the_stock_img2img_pipeline(
     cascades: dict[str, Cascade],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Its strength counts steps: 0.6 of 10 begins at t = 599 with 6 steps left. Our start is the cosine time of that level's log-SNR."""
+    """Its strength counts steps: 0.6 of 10 begins at t = 599 with 6 steps left.
+
+    Our start is the cosine time of that level's log-SNR.
+    """
     cascade = cascades[name]
     stage = cascade.stages[0]
     start = next(u / 10000 for u in range(1, 10001) if stage.schedule.level(u / 10000) == 599)
@@ -195,7 +201,10 @@ def test_the_border_is_the_vae_in_float32(folders: dict[str, Path], cascades: di
 
 
 def test_start_is_converted_by_log_snr(cascades: dict[str, Cascade]):
-    """The same signal-to-noise ratio lies elsewhere on Stable Diffusion's schedule, which ends before 0.98 of the cosine's."""
+    """The same signal-to-noise ratio lies elsewhere on Stable Diffusion's schedule.
+
+    It ends before 0.98 of the cosine's.
+    """
     schedule = cascades["sd15"].stages[0].schedule
     assert [schedule.level(start) for start in (0.8, 0.85, 0.95, 0.98, 1.0)] == [
         682,
@@ -290,7 +299,7 @@ def test_rescale_reaches_the_loop(cascades: dict[str, Cascade]):
 
 
 def test_tuning_learns_the_latent(name: str, cascades: dict[str, Cascade], tmp_path: Path):
-    """The target of every row is that of the picture's latent, and the tuned weights sample something else."""
+    """The target of every row is that of the picture's latent; tuned weights sample otherwise."""
     cascade = cascades[name]
     stage = cascade.stages[0]
     data = OneImage(stage, EXAMPLE, cascade.encode(["beikkpic"]), 0, 4, NoiseDials(crop=8))

@@ -20,10 +20,7 @@ OTHERWISE = "give mask.segmenter.model a local folder that holds it"
 
 @dataclass(frozen=True)
 class ClipSeg:
-    """The network of `model`, a local folder or owner/name@revision; loaded when first asked.
-
-    It stays on the CPU.
-    """
+    """The network of `model`, a local folder or owner/name@revision; on the CPU, when asked."""
 
     model: str
 
@@ -45,29 +42,20 @@ class ClipSeg:
 @lru_cache(maxsize=1)
 def load(model: str) -> tuple[Any, Any]:
     """Return the tokenizer and the network of a folder, the hub's cache or the hub."""
-    folder = Path(model) if Path(model).is_dir() else _fetched(hub.Repo.parse(model))
+    folder: Path | None = Path(model)
+    if not folder.is_dir():
+        repo = hub.Repo.parse(model)
+        folder = hub.cached(repo)
+        if folder is None or not (folder / "config.json").is_file():
+            folder = hub.fetch(repo, FILES, file="config.json", otherwise=OTHERWISE)
     try:
         network = CLIPSegForImageSegmentation.from_pretrained(
             folder, use_safetensors=True, local_files_only=True
         )
-        return AutoTokenizer.from_pretrained(
-            folder, local_files_only=True
-        ), network.eval().requires_grad_(False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise Refused(
-            f"no CLIPSeg can be read from {folder} ({str(error).strip().splitlines()[0][:120]}); {OTHERWISE}"
+            f"no CLIPSeg can be read from {folder} "
+            f"({str(error).strip().splitlines()[0][:120]}); {OTHERWISE}"
         ) from error
-
-
-def _fetched(repo: hub.Repo) -> Path:
-    from huggingface_hub import snapshot_download
-
-    if (folder := hub.cached(repo)) is not None and (folder / "config.json").is_file():
-        return folder
-    hub.ask(repo, file="config.json", otherwise=OTHERWISE)
-    try:
-        return Path(snapshot_download(repo.id, revision=repo.revision, allow_patterns=list(FILES)))
-    except (
-        Exception
-    ) as error:  # the HTTP library under the hub's, and so its errors, differ by version
-        raise hub.refusal(repo, error, otherwise=OTHERWISE) from error
+    return tokenizer, network.eval().requires_grad_(False)

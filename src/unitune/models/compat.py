@@ -14,17 +14,15 @@ _libraries: list[torch.library.Library] = []  # a Library's definitions last as 
 
 
 def compiled_torchvision() -> Path | None:
-    """Return the file of torchvision's compiled operators, or None where there is no torchvision or it has none."""
+    """Return the file of torchvision's compiled operators, if there is one."""
     spec = importlib.util.find_spec("torchvision")
-    return (
-        None
-        if spec is None or spec.origin is None
-        else next(Path(spec.origin).parent.glob("_C*"), None)
-    )
+    if spec is None or spec.origin is None:
+        return None
+    return next(Path(spec.origin).parent.glob("_C*"), None)
 
 
 def is_loadable(compiled: Path) -> bool:
-    """Load a file of compiled operators into this torch; False where the two were not built for each other."""
+    """Load a file of compiled operators into this torch; False where it was built for another."""
     try:
         torch.ops.load_library(str(compiled))
     except OSError:
@@ -33,10 +31,11 @@ def is_loadable(compiled: Path) -> bool:
 
 
 def ensure_torchvision() -> None:
-    """Let `import torchvision` succeed beside a torch that cannot load its compiled part (a CPU-only torch, a CUDA-linked torchvision).
+    """Let `import torchvision` succeed beside a torch that cannot load its compiled part.
 
-    transformers, diffusers and open_clip import torchvision where it is installed and fail with it ("operator torchvision::nms does not exist").
-    We use none of its compiled operators, so declaring their schemas is enough. Where the compiled part loads, nothing is done.
+    That is a CPU-only torch beside a CUDA-linked torchvision. transformers, diffusers and open_clip
+    import torchvision where it is installed and fail with it ("operator torchvision::nms does not
+    exist"). We use none of its compiled operators, so declaring their schemas is enough.
     """
     if "torchvision" in sys.modules or _libraries:
         return

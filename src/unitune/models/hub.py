@@ -1,4 +1,4 @@
-"""Hub repositories: what is in the local cache, whether the rest can be had, and the one line that says why not."""
+"""Hub repositories: what the local cache has, whether the rest can be had, and why not."""
 
 import re
 import threading
@@ -8,10 +8,14 @@ from pathlib import Path
 
 from unitune.errors import Refused
 
-TIMEOUT_S = 2.0  # of one request; a name server that does not answer ignores it, so the whole question has a limit too
-LIMIT_S = 2.5
-ALWAYS_THERE = "model_index.json"  # of every pipeline; asking for it meets network, licence and token as a download would
-WHAT_TO_DO = "accept the licence on its page and log in (`hf auth login` or HF_TOKEN), or give model.path a local folder"
+TIMEOUT_S = 2.0  # of one request; a name server that does not answer ignores it, hence the limit
+LIMIT_S = 2.5  # of the whole question
+# A file of every pipeline; asking for it meets network, licence and token as a download would.
+ALWAYS_THERE = "model_index.json"
+WHAT_TO_DO = (
+    "accept the licence on its page and log in (`hf auth login` or HF_TOKEN), "
+    "or give model.path a local folder"
+)
 
 
 @dataclass(frozen=True)
@@ -31,24 +35,29 @@ class Repo:
             )
         return cls(name, revision or "main")
 
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+        return self.id.partition("/")[0]
+
 
 def cached(repo: Repo) -> Path | None:
-    """Return the repository's snapshot in the local cache, complete or not, or None; asks nobody."""
+    """Return the repository's snapshot in the local cache, complete or not; asks nobody."""
     from huggingface_hub import snapshot_download
 
     try:
-        # Nothing matches this pattern, so that a snapshot with some parts is found too; which parts it needs is the model's to check.
-        return Path(
-            snapshot_download(
-                repo.id, revision=repo.revision, allow_patterns=[], local_files_only=True
-            )
+        # Nothing matches [], so that a snapshot with some parts is found too; which parts it needs
+        # is the model's to check.
+        found = snapshot_download(
+            repo.id, revision=repo.revision, allow_patterns=[], local_files_only=True
         )
     except OSError:
         return None
+    return Path(found)
 
 
 def commit(folder: Path) -> str | None:
-    """Return `owner/name@commit` of a snapshot in the hub's cache, which names its bytes; None for any other folder."""
+    """Return `owner/name@commit` of a snapshot in the hub's cache, which names its bytes."""
     repository = folder.parent.parent.name
     if folder.parent.name != "snapshots" or not repository.startswith("models--"):
         return None
@@ -56,7 +65,7 @@ def commit(folder: Path) -> str | None:
 
 
 def ask(repo: Repo, *, file: str = ALWAYS_THERE, otherwise: str = WHAT_TO_DO) -> None:
-    """Refuse a repository that cannot be downloaded now: no network, no such repository, licence not accepted. Takes at most 3 seconds.
+    """Refuse, within 3 seconds, a repository that cannot be downloaded now.
 
     `file` is one that it surely holds; `otherwise` says what to do.
     """
@@ -65,13 +74,10 @@ def ask(repo: Repo, *, file: str = ALWAYS_THERE, otherwise: str = WHAT_TO_DO) ->
     errors: list[Exception] = []
 
     def question() -> None:
+        url = hf_hub_url(repo.id, file, revision=repo.revision)
         try:
-            get_hf_file_metadata(
-                hf_hub_url(repo.id, file, revision=repo.revision), timeout=TIMEOUT_S
-            )
-        except (
-            Exception
-        ) as error:  # the HTTP library under the hub's, and so its errors, differ by version
+            get_hf_file_metadata(url, timeout=TIMEOUT_S)
+        except Exception as error:  # of the HTTP library under the hub's, which differs by version
             errors.append(error)
 
     thread = threading.Thread(target=question, daemon=True)
@@ -80,60 +86,61 @@ def ask(repo: Repo, *, file: str = ALWAYS_THERE, otherwise: str = WHAT_TO_DO) ->
     if thread.is_alive():
         errors.append(TimeoutError())
     if errors:
-        raise refusal(repo, errors[0], otherwise=otherwise) from errors[0]
+        raise _refusal(repo, errors[0], otherwise) from errors[0]
 
 
 def download(repo: Repo, parts: Sequence[str], *, variant: str = "") -> Path:
-    """Download what these parts of a pipeline need, safetensors only; return the snapshot's folder."""
+    """Download what these parts of a pipeline need; return the snapshot's folder."""
+    kinds = ("*.json", "*.txt", "*.model", f"*{f'.{variant}' if variant else ''}*.safetensors")
+    patterns = [ALWAYS_THERE, *(f"{part}/{kind}" for part in parts for kind in kinds)]
+    # Repositories also hold other precisions and weights without averaging under longer names.
+    ignored = () if variant else ("*.fp16*.safetensors", "*.non_ema*", "*.8bit*")
+    return fetch(repo, patterns, ignored=ignored)
+
+
+def fetch(
+    repo: Repo,
+    patterns: Sequence[str],
+    *,
+    ignored: Sequence[str] = (),
+    file: str = ALWAYS_THERE,
+    otherwise: str = WHAT_TO_DO,
+) -> Path:
+    """Download the files that match; return the snapshot's folder. Refuses as `ask` does."""
     from huggingface_hub import snapshot_download
 
-    ask(repo)
-    patterns = [
-        ALWAYS_THERE,
-        *(f"{part}/{kind}" for part in parts for kind in ("*.json", "*.txt", "*.model")),
-    ]
-    patterns += [f"{part}/*{f'.{variant}' if variant else ''}*.safetensors" for part in parts]
-    # The hub's repositories also hold other precisions and weights without averaging under longer names.
-    ignored = [] if variant else ["*.fp16*.safetensors", "*.non_ema*", "*.8bit*"]
+    ask(repo, file=file, otherwise=otherwise)
     try:
-        return Path(
-            snapshot_download(
-                repo.id,
-                revision=repo.revision,
-                allow_patterns=patterns,
-                ignore_patterns=ignored,
-                etag_timeout=TIMEOUT_S,
-            )
-        )
+        found = snapshot_download(
+            repo.id, revision=repo.revision, allow_patterns=list(patterns),
+            ignore_patterns=list(ignored), etag_timeout=TIMEOUT_S,
+        )  # fmt: skip
     except Exception as error:
-        raise refusal(repo, error) from error
+        raise _refusal(repo, error, otherwise) from error
+    return Path(found)
 
 
-def refusal(repo: Repo, error: Exception, *, otherwise: str = WHAT_TO_DO) -> Refused:
+def _refusal(repo: Repo, error: Exception, otherwise: str) -> Refused:
     """Say in one line why a repository cannot be had and what to do."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    reasons = (
-        (GatedRepoError, "its licence has not been accepted, or you are not logged in"),
-        (
-            RepositoryNotFoundError,
-            "there is no such repository, or it is private and you are not logged in",
+    reasons = {
+        errors.GatedRepoError: "its licence has not been accepted, or you are not logged in",
+        errors.RepositoryNotFoundError: (
+            "there is no such repository, or it is private and you are not logged in"
         ),
-        (RevisionNotFoundError, f"it has no revision {repo.revision}"),
-        (
-            OfflineModeIsEnabled,
-            "it is not in the local cache, and HF_HUB_OFFLINE forbids to look further",
+        errors.RevisionNotFoundError: f"it has no revision {repo.revision}",
+        errors.OfflineModeIsEnabled: (
+            "it is not in the local cache, and HF_HUB_OFFLINE forbids to look further"
         ),
-        (LocalEntryNotFoundError, "it is not in the local cache, and the hub does not answer"),
+        errors.LocalEntryNotFoundError: (
+            "it is not in the local cache, and the hub does not answer"
+        ),
+    }
+    detail = next(iter(str(error).strip().splitlines()), "") or "no answer"
+    unknown = (
+        "it is not complete in the local cache, and the hub cannot be reached "
+        f"({type(error).__name__}: {detail[:120]})"
     )
-    said = next((said for kind, said in reasons if isinstance(error, kind)), None)
-    if said is None:
-        detail = next(iter(str(error).strip().splitlines()), "") or "no answer"
-        said = f"it is not complete in the local cache, and the hub cannot be reached ({type(error).__name__}: {detail[:120]})"
+    said = next((said for kind, said in reasons.items() if isinstance(error, kind)), unknown)
     return Refused(f"the model {repo.id} cannot be had: {said}; {otherwise}")

@@ -3,26 +3,28 @@
 Their bars for reading a few megabytes are noise, and torchvision must be made importable before.
 """
 
+# ruff: noqa: E402, F401
+
 from unitune.models.compat import ensure_torchvision
 
 ensure_torchvision()
 
-import diffusers.utils.logging  # noqa: E402
-import transformers.utils.logging  # noqa: E402
-from diffusers import (  # noqa: E402
+import diffusers.utils.logging
+import transformers.utils.logging
+from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
     PNDMScheduler,
     UNet2DConditionModel,
 )
-from diffusers.models.attention_processor import (  # noqa: E402
+from diffusers.models.attention_processor import (
     AttnAddedKVProcessor,
     AttnAddedKVProcessor2_0,
     AttnProcessor,
     AttnProcessor2_0,
 )
-from transformers import (  # noqa: E402
+from transformers import (
     AutoTokenizer,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
@@ -36,24 +38,3 @@ from transformers import (  # noqa: E402
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
-
-__all__ = [
-    "AttnAddedKVProcessor",
-    "AttnAddedKVProcessor2_0",
-    "AttnProcessor",
-    "AttnProcessor2_0",
-    "AutoTokenizer",
-    "AutoencoderKL",
-    "CLIPSegConfig",
-    "CLIPSegForImageSegmentation",
-    "CLIPTextConfig",
-    "CLIPTextModel",
-    "CLIPTokenizer",
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "PNDMScheduler",
-    "T5Config",
-    "T5EncoderModel",
-    "T5Tokenizer",
-    "UNet2DConditionModel",
-]

@@ -8,6 +8,11 @@ import torch
 from unitune.types import Refused
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# A container's limit of memory and what it has taken of it, by the two versions of control groups.
+CONTAINER = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 
 
 def device(name: str) -> torch.device:
@@ -22,14 +27,11 @@ def device(name: str) -> torch.device:
 
 
 def precision(name: str, chosen: torch.device) -> torch.dtype:
-    """Return the networks' arithmetic; "auto" is bf16 where the processor computes it natively. Tuned weights stay float32."""
+    """Return the networks' arithmetic; "auto" is bf16 where the processor computes it natively."""
     if name == "auto":
-        native = (
-            torch.cuda.is_bf16_supported()
-            if chosen.type == "cuda"
-            else torch.cpu._is_avx512_bf16_supported()
-        )
-        return torch.bfloat16 if native else torch.float32
+        cuda = chosen.type == "cuda"
+        native = torch.cuda.is_bf16_supported if cuda else torch.cpu._is_avx512_bf16_supported
+        return torch.bfloat16 if native() else torch.float32
     if name not in PRECISIONS:
         raise Refused(f"machine.precision must be auto, {' or '.join(PRECISIONS)}, got {name!r}")
     return PRECISIONS[name]
@@ -46,20 +48,13 @@ def use_threads(count: int) -> None:
 def memory() -> tuple[int, int]:
     """Free and total bytes of the system's memory, within the limit that a container sets."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    lines = (
-        Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []
-    )
-    free = next(
-        (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), total
-    )  # elsewhere, what is free is not known
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    free, table = total, Path("/proc/meminfo")  # where there is no such table, nothing is known
+    for line in table.read_text().splitlines() if table.is_file() else ():
+        if line.startswith("MemAvailable"):
+            free = 1024 * int(line.split()[1])
+    for names in CONTAINER:
         try:
-            most, taken = (
-                int((Path("/sys/fs/cgroup") / name).read_text()) for name in (limit, used)
-            )
+            most, taken = (int((Path("/sys/fs/cgroup") / name).read_text()) for name in names)
         except (OSError, ValueError):  # no such limit
             continue
         total, free = min(total, most), min(free, max(0, most - taken))

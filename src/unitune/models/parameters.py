@@ -1,13 +1,19 @@
-"""Files of weights: safetensors and nothing else, and what their headers alone tell, which is enough to refuse a setting before any weight is loaded."""
+"""Files of weights: safetensors and nothing else.
+
+Their headers alone tell the sizes, which is enough to refuse a setting before any weight is loaded.
+"""
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from unitune.errors import Refused
-from unitune.models import files
+from unitune.models import files, parts
+from unitune.models.families import family
 from unitune.models.files import Model
 from unitune.storage.disk import shown
 
@@ -15,29 +21,45 @@ Sizes = dict[str, dict[str, int]]  # stage -> parameter -> number of values
 
 
 def sizes(model: Model) -> Sizes:
-    """Count the values of every parameter of each stage's `unet`; a stage whose files are not at hand or cannot be read is left out."""
+    """Count the values of every parameter of each stage's network.
+
+    A stage whose files are not at hand or cannot be read is left out.
+    """
     found = {
-        stage: _sizes(folder / "unet", model.variant)
+        stage: _sizes(folder / family(model.family).network, model.variant)
         for stage, folder in files.at_hand(model).items()
     }
-    return {stage: parameters for stage, parameters in found.items() if parameters}
+    return {stage: counts for stage, counts in found.items() if counts}
 
 
 def load(file: Path) -> dict[str, Tensor]:
-    """Read a file of weights; raises Refused for what is not safetensors, such as a pickle, which could run code."""
+    """Read a file of weights; raises Refused for a pickle, say, which could run code."""
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise Refused(
-            f"the weights {shown(file)} cannot be read ({shown(error)}); only safetensors are read: remove or replace the file"
+            f"the weights {shown(file)} cannot be read ({shown(error)}); "
+            "only safetensors are read: remove or replace the file"
         ) from error
+
+
+def pretrained(kind: Any, part: Path, dtype: torch.dtype, variant: str) -> Any:
+    """Read a folder's network, frozen, as a class of diffusers or transformers."""
+    network = kind.from_pretrained(
+        part,
+        torch_dtype=dtype,
+        variant=parts.held_variant(part, variant),
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    return network.eval().requires_grad_(False)
 
 
 def _sizes(part: Path, variant: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for file in files.weights_files(part, variant):
-        try:
-            counts |= files.header(file)
-        except Refused:
-            return {}
+    try:
+        for file in parts.weights_files(part, variant):
+            counts |= parts.header(file)
+    except Refused:
+        return {}
     return counts

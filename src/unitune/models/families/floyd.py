@@ -1,59 +1,74 @@
-"""IF-shaped cascades from the standard diffusers folder format: DeepFloyd IF and the pocket cascade."""
+"""Cascades of pixels shaped like DeepFloyd IF: IF itself and the embedded cascade.
 
-import json
+Limits: of the first stage's text encoder T5's states are read, 77 tokens, in lower case; the
+variance that IF predicts beside eps is not used; a stage above the first reads the picture below
+it, noised. IF's weights are gated and for non-commercial research, and were not at hand here.
+"""
+
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from unitune.diffusion.steps import Threshold
-from unitune.models.stage import (
-    CHANNELS,
-    Storage,
-    UNetStage,
-    read_losses,
-    read_network,
-    read_schedule,
-)
-from unitune.types import Refused
+from unitune.errors import Refused
+from unitune.models.families.interface import Family, Placement, Published
 
-FloydStage = UNetStage  # in pixels
-# A stage's folder may hold this file beside what diffusers reads: {"align_corners": false}. IF aligns corners, which moves the low-resolution picture by up to
-# 1.5 px at 256 px; a network of small reach, trained on crops, cannot know by how much, so the pocket cascade aligns pixels.
+# A stage's folder may hold this file beside what diffusers reads: {"align_corners": false}.
+# IF aligns corners, which moves the low-resolution picture by up to 1.5 px at 256 px; a network of
+# small reach, trained on crops, cannot know by how much, so the embedded one aligns pixels.
 SETTINGS = "upsampling.json"
 
 
-def load_stage(
-    folder: Path,
-    name: str,
-    *,
-    low_resolution: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    storage: Storage | None = None,
-) -> UNetStage:
+def read_encoder(*place: Any, **how: Any) -> Any:
+    """Read the T5."""
+    from unitune.models.text import T5
+
+    return T5(*place, **how)
+
+
+def load_stage(folder: Path, name: str, low: int, placement: Placement) -> Any:
     """Read one stage's `unet` and `scheduler` from its pipeline folder."""
-    storage = storage or Storage()
-    network = read_network(folder, device=device, storage=storage)
-    if network.config.in_channels != (2 * CHANNELS if low_resolution else CHANNELS):
+    from unitune.models import parts, stage
+
+    network = stage.read_network(folder, placement)
+    channels = network.config.in_channels
+    if channels != (2 * stage.CHANNELS if low else stage.CHANNELS):
         raise Refused(
-            f"stage {name} in {folder} reads {network.config.in_channels} channels; a first stage reads 3, a super-resolution stage 6"
+            f"stage {name} in {folder} reads {channels} channels; a first stage reads 3, "
+            "a super-resolution stage 6"
         )
-    schedule, settings = read_schedule(folder)
+    schedule, settings = stage.read_schedule(folder)
     cap = settings.get("sample_max_value", 1.0) if settings.get("thresholding") else 1.0
-    return UNetStage(
+    upsampling = folder / SETTINGS
+    chosen = parts.json_object(upsampling) if upsampling.is_file() else {}
+    return stage.UNetStage(
         name=name,
         resolution=network.config.sample_size,
         network=network,
         schedule=schedule,
-        loss=read_losses(folder, settings).tuning,
+        loss=stage.read_losses(folder, settings).tuning,
         threshold=Threshold(settings.get("dynamic_thresholding_ratio", 0.995), cap),
-        low_resolution=low_resolution,
-        align_corners=_aligns_corners(folder),
-        dtype=dtype,
-        stored=storage.dtype,
+        low_resolution=low,
+        align_corners=chosen.get("align_corners", True),
+        dtype=placement.dtype,
+        stored=placement.stored,
     )
 
 
-def _aligns_corners(folder: Path) -> bool:
-    file = folder / SETTINGS
-    return json.loads(file.read_text()).get("align_corners", True) if file.is_file() else True
+# Parameters of IF-I-XL, IF-II-L and T5-XXL are those of their published files; IF-I-M, IF-I-L and
+# IF-II-M were built from configurations that fit the published "400M", "900M" and "450M".
+FAMILY = Family(
+    title="DeepFloyd IF",
+    first=("unet", "scheduler", "text_encoder", "tokenizer"),
+    later=("unet", "scheduler"),
+    read_encoder=read_encoder,
+    load_stage=load_stage,
+    published={
+        "DeepFloyd/IF-I-M-v1.0": Published(371_605_830, 64, 734),
+        "DeepFloyd/IF-I-L-v1.0": Published(935_365_830, 64, 1221),
+        "DeepFloyd/IF-I-XL-v1.0": Published(4_304_695_110, 64, 2680),
+        "DeepFloyd/IF-II-M-v1.0": Published(460_997_382, 256, 16 * 225),
+        "DeepFloyd/IF-II-L-v1.0": Published(1_243_277_190, 256, 6217),
+    },
+    text_parameters={"DeepFloyd": 4_762_310_656},
+    gated=("DeepFloyd",),
+)

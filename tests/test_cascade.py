@@ -1,4 +1,7 @@
-"""The IF-shaped backend: weights go in and come out, texts are encoded once, wrong folders are refused."""
+"""A loaded cascade: weights go in and come out, texts are encoded once.
+
+Wrong folders are refused.
+"""
 
 import json
 import shutil
@@ -14,7 +17,7 @@ from unitune.diffusion.stage import Condition
 from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.models.cascade import Cascade, weights_digest
-from unitune.models.families.floyd import FloydStage
+from unitune.models.stage import UNetStage
 from unitune.types import Refused, Tuned
 
 STAGES = ("base", "sr256")
@@ -45,12 +48,12 @@ def randn(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def changed(stage: FloydStage, *, by: float = 0.05, pattern: str = "") -> dict[str, torch.Tensor]:
+def changed(stage: UNetStage, *, by: float = 0.05, pattern: str = "") -> dict[str, torch.Tensor]:
     named = [(name, p) for name, p in stage.network.named_parameters() if pattern in name]
     return {name: p.detach() + by * randn(*p.shape, seed=i) for i, (name, p) in enumerate(named)}
 
 
-def prediction(stage: FloydStage, cascade: Cascade) -> torch.Tensor:
+def prediction(stage: UNetStage, cascade: Cascade) -> torch.Tensor:
     side, t = stage.resolution, torch.tensor([300, 700])
     low, level = (
         (randn(2, 3, side, side, seed=2), torch.tensor([250, 10]))
@@ -263,7 +266,7 @@ def test_x_0_of_both_predictions(cascade: Cascade):
     )
     x_t = stage.schedule.add_noise(x_0, eps, t)
     for kind in ("epsilon", "v_prediction"):
-        perfect = FloydStage(
+        perfect = UNetStage(
             "fake", 16, stage.network, stage.schedule, StageLoss(kind), stage.threshold
         )
         target = perfect.target(x_0, eps, t)
