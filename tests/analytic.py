@@ -131,6 +131,20 @@ class FakeCascade:
         return torch.tensor([self.meaning.get(text, 0.0) for text in texts])[:, None, None]
 
 
+@dataclass
+class WordyCascade:
+    """Texts have places for words, which embed as nothing."""
+
+    stages: Sequence[FakeStage]
+    max_tokens: int = 16
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        return torch.zeros(len(texts), self.max_tokens, 1)
+
+    def tokenize(self, text: str) -> list[str]:
+        return [f"▁{word}" for word in text.split()]
+
+
 def number(*values: float) -> Condition:
     """A condition whose text embeds as these numbers."""
     return Condition(torch.tensor(values)[:, None, None])

@@ -1,15 +1,17 @@
 """Guidance: closed forms on Gaussians, what it costs, and whose prediction the reference is."""
 
+from functools import partial
+
 import pytest
 import torch
 from analytic import FakeCascade, FakeStage, Gaussian, number
 
-from unitune.diffusion.guidance import Guidance, guide, guided
+from unitune.diffusion.guidance import Guidance, conditioned, guide, guided, guided_at_once
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
+from unitune.diffusion.sampling import Item, StageRun, StageSampling
 from unitune.diffusion.schedule import Schedule
-from unitune.diffusion.stage import with_base_weights
 from unitune.diffusion.steps import DDIM, DDPM, levels
 from unitune.types import Draw, Example, Refused, Request, Tuned
 
@@ -30,19 +32,22 @@ def run(
     step=DDPM(),
 ) -> torch.Tensor:
     x = randn(1, 3, 4, 4, seed=1).expand(len(texts), -1, -1, -1)
-    away = with_base_weights(stage) if from_base else None
-    denoiser = guided(
-        stage.predict,
-        number(*texts),
-        number(*references),
-        weight=torch.tensor(weight),
-        predict_reference=away,
+    items = [Item(Draw(Request("a dog"), 0), "a dog", w, start=1.0) for w in weight]
+    stage_run = StageRun(
+        stage,
+        StageSampling(steps=STEPS, step=step),
+        items,
+        Example("one", x[:1], ()),
+        condition=number(*texts),
+        reference=number(*references),
+        origin=x[:1],
+        base=x[:1],
+        reference_from_base=from_base,
     )
-    spacing = levels(stage.schedule, 999, STEPS)[:, None].expand(-1, len(x))
     return denoise(
-        denoiser,
+        stage_run.denoiser(stage.predict),
         x,
-        spacing,
+        stage_run.levels,
         schedule=stage.schedule,
         step=step,
         noise=lambda role, k: randn(1, 3, 4, 4, seed=100 + k).expand(len(x), -1, -1, -1),
@@ -100,6 +105,17 @@ def test_x_0_and_eps_may_be_guided_alike():
     torch.testing.assert_close(
         through_x_0, PREDICTIONS["epsilon"].x_0(schedule, x_t, imagen, t), rtol=0, atol=1e-9
     )
+
+
+def test_one_call_of_twice_the_rows_gives_what_two_calls_give():
+    stage, x, t = FakeStage(Gaussian()), randn(2, 3, 4, 4, seed=1), torch.tensor([900, 400])
+    condition, reference = number(0.4, 0.2), number(0.0, -0.1)
+    push = partial(Guidance().push, weight=torch.tensor([3.0, 5.0]))
+    twice = guided(
+        conditioned(stage.predict, condition), conditioned(stage.predict, reference), push
+    )
+    once = guided_at_once(conditioned(stage.predict, condition + reference), push)
+    assert torch.equal(once(x, t), twice(x, t)) and stage.calls == [4, 2, 2]
 
 
 def test_weights_per_item():

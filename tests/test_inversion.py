@@ -8,8 +8,7 @@ import torch
 from analytic import FakeStage, Gaussian, Points, number
 from diffusers import DDIMInverseScheduler
 
-from unitune.diffusion.run import StageRun
-from unitune.diffusion.sampling import StageSampling
+from unitune.diffusion.sampling import Item, StageRun, StageSampling
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDIM, DDPM, Step, levels
@@ -19,7 +18,7 @@ from unitune.models.files import Model
 from unitune.prompt_to_prompt.chains import Chains
 from unitune.prompt_to_prompt.control import PromptToPrompt
 from unitune.prompt_to_prompt.inversion import begin, invert, reconstructed
-from unitune.types import Example, Inactive, Refused
+from unitune.types import Draw, Example, Inactive, Refused, Request
 
 X_0 = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 CPU = torch.device("cpu")
@@ -110,18 +109,8 @@ def started(
     ]
     how = StageSampling(steps=20, step=step)
     text = number(*[0.3] * len(firsts))
-    run = StageRun(
-        stage,
-        how,
-        [],
-        Example("one", X_0, ()),
-        text,
-        text,
-        X_0,
-        X_0,
-        starts=starts,
-        weights=[1.0] * len(firsts),
-    )
+    items = [Item(Draw(Request("a dog"), 0), "a dog", 1.0, start) for start in starts]
+    run = StageRun(stage, how, items, Example("one", X_0, ()), text, text, X_0, X_0)
     return begin(run, made, known=known)
 
 

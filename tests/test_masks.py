@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from analytic import FakeCascade, FakeStage, Gaussian
+from analytic import FakeCascade, FakeStage, Gaussian, WordyCascade
 from diffusers import DDPMScheduler, IFInpaintingPipeline
 
 from unitune import images
-from unitune.benchmarks.manifest import Picture
-from unitune.diffusion import blend
+from unitune.benchmarks.one_picture import OnePicture
+from unitune.diffusion import hold, interpolation
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.hold import MaskRequest, MaskSource
 from unitune.diffusion.sampler import Sampler
@@ -75,18 +75,8 @@ def test_diffedits_reference_is_the_tuning_prompt_else_the_caption_else_nothing(
 
 def test_scale_and_guidance_do_not_change_diffedits_mask():
     """The difference of guided predictions is `weight` times that of plain ones; so is one of eps up to the level's factor."""
-    asked = MaskRequest(
-        EXAMPLE,
-        [Draw(DOG, 0)],
-        ["a dog"],
-        "",
-        cascade().stages[0],
-        cascade().encode,
-        cascade().tokenize,
-        1,
-        lambda: IMAGE,
-    )
-    strong = replace(asked, encode=FakeCascade([], {"a dog": 8.0, "a cat": 2.0}).encode)
+    asked = MaskRequest(EXAMPLE, [Draw(DOG, 0)], ["a dog"], "", cascade(), lambda: IMAGE)
+    strong = replace(asked, cascade=replace(cascade(), meaning={"a dog": 8.0, "a cat": 2.0}))
     assert torch.equal(masks.DiffEdit()(asked), masks.DiffEdit()(strong))
     torch.testing.assert_close(masks.DiffEdit().difference(asked, "a dog", "a cat"), 0.6 * CORNER)
 
@@ -130,26 +120,16 @@ def asked(denoiser=attends, prompt: str = "a dog", example: Example = EXAMPLE) -
         lambda schedule, x_t, t, condition: denoiser(stage.editor, x_t), resolution=32
     )
     draws = [Draw(Request(prompt), seed) for seed in (0, 1)]
-    encode = lambda texts: torch.zeros(len(texts), 4, 1)  # noqa: E731
     example = replace(example, image=torch.zeros(1, 3, 64, 64))
-    return MaskRequest(
-        example,
-        draws,
-        [f"beikkpic {prompt}"] * 2,
-        "beikkpic",
-        stage,
-        encode,
-        FakeCascade([]).tokenize,
-        4,
-        lambda: IMAGE,
-    )
+    texts = [f"beikkpic {prompt}"] * 2
+    return MaskRequest(example, draws, texts, "beikkpic", WordyCascade([stage], 4), lambda: IMAGE)
 
 
 def test_attention_finds_where_the_edits_own_words_look_in_layers_of_at_most_half_the_side():
     given = asked()
     first, second = Attention(noises=3)(given)
     assert first.shape == (1, 64, 64) and torch.equal(first, second)
-    assert given.stage.calls == [2, 2, 2]  # type: ignore[attr-defined]  # both seeds share what is read
+    assert given.cascade.stages[0].calls == [2, 2, 2]  # type: ignore[attr-defined]  # both seeds share what is read
     # One place of 8 px, one further on the grid, and the edge of bilinear interpolation between 1 and 0 above 0.3 of the range.
     assert (
         bool(first[:, :16, :16].all())
@@ -282,7 +262,9 @@ def test_the_difference_mask_is_where_the_unmasked_samples_changed_the_picture()
     free, held = (
         sample(None),
         sample(
-            masks.Difference(estimate=blend.Interpolation(sigma=0.0, grow=0.0, low=0.1, high=0.3))
+            masks.Difference(
+                estimate=interpolation.Interpolation(sigma=0.0, grow=0.0, low=0.1, high=0.3)
+            )
         ),
     )
     for a, b in zip(free, held, strict=True):
@@ -328,7 +310,7 @@ def test_ones_own_mask_file_is_cut_as_the_picture_is(tmp_path: Path):
     mask[..., 24:] = 1  # the right half; after the crop 16 of 32 columns
     images.save_png(picture, tmp_path / "p.png")
     images.save_png(mask, tmp_path / "m.png")
-    (example,) = Picture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "m.png").examples(16)
+    (example,) = OnePicture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "m.png").examples(16)
     assert example.requests[0].mask is not None
     assert torch.equal(
         example.requests[0].mask[0, 0], torch.cat([torch.zeros(16, 8), torch.ones(16, 8)], dim=1)
@@ -347,10 +329,10 @@ def test_ones_own_mask_that_cannot_be_used_is_refused(level, shape, said, tmp_pa
     images.save_png(torch.zeros(1, 3, 32, 48), tmp_path / "p.png")
     images.save_png(torch.full((1, 3, *shape), level), tmp_path / "m.png")
     with pytest.raises(Refused, match=said):
-        Picture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "m.png").examples(16)
+        OnePicture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "m.png").examples(16)
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(Refused, match=r"text.png is not a picture"):
-        Picture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "text.png").examples(16)
+        OnePicture(tmp_path / "p.png", ("a dog",), mask=tmp_path / "text.png").examples(16)
 
 
 def test_masks_through_the_command(typed, here: Path):
@@ -398,7 +380,7 @@ def test_the_kept_picture_is_noised_as_diffusers_noises_it():
     s = torch.tensor([400])
     expected = CORNER * x + (1 - CORNER) * stock.add_noise(base, noise, s)  # type: ignore[arg-type]
     torch.testing.assert_close(
-        blend.keep(schedule, x, base, CORNER, s=s, noise=noise), expected, rtol=1e-5, atol=1e-5
+        hold.keep(schedule, x, base, CORNER, s=s, noise=noise), expected, rtol=1e-5, atol=1e-5
     )
 
 

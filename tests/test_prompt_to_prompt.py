@@ -1,17 +1,16 @@
 """Prompt-to-Prompt in the sampler: what it changes, what it leaves, what it must have done, and what it refuses."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from analytic import FakeStage, Gaussian
+from analytic import FakeStage, Gaussian, WordyCascade
 
-from unitune.diffusion.blend import reduced
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
+from unitune.diffusion.stage import reduced
 from unitune.diffusion.steps import DDIM, DDPM
 from unitune.methods.imagic import Imagic
 from unitune.methods.textual_inversion import TextualInversion
@@ -70,22 +69,8 @@ def first_stage(folder: Path) -> Cascade:
     return replace(whole, stages=whole.stages[:1])
 
 
-@dataclass
-class Wordy:
-    """A cascade without networks whose texts have places for words."""
-
-    stages: Sequence[FakeStage]
-    max_tokens: int = 16
-
-    def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        return torch.zeros(len(texts), self.max_tokens, 1)
-
-    def tokenize(self, text: str) -> list[str]:
-        return [f"▁{word}" for word in text.split()]
-
-
 def sample(
-    cascade: Cascade | Wordy,
+    cascade: Cascade | WordyCascade,
     sampler: Sampler = SAMPLER,
     example: Example = EXAMPLE,
     seeds: int = 1,
@@ -165,7 +150,7 @@ def test_edits_of_a_seed_share_one_source_chain_and_the_second_stage_has_none(
         chains.Chains, "_check", lambda self, last: None
     )  # this network has no attention
     sample(
-        Wordy(stages),
+        WordyCascade(stages),
         replace(SAMPLER, template=""),
         seeds=2,
         tuned=Tuned("rare", template="{edit}"),
@@ -293,7 +278,7 @@ def test_chains_of_a_tuned_model_start_from_noise_where_their_prompt_names_the_i
 
 def test_a_network_without_attention_is_said():
     with pytest.raises(Inactive, match="no attention layer of the first stage"):
-        sample(Wordy([FakeStage(Gaussian(), resolution=32)]))
+        sample(WordyCascade([FakeStage(Gaussian(), resolution=32)]))
 
 
 def test_a_hook_that_was_removed_is_said(cascade: Cascade, monkeypatch: pytest.MonkeyPatch):
@@ -309,7 +294,7 @@ def test_a_hook_that_edits_nothing_is_said(cascade: Cascade, monkeypatch: pytest
             sample(cascade, using(**shares))
 
 
-def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
+def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade, tmp_path: Path):
     with pytest.raises(
         Refused, match=r"asks for {caption}, but the base image has none; give its description"
     ):
@@ -342,7 +327,11 @@ def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade):
         TextualInversion(Tuning(lr=1.0)),
     ):  # before a model is loaded
         with pytest.raises(Refused, match=f"method={method.name} samples learned ones"):
-            preflight.check_parts(method, SAMPLER, Seeds(1), None, [EXAMPLE])
+            preflight.check(
+                preflight.Parts(
+                    method, SAMPLER, Seeds(1), [EXAMPLE], folder=tmp_path, store=tmp_path / "s"
+                )
+            )
     with pytest.raises(Refused, match="inversion needs the deterministic step"):
         sample(floyd, replace(using(inversion="auto"), step=DDPM()))
 
@@ -378,7 +367,7 @@ def test_what_cannot_be_aligned_is_refused_before_anything_is_tuned(
         raise AssertionError("it was tuned")
 
     monkeypatch.setattr(experiment.make, "prepare", never)
-    setting = experiment.Setting(floyd, Untuned(), using(**control), [], tmp_store, Seeds(1))
+    setting = experiment.Experiment(floyd, Untuned(), using(**control), [], tmp_store, Seeds(1))
     with pytest.raises(AssertionError if said == "it was tuned" else Refused, match=said):
         experiment.run(
             setting,

@@ -7,10 +7,11 @@ import pytest
 import torch
 from analytic import FakeCascade, FakeStage, Gaussian, Points
 
-from unitune.diffusion.blend import Interpolation, reduced
 from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.interpolation import Interpolation
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
+from unitune.diffusion.stage import reduced
 from unitune.diffusion.steps import DDIM, DDPM
 from unitune.masks.sources import Given
 from unitune.models import cascade as backend

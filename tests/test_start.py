@@ -4,7 +4,6 @@ import pytest
 import torch
 from analytic import FakeCascade, FakeStage, Gaussian, Points
 
-from unitune.diffusion import start
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule, cosine_alpha_bar
@@ -18,10 +17,14 @@ def randn(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def levels(times: list[float]) -> torch.Tensor:
+    return torch.tensor([COSINE.level(time) for time in times])
+
+
 @pytest.mark.parametrize("time", [0.3, 0.8, 0.98])
 def test_first_image_has_the_mean_and_variance_of_the_forward_process(time: float):
     base, noise = torch.linspace(-1, 1, 48).view(1, 3, 4, 4), randn(5_000, 3, 4, 4, seed=0)
-    x = start.first_image(COSINE, base, start.first_levels(COSINE, [time] * len(noise)), noise)
+    x = COSINE.first_image(base, noise, levels([time] * len(noise)))
     a = cosine_alpha_bar(time)
     torch.testing.assert_close(x.mean(0), a**0.5 * base[0], rtol=0, atol=5 / len(noise) ** 0.5)
     torch.testing.assert_close(
@@ -31,17 +34,15 @@ def test_first_image_has_the_mean_and_variance_of_the_forward_process(time: floa
 
 def test_start_one_is_pure_noise():
     base, noise = torch.full((1, 3, 4, 4), 1e6), randn(2, 3, 4, 4, seed=0)
-    assert torch.equal(
-        start.first_image(COSINE, base, start.first_levels(COSINE, [1.0, 1.0]), noise), noise
-    )
+    assert torch.equal(COSINE.first_image(base, noise, levels([1.0, 1.0])), noise)
 
 
 def test_items_have_their_own_starts():
     base, noise, times = randn(1, 3, 4, 4, seed=1), randn(3, 3, 4, 4, seed=0), [1.0, 0.9, 0.4]
-    t = start.first_levels(COSINE, times)
+    t = levels(times)
     assert t.tolist() == [999, 899, 399]
-    alone = [start.first_image(COSINE, base, t[i : i + 1], noise[i : i + 1]) for i in range(3)]
-    assert torch.equal(start.first_image(COSINE, base, t, noise), torch.cat(alone))
+    alone = [COSINE.first_image(base, noise[i : i + 1], t[i : i + 1]) for i in range(3)]
+    assert torch.equal(COSINE.first_image(base, noise, t), torch.cat(alone))
 
 
 def sample(
@@ -115,4 +116,4 @@ def test_how_much_of_the_base_image_a_late_start_keeps(time: float):
 @pytest.mark.parametrize("time", [0.0, 1.1, float("nan")])
 def test_a_draw_out_of_range_is_refused(time: float):
     with pytest.raises(Refused, match="start"):
-        start.first_levels(COSINE, [time])
+        levels([time])

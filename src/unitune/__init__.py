@@ -10,7 +10,7 @@ from typing import Any
 _PLACES = {
     "api": ("load", "picture", "sample", "tune"),
     "benchmarks.manifest": ("Folder",),
-    "diffusion.blend": ("Interpolation",),
+    "diffusion.interpolation": ("Interpolation",),
     "diffusion.guidance": ("Guidance",),
     "diffusion.sampler": ("Sampler",),
     "diffusion.sampling": ("SuperResolution",),

@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.stage import Condition
-from unitune.diffusion.start import first_image
 from unitune.diffusion.steps import DDIM, Threshold, levels
 from unitune.metrics.perceptual import STLPIPS, distance, features
 from unitune.metrics.pixel import psnr
-from unitune.models.families.floyd import FloydStage
 from unitune.models.pocket import SR
+from unitune.models.stage import UNetStage
 from unitune.scenes import caption
 
 from unitune_lab.card_scenes import SEED, draw, picture
@@ -24,7 +23,7 @@ from unitune_lab.parts.stage import StagePart
 def sr_rows(stage: StagePart, count: int) -> list[Row]:
     """Super-resolve exact 64 px pictures as the embedded cascade does, beside bicubic."""
     unet: Any = stage.network.eval()["unet"]  # type: ignore[index]
-    sampler = FloydStage(
+    sampler = UNetStage(
         "sr256", 256, unet, stage.schedule, stage.loss_of_stage, Threshold(0.95, 1.0),
         low_resolution=64, align_corners=False, dtype=torch.bfloat16,
     )  # fmt: skip
@@ -47,7 +46,7 @@ def sr_rows(stage: StagePart, count: int) -> list[Row]:
         def denoiser(x_t: Tensor, s: Tensor, condition: Condition = condition) -> Tensor:
             return sampler.threshold(sampler.predict(x_t, s, condition))
 
-        x = first_image(stage.schedule, up, t, noise())
+        x = stage.schedule.first_image(up, noise(), t)
         fine = denoise(denoiser, x, steps, schedule=stage.schedule, step=DDIM(), noise=noise).clamp(
             -1, 1
         )

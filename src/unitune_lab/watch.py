@@ -4,21 +4,22 @@ That is its error on unseen scenes, and what the judge finds in its samples.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from unitune.diffusion.guidance import guided, thresholded
+from unitune.diffusion.guidance import Guidance, conditioned, guided_at_once, thresholded
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.loss import StageLoss
 from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDPM, Threshold, levels
 from unitune.images import to_uint8
 from unitune.metrics.judge import read_facts, reduced
-from unitune.models.families.floyd import FloydStage
 from unitune.models.pocket import GUIDANCE, STEPS
+from unitune.models.stage import UNetStage
 from unitune.runs.grid import labelled_grid
 from unitune.scenes import Scene, caption, random_scene
 
@@ -69,7 +70,7 @@ def sample(
     """Sample a first stage as `model=pocket` samples, with ancestral steps; (B, 3, S, S)."""
     unet: Any = network["unet"]  # type: ignore[index]
     loss = StageLoss("v_prediction")
-    stage = FloydStage(
+    stage = UNetStage(
         "base", resolution, unet, part.schedule, loss, Threshold(0.95, 1.5), dtype=torch.bfloat16
     )
     count = len(captions)
@@ -81,8 +82,9 @@ def sample(
     steps = levels(part.schedule, part.schedule.T - 1, STEPS)[:, None].expand(-1, count)
     text = Condition(part.embed(captions).cpu())
     empty = Condition(part.embed([""] * count).cpu())
-    weight = torch.full((count,), GUIDANCE)
-    denoiser = thresholded(guided(stage.predict, text, empty, weight=weight), stage.threshold)
+    push = partial(Guidance().push, weight=torch.full((count,), GUIDANCE))
+    denoiser = guided_at_once(conditioned(stage.predict, text + empty), push)
+    denoiser = thresholded(denoiser, stage.threshold)
     return denoise(denoiser, noise(), steps, schedule=part.schedule, step=DDPM(), noise=noise)
 
 

@@ -1,6 +1,7 @@
 """Guidance: push a prediction away from a reference prediction.
 
-Classifier-free guidance is the reference with the empty prompt.
+Classifier-free guidance is the reference with the empty prompt. Each function here makes one
+denoiser, (x_t, t) -> x_0, of another.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from unitune.diffusion.loop import Denoiser
 from unitune.diffusion.schedule import Image, Levels
-from unitune.diffusion.stage import Condition, Predict
+from unitune.diffusion.stage import Condition, Predict, Stage
 from unitune.types import Refused, number
 
 OFF = 1.0
+Push = Callable[[Image, Image], Image]  # (x_0, x_0 of the reference) -> x_0
 
 
 def guide(x: Image, x_ref: Image, weight: Float[Tensor, " B"]) -> Image:
@@ -44,7 +46,7 @@ def rescale(x: Image, x_cond: Image, share: float) -> Image:
 
 @dataclass(frozen=True)
 class Guidance:
-    """How far to push, and away from what.
+    """How far to push, and away from what; another rule is a subclass with another `push`.
 
     `reference` is a prompt template: "" is the unconditional branch; "{tuned}" or a caption is the
     paper's prompt guidance. `rescale` in [0, 1] undoes the overexposure of large weights, for
@@ -62,35 +64,41 @@ class Guidance:
         if not 0 <= self.rescale <= 1:
             raise Refused(f"guidance.rescale must be in [0, 1] (0 = off), got {self.rescale}")
 
+    def push(self, x_0: Image, x_ref: Image, weight: Float[Tensor, " B"]) -> Image:
+        """Push x_0 away from the reference's by each item's own weight."""
+        return rescale(guide(x_0, x_ref, weight), x_0, self.rescale)
 
-def guided(
-    predict: Predict,
-    condition: Condition,
-    reference: Condition,
-    *,
-    weight: Float[Tensor, " B"],
-    rescaling: float = 0.0,
-    predict_reference: Predict | None = None,
-) -> Denoiser:
-    """Return the guided prediction of x_0.
 
-    One network call serves where the weight is 1 everywhere, and a doubled batch where the
-    reference comes from the same weights (`predict_reference` None).
-    """
-    if bool((weight == OFF).all()):
-        return lambda x, t: predict(x, t, condition)
+def conditioned(predict: Predict, condition: Condition) -> Denoiser:
+    """Fix what the network sees beside x_t."""
+    return lambda x_t, t: predict(x_t, t, condition)
 
-    def denoiser(x: Image, t: Levels) -> Image:
-        if predict_reference is None:
-            both = predict(torch.cat([x, x]), torch.cat([t, t]), condition + reference)
-            x_0, x_ref = both.chunk(2)
-        else:
-            x_0, x_ref = predict(x, t, condition), predict_reference(x, t, reference)
-        return rescale(guide(x_0, x_ref, weight), x_0, rescaling)
 
-    return denoiser
+def guided(denoiser: Denoiser, reference: Denoiser, push: Push) -> Denoiser:
+    """Push what a denoiser predicts away from what another one predicts."""
+    return lambda x_t, t: push(denoiser(x_t, t), reference(x_t, t))
+
+
+def guided_at_once(denoiser: Denoiser, push: Push) -> Denoiser:
+    """Do the same in one network call of twice the rows: the items, then the references."""
+
+    def both(x_t: Image, t: Levels) -> Image:
+        x_0, x_ref = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t])).chunk(2)
+        return push(x_0, x_ref)
+
+    return both
+
+
+def with_base_weights(stage: Stage, denoiser: Denoiser) -> Denoiser:
+    """Predict with the stage's untouched weights."""
+
+    def untuned(x_t: Image, t: Levels) -> Image:
+        with stage.base_weights():
+            return denoiser(x_t, t)
+
+    return untuned
 
 
 def thresholded(denoiser: Denoiser, threshold: Callable[[Image], Image]) -> Denoiser:
     """Clip what a denoiser predicts."""
-    return lambda x, t: threshold(denoiser(x, t))
+    return lambda x_t, t: threshold(denoiser(x_t, t))

@@ -22,17 +22,13 @@ class Prediction:
     gain: Callable[[Schedule, Levels], Float[Tensor, " B"]]
 
 
-def _eps(schedule: Schedule, x_0: Image, eps: Image, t: Levels) -> Image:
-    return eps
-
-
 def _x_0_from_eps(schedule: Schedule, x_t: Image, eps: Image, t: Levels) -> Image:
     alpha, sigma = schedule.at(t)
     return (x_t - sigma.to(x_t) * eps) / alpha.to(x_t)
 
 
 def _v(schedule: Schedule, x_0: Image, eps: Image, t: Levels) -> Image:
-    """Salimans & Ho (2022): alpha eps - sigma x_0."""
+    """Salimans & Ho (2022)."""
     alpha, sigma = schedule.at(t)
     return alpha.to(x_0) * eps - sigma.to(x_0) * x_0
 
@@ -42,22 +38,18 @@ def _x_0_from_v(schedule: Schedule, x_t: Image, v: Image, t: Levels) -> Image:
     return alpha.to(x_t) * x_t - sigma.to(x_t) * v
 
 
-def _velocity(schedule: Schedule, x_0: Image, eps: Image, t: Levels) -> Image:
-    """Lipman et al. (2023): the derivative eps - x_0 of x_t along the straight path."""
-    return eps - x_0
-
-
 def _x_0_from_velocity(schedule: Schedule, x_t: Image, u: Image, t: Levels) -> Image:
     _, sigma = schedule.at(t)
     return x_t - sigma.to(x_t) * u
 
 
-def _over_sigma(schedule: Schedule, t: Levels) -> Float[Tensor, " B"]:
-    return schedule.at(t)[1].flatten() ** -2
-
-
 PREDICTIONS = {
-    "epsilon": Prediction(_eps, _x_0_from_eps, Schedule.snr),
+    "epsilon": Prediction(lambda schedule, x_0, eps, t: eps, _x_0_from_eps, Schedule.snr),
     "v_prediction": Prediction(_v, _x_0_from_v, lambda schedule, t: schedule.snr(t) + 1),
-    "flow_prediction": Prediction(_velocity, _x_0_from_velocity, _over_sigma),
+    # Lipman et al. (2023): the derivative of x_t along the straight path.
+    "flow_prediction": Prediction(
+        lambda schedule, x_0, eps, t: eps - x_0,
+        _x_0_from_velocity,
+        lambda schedule, t: schedule.at(t)[1].flatten() ** -2,
+    ),
 }

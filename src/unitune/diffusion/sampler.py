@@ -1,18 +1,24 @@
-"""A sampler is a setting of the loop's parts: prompt, start, guidance, step rule, mask, blending."""
+"""A sampler is a setting of the loop: prompt, start, guidance, step rule, mask, blending."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from unitune.diffusion import blend
-from unitune.diffusion.blend import Masks, Other, reduced
-from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.hold import MaskRequest, MaskSource
-from unitune.diffusion.run import Control, Item, Memory, Progress, StageRun, noise_of, sampled
-from unitune.diffusion.sampling import StageSampling, SuperResolution
+from unitune.diffusion.interpolation import Interpolation, mix
+from unitune.diffusion.sampling import (
+    Control,
+    Item,
+    Memory,
+    Progress,
+    StageRun,
+    StageSampling,
+    SuperResolution,
+    sampled,
+)
 from unitune.diffusion.schedule import Image
-from unitune.diffusion.stage import CascadeProtocol, Condition, Stage
+from unitune.diffusion.stage import CascadeProtocol, Condition, Other, Stage, reduced
 from unitune.diffusion.texts import Mix, away, filled
 from unitune.types import Draw, Edit, Example, Mask, Refused, Request, Tuned
 
@@ -33,7 +39,7 @@ class Sampler(StageSampling):
     name: str
     template: str = ""
     reference: str = "tuned"
-    interpolation: blend.Interpolation = field(default_factory=blend.Interpolation)
+    interpolation: Interpolation = field(default_factory=Interpolation)
     mask: MaskSource | None = None
     text: Mix = field(default_factory=Mix)
     control: Control | None = None
@@ -48,38 +54,49 @@ class Sampler(StageSampling):
             raise Refused(f"sampler.reference must be {allowed} ({whose}), got {self.reference!r}")
 
     def __call__(
-        self, cascade: CascadeProtocol, example: Example, *, tuned: Tuned, draws: Sequence[Draw],
+        self,
+        cascade: CascadeProtocol,
+        example: Example,
+        *,
+        tuned: Tuned,
+        draws: Sequence[Draw],
         progress: Progress | None = None,
-    ) -> list[Edit]:  # fmt: skip
+    ) -> list[Edit]:
         """Sample every draw.
 
         An item is the same alone or in a batch, because its noise is named by (seed, example,
         stage, role, step).
         """
         job = _Job(self, cascade, example, tuned, progress)
-        items = [self._item(draw, example, tuned) for draw in draws]
+        items = self._items(draws, example, tuned)
         if self.mask is not None:
-            allowed = self._allowed(self.mask, job, items).split(1)
-            items = [replace(i, allowed=mask) for i, mask in zip(items, allowed, strict=True)]
+            masks = self.mask(job.mask_request(items)).split(1)
+            items = [replace(i, allowed=mask) for i, mask in zip(items, masks, strict=True)]
         pictures: dict[str, Image] = {}
         low, used = None, []
         for stage in cascade.stages:
-            chunk = max(1, self.max_pixels // stage.resolution**2)
-            chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
-            lows = [None] * len(chunks) if low is None else low.split(chunk)
+            count = max(1, self.max_pixels // stage.resolution**2)
+            chunks = [items[i : i + count] for i in range(0, len(items), count)]
+            lows = [None] * len(chunks) if low is None else low.split(count)
             done = [job.sampled(stage, c, part) for c, part in zip(chunks, lows, strict=True)]
             low, used = self._interpolated(torch.cat(done), items, example)
             pictures[stage.name] = low
-        assert low is not None
+        stages = [{name: x[i : i + 1] for name, x in pictures.items()} for i in range(len(items))]
         return [
             Edit(
-                example, item.draw.request, item.draw.seed, item.weight, item.start, item.text,
-                image=low[i : i + 1],
-                stages={name: p[i : i + 1] for name, p in pictures.items()},
-                mask=used[i], allowed=item.allowed,
+                example=example,
+                request=item.draw.request,
+                seed=item.draw.seed,
+                weight=item.weight,
+                start=item.start,
+                prompt=item.text,
+                image=made[cascade.stages[-1].name],
+                stages=made,
+                mask=mask,
+                allowed=item.allowed,
             )
-            for i, item in enumerate(items)
-        ]  # fmt: skip
+            for item, made, mask in zip(items, stages, used, strict=True)
+        ]
 
     def refined(
         self,
@@ -96,7 +113,7 @@ class Sampler(StageSampling):
         # Nothing is tuned that a reference could name.
         guidance = replace(self.sr.guidance, reference="")
         plain = replace(self, sr=replace(self.sr, guidance=guidance))
-        job = _Job(plain, cascade, example, Tuned(), None)
+        job = _Job(plain, cascade, example, Tuned())
         done = []
         for text, low in zip(texts, lows, strict=True):
             draw = Draw(Request(text or example.id), 0)
@@ -111,7 +128,7 @@ class Sampler(StageSampling):
 
         Of `tuned` only the names are read, so that it can be asked before anything is tuned.
         """
-        found = [self._text(draw, example, tuned) for draw in draws]
+        found = [item.text for item in self._items(draws, example, tuned)]
         found += [away(guidance, example, tuned) for guidance in (self.guidance, self.sr.guidance)]
         if self.mask is not None:
             found += self.mask.texts(example, about=tuned.about)
@@ -120,41 +137,29 @@ class Sampler(StageSampling):
         return list(dict.fromkeys(found))
 
     def check(
-        self, cascade: CascadeProtocol, example: Example, draws: Sequence[Draw], *, tuned: Tuned
+        self,
+        cascade: CascadeProtocol,
+        example: Example,
+        draws: Sequence[Draw],
+        *,
+        tuned: Tuned,
     ) -> None:
         """Refuse before anything is tuned edits that the control cannot be used for."""
         if self.control is not None:
-            edits = [self._text(draw, example, tuned) for draw in draws]
+            edits = [item.text for item in self._items(draws, example, tuned)]
             self.control.check(cascade, example, tuned, edits)
 
-    def _text(self, draw: Draw, example: Example, tuned: Tuned) -> str:
+    def _items(self, draws: Sequence[Draw], example: Example, tuned: Tuned) -> list[Item]:
         template = self.template or tuned.template
-        return filled(template, example, tuned, edit=draw.request.prompt)
-
-    def _item(self, draw: Draw, example: Example, tuned: Tuned) -> Item:
-        weight = self.guidance.weight if draw.weight is None else draw.weight
-        start = self.start if draw.start is None else draw.start
-        return Item(draw, self._text(draw, example, tuned), weight, start)
-
-    def _allowed(self, source: MaskSource, job: "_Job", items: Sequence[Item]) -> Masks:
-        """Ask for the masks of all items.
-
-        The unmasked pictures that a source may want are sampled only when it asks for them.
-        """
-        cascade, example, tuned = job.cascade, job.example, job.tuned
-        draws, texts = [item.draw for item in items], [item.text for item in items]
-        free = replace(self, mask=None, interpolation=blend.Interpolation())
-
-        def sample() -> Image:
-            edits = free(cascade, example, tuned=tuned, draws=draws, progress=job.progress)
-            return torch.cat([edit.image for edit in edits])
-
-        return source(
-            MaskRequest(
-                example, draws, texts, tuned.about, cascade.stages[0], cascade.encode,
-                cascade.tokenize, cascade.max_tokens, sample,
+        return [
+            Item(
+                draw,
+                filled(template, example, tuned, edit=draw.request.prompt),
+                self.guidance.weight if draw.weight is None else draw.weight,
+                self.start if draw.start is None else draw.start,
             )
-        )  # fmt: skip
+            for draw in draws
+        ]
 
     def _interpolated(
         self, x: Image, items: Sequence[Item], example: Example
@@ -166,7 +171,7 @@ class Sampler(StageSampling):
         chosen = torch.tensor(applies)[:, None, None, None]
         mask = torch.where(chosen, self.interpolation.mask(x, base), torch.ones(()))
         used = zip(mask.split(1), applies, strict=True)
-        return blend.mix(x, base, mask), [one if applied else None for one, applied in used]
+        return mix(x, base, mask), [one if applied else None for one, applied in used]
 
 
 @dataclass(frozen=True)
@@ -177,54 +182,72 @@ class _Job:
     cascade: CascadeProtocol
     example: Example
     tuned: Tuned
-    progress: Progress | None
+    progress: Progress | None = None
     memory: Memory = field(default_factory=dict)
+
+    def mask_request(self, items: Sequence[Item]) -> MaskRequest:
+        """Ask for masks; the unmasked pictures are sampled only where a source wants them."""
+        draws = [item.draw for item in items]
+        free = replace(self.sampler, mask=None, interpolation=Interpolation())
+
+        def sample() -> Image:
+            about = {"tuned": self.tuned, "draws": draws, "progress": self.progress}
+            return torch.cat([edit.image for edit in free(self.cascade, self.example, **about)])
+
+        return MaskRequest(
+            example=self.example,
+            draws=draws,
+            texts=[item.text for item in items],
+            about=self.tuned.about,
+            cascade=self.cascade,
+            sample=sample,
+        )
 
     def sampled(self, stage: Stage, items: Sequence[Item], low: Other | None) -> Image:
         """Sample one stage for a batch; `low` is the picture of the one before, if there is."""
         if low is not None:
-            run = self._later(stage, items, low)
-            return stage.decode(sampled(run, progress=self.progress))
-        companion, control = None, self.sampler.control
-        rows = items
-        if control is not None:
+            return stage.decode(sampled(self._later(stage, items, low), progress=self.progress))
+        companion, rows = None, items
+        if self.sampler.control is not None:
             about = (self.example, self.tuned, self.memory)
-            companion = control.companion(self.cascade, items, *about)
+            companion = self.sampler.control.companion(self.cascade, items, *about)
             rows = companion.items
         x_0 = sampled(self._first(stage, rows), companion=companion, progress=self.progress)
         return stage.decode(x_0[-len(items) :])
 
     def _first(self, stage: Stage, items: Sequence[Item]) -> StageRun:
-        sampler, base = self.sampler, self._base(stage)
-        text = sampler.text(self._encoded(items), self.tuned.embedding)
-        reference = Condition(self._away(sampler.guidance, len(items)))
-        return StageRun(
-            stage, sampler, items, self.example, Condition(text), reference, base, base,
-            starts=[item.start for item in items], weights=[item.weight for item in items],
-            reference_from_base=sampler.reference == "base",
-        )  # fmt: skip
+        run = self._run(stage, self.sampler, items)
+        text = self.sampler.text(run.condition.text, self.tuned.embedding)
+        return replace(run, condition=Condition(text))
 
     def _later(self, stage: Stage, items: Sequence[Item], low: Other) -> StageRun:
-        sr, schedule, base = self.sampler.sr, stage.schedule, self._base(stage)
-        noise = noise_of(items, self.example, stage, (1, *base.shape[1:]))
-        t = min(round(sr.noise_level * schedule.T), schedule.T - 1)
-        level = torch.full((len(items),), t)
-        origin = stage.upsampled(low)
-        noisy = schedule.add_noise(origin, noise("low", 0), level)
+        sr, T = self.sampler.sr, stage.schedule.T
+        items = [replace(item, start=sr.start, weight=sr.guidance.weight) for item in items]
+        run, origin = self._run(stage, sr, items), stage.upsampled(low)
+        level = torch.full((len(items),), min(round(sr.noise_level * T), T - 1))
+        seen = {
+            "low": stage.schedule.add_noise(origin, run.noise("low", 0), level),
+            "level": level,
+        }
+        return replace(
+            run,
+            condition=replace(run.condition, **seen),
+            reference=replace(run.reference, **seen),
+            origin=origin,
+        )
+
+    def _run(self, stage: Stage, how: StageSampling, items: Sequence[Item]) -> StageRun:
+        """Condition a stage on text alone; it starts at the base image."""
+        base = stage.encode(reduced(self.example.image, stage.resolution))
+        reference = [away(how.guidance, self.example, self.tuned)] * len(items)
         return StageRun(
-            stage, sr, items, self.example,
-            Condition(self._encoded(items), noisy, level),
-            Condition(self._away(sr.guidance, len(items)), noisy, level),
-            origin, base,
-            starts=[sr.start] * len(items), weights=[sr.guidance.weight] * len(items),
+            stage=stage,
+            how=how,
+            items=items,
+            example=self.example,
+            condition=Condition(self.cascade.encode([item.text for item in items])),
+            reference=Condition(self.cascade.encode(reference)),
+            origin=base,
+            base=base,
             reference_from_base=self.sampler.reference == "base",
-        )  # fmt: skip
-
-    def _base(self, stage: Stage) -> Image:
-        return stage.encode(reduced(self.example.image, stage.resolution))
-
-    def _encoded(self, items: Sequence[Item]) -> torch.Tensor:
-        return self.cascade.encode([item.text for item in items])
-
-    def _away(self, guidance: Guidance, count: int) -> torch.Tensor:
-        return self.cascade.encode([away(guidance, self.example, self.tuned)] * count)
+        )

@@ -30,7 +30,7 @@ def cosine_alpha_bar(u: float) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """alpha and sigma (T,) float64; their ratio strictly falls: t indexes them, 0 is least noisy."""
+    """alpha and sigma (T,) float64, whose ratio falls: t indexes them, 0 is least noisy."""
 
     alpha: Float[Tensor, " T"]
     sigma: Float[Tensor, " T"]
@@ -84,10 +84,7 @@ class Schedule:
         return a / (a + s)
 
     def at(self, t: Levels) -> tuple[Float[Tensor, "B 1 1 1"], Float[Tensor, "B 1 1 1"]]:
-        """Alpha and sigma of each item's level as float64, ready to broadcast.
-
-        t = -1 is the clean image: 1 and 0.
-        """
+        """Alpha and sigma of each item's level, float64; t = -1 is the clean image: 1 and 0."""
         alpha = torch.cat([self.alpha, self.alpha.new_ones(1)]).to(t.device)
         sigma = torch.cat([self.sigma, self.sigma.new_zeros(1)]).to(t.device)
         return alpha[t][:, None, None, None], sigma[t][:, None, None, None]
@@ -119,3 +116,11 @@ class Schedule:
         wanted = math.log(a / (1 - a))
         log_snr = 2 * torch.log(self.alpha / self.sigma)
         return int((log_snr - wanted).abs().argmin())
+
+    def first_image(self, origin: Float[Tensor, "#B C H W"], noise: Image, t: Levels) -> Image:
+        """x_t where sampling begins: the origin noised to t (SDEdit), at the last level pure noise.
+
+        The origin is the base image, or for super-resolution the picture to refine.
+        """
+        noised = self.add_noise(origin.expand_as(noise), noise, t)
+        return torch.where((t == self.T - 1)[:, None, None, None], noise, noised)

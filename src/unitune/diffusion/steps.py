@@ -22,22 +22,37 @@ class Step(Protocol):
     """
 
     def __call__(  # noqa: D102
-        self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image,
+        self,
+        schedule: Schedule,
+        x_t: Image,
+        x_0: Image,
+        *,
+        t: Levels,
+        s: Levels,
+        noise: Image,
         past: Past = (),
-    ) -> Image: ...  # fmt: skip
+    ) -> Image: ...
 
 
 @dataclass(frozen=True)
 class DDPM:
-    """Ancestral sampling with the posterior's variance (Ho et al. 2020, eq. 6 and 7; "fixed_small" in diffusers).
+    """Ancestral sampling with the posterior's variance ("fixed_small" in diffusers).
 
-    IF also predicts a variance; tuning on the eps loss leaves it stale, so tuned and untuned models are sampled alike with this one.
+    Ho et al. (2020), eq. 6 and 7. IF also predicts a variance; tuning on the eps loss leaves it
+    stale, so tuned and untuned models are sampled alike with this one.
     """
 
     def __call__(
-        self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image,
+        self,
+        schedule: Schedule,
+        x_t: Image,
+        x_0: Image,
+        *,
+        t: Levels,
+        s: Levels,
+        noise: Image,
         past: Past = (),
-    ) -> Image:  # fmt: skip
+    ) -> Image:
         """Draw x_s ~ q(x_s | x_t, x_0)."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
         ratio = alpha_t / alpha_s
@@ -58,9 +73,16 @@ class DDIM:
             raise Refused(f"eta must be in [0, 1] (0 = deterministic, 1 = DDPM), got {self.eta}")
 
     def __call__(
-        self, schedule: Schedule, x_t: Image, x_0: Image, *, t: Levels, s: Levels, noise: Image,
+        self,
+        schedule: Schedule,
+        x_t: Image,
+        x_0: Image,
+        *,
+        t: Levels,
+        s: Levels,
+        noise: Image,
         past: Past = (),
-    ) -> Image:  # fmt: skip
+    ) -> Image:
         """Step along the eps that x_t and x_0 imply."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
         added = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2  # the variance of x_t given x_s
@@ -73,13 +95,16 @@ class DDIM:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Imagen's dynamic thresholding, with DeepFloyd IF's cap: what makes large guidance weights usable in pixel space."""
+    """Imagen's dynamic thresholding, with DeepFloyd IF's cap.
+
+    It makes large guidance weights usable in pixel space.
+    """
 
     quantile: float = 0.95  # IF; Imagen used 0.995
     cap: float = 1.5  # IF stage I; 1.0 in stage II
 
     def __call__(self, x_0: Image) -> Image:
-        """Clip to [-s, s] and divide by s, where s is the quantile of |x_0| per image, within [1, cap]."""
+        """Clip to [-s, s] and divide by s: the quantile of |x_0| per image, within [1, cap]."""
         s = quantile(x_0.abs().flatten(1), self.quantile).clamp(1, self.cap)[:, None, None, None]
         return x_0.clamp(-s, s) / s
 
@@ -94,7 +119,7 @@ class Unbounded:
 
 
 def quantile(x: Float[torch.Tensor, "B N"], q: float) -> Float[torch.Tensor, " B"]:
-    """torch.quantile of each row to the bit (linear interpolation), by selecting its two values instead of sorting all."""
+    """torch.quantile of each row to the bit, by selecting its two values instead of sorting all."""
     # torch computes the rank in the input's own precision.
     rank = torch.tensor(q, dtype=x.dtype) * (x.shape[1] - 1)
     below = int(rank.floor())
@@ -104,9 +129,10 @@ def quantile(x: Float[torch.Tensor, "B N"], q: float) -> Float[torch.Tensor, " B
 
 
 def levels(schedule: Schedule, start: int, steps: int) -> torch.Tensor:
-    """Spread `steps` steps evenly from level `start` to the clean image: (steps + 1,) int64, the last is -1 ("trailing" spacing).
+    """Spread `steps` steps evenly from level `start` to the clean image ("trailing" spacing).
 
-    With more steps than levels some levels repeat, which changes nothing; only the last is clean, since no step starts from there.
+    (steps + 1,) int64, the last is -1. With more steps than levels some levels repeat, which
+    changes nothing; only the last is clean, since no step starts from there.
     """
     if steps < 1:
         raise Refused(f"sampling steps must be at least 1, got {steps}")

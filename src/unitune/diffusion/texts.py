@@ -21,7 +21,8 @@ class Mix:
     def __post_init__(self) -> None:
         if not number(self.eta):
             raise Refused(
-                f"sampler.text.eta must be a finite number (0 = the learned embedding, 1 = the text), got {self.eta}"
+                "sampler.text.eta must be a finite number (0 = the learned embedding, 1 = the "
+                f"text), got {self.eta}"
             )
 
     def __call__(self, text: Tensor, learned: Tensor | None) -> Tensor:

@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from unitune import prompts
-from unitune.diffusion.hold import MaskRequest
-from unitune.masks.sources import grown
-from unitune.types import Example, Mask, Picture, Refused, Request, number
+from unitune.diffusion.hold import MaskRequest, MaskSource
+from unitune.diffusion.interpolation import Masks, grown
+from unitune.masks.sources import check_area
+from unitune.types import Example, Mask, Picture, Refused, Request
 
 
-@runtime_checkable
 class Segmenter(Protocol):
     """Finds words in pictures."""
 
@@ -23,10 +22,11 @@ class Segmenter(Protocol):
 
 
 @dataclass(frozen=True)
-class Words:
-    """Lets change what `words` name: a template of them for each edit. Probabilities above `threshold` count, grown by a share of the side.
+class Words(MaskSource):
+    """Lets change what `words` name: a template of them for each edit.
 
-    The check before a run asks the segmenter, so that a diffusion model is not loaded for nothing.
+    Probabilities above `threshold` count, grown by a share of the side. The check before a run asks
+    the segmenter, so that a diffusion model is not loaded for nothing.
     """
 
     words: str
@@ -36,12 +36,7 @@ class Words:
     grow: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (number(self.threshold) and 0 < self.threshold < 1):
-            raise Refused(f"mask.threshold must be in (0, 1), got {self.threshold}")
-        if not (number(self.grow) and 0 <= self.grow < 1):
-            raise Refused(
-                f"mask.grow must be in [0, 1) (share of the picture's side), got {self.grow}"
-            )
+        check_area(self.threshold, self.grow)
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse words that find nothing, and a CLIPSeg that cannot be had."""
@@ -49,11 +44,7 @@ class Words:
             for request in example.requests:
                 self.mask(example, request)
 
-    def texts(self, example: Example, *, about: str) -> list[str]:
-        """Embed nothing: CLIPSeg has a text encoder of its own."""
-        return []
-
-    def __call__(self, asked: MaskRequest) -> Tensor:
+    def __call__(self, asked: MaskRequest) -> Masks:
         """Segment the base image once for each edit prompt."""
         found = {draw.request.prompt: draw.request for draw in asked.draws}
         masks = {prompt: self.mask(asked.example, request) for prompt, request in found.items()}
@@ -61,13 +52,13 @@ class Words:
 
     def mask(self, example: Example, request: Request) -> Mask:
         """Return where the words of one edit are, at the picture's resolution."""
-        words = prompts.fill(
-            self.words, rare="", edit=request.prompt, caption=example.caption, noun=example.noun
-        )
+        known = {"caption": example.caption, "noun": example.noun}
+        words = prompts.fill(self.words, rare="", edit=request.prompt, **known)
         p = self.segmenter(example.image, words)
-        if float(p.max()) <= self.threshold:
+        most = float(p.max())
+        if most <= self.threshold:
             raise Refused(
-                f"CLIPSeg finds no {words!r} in {example.id} (probability at most {float(p.max()):.2f}, mask.threshold is {self.threshold}); "
-                "name with mask.words= what the picture shows"
+                f"CLIPSeg finds no {words!r} in {example.id} (probability at most {most:.2f}, "
+                f"mask.threshold is {self.threshold}); name with mask.words= what the picture shows"
             )
         return grown((p > self.threshold).float(), self.grow)

@@ -1,7 +1,9 @@
-"""Prompt-to-Prompt (arXiv 2208.01626) as maps on attention probabilities, and which token of an edited prompt continues which of the source prompt.
+"""Prompt-to-Prompt as maps on attention probabilities, and which token continues which.
 
-M are the probabilities of the source prompt's chain, M* (`M_star`) those of the edited one's; a row is a pixel's, a column a text token's. Where a network
-joins text and pixels in one softmax, the columns of pixels follow those of text, and only `massed` sees them.
+Hertz et al. (2022), arXiv 2208.01626. M are the probabilities of the source prompt's chain, M*
+(`M_star`) those of the edited one's; a row is a pixel's, a column a text token's. Where a network
+joins text and pixels in one softmax, the columns of pixels follow those of text, and only `massed`
+sees them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,42 +17,46 @@ from torch import Tensor
 from unitune.types import Refused
 
 Maps = Float[Tensor, "B heads N L"]
-Partners = Int[
-    Tensor, "B L"
-]  # A(j): the source token that token j of the edit continues, NONE where it is new
+# A(j): the source token that token j of the edit continues, NONE where it is new.
+Partners = Int[Tensor, "B L"]
 Factors = Float[Tensor, "B L"]
 NONE = -1
 MODES = ("auto", "swap", "refine")
 
 
 def refine(M: Maps, M_star: Maps, A: Partners) -> Maps:
-    """M[i, A(j)] where token j has a partner, M*[i, j] where it is new (section 3.2); swap is A(j) = j for every token."""
+    """M[i, A(j)] where token j has a partner, M*[i, j] where it is new (section 3.2).
+
+    Swap is A(j) = j for every token.
+    """
     columns = A.to(M.device)[:, None, None, :].expand_as(M_star)
     return torch.where(columns >= 0, M.gather(-1, columns.clamp(min=0)), M_star)
 
 
 def massed(M: Maps, M_star: Maps) -> Maps:
-    """M with every row scaled to the mass of M*'s, for a part of a softmax that is taken alone; M* where M has none."""
-    # A quotient of equal masses is 1, so that equal maps stay equal to the bit.
+    """M with every row scaled to the mass of M*'s, for a part of a softmax that is taken alone.
+
+    M* where M has no mass. A quotient of equal masses is 1: equal maps stay equal to the bit.
+    """
     mass = M.sum(-1, keepdim=True)
-    return torch.where(
-        mass > 0,
-        M * (M_star.sum(-1, keepdim=True) / mass.clamp(min=torch.finfo(M.dtype).tiny)),
-        M_star,
-    )
+    share = M_star.sum(-1, keepdim=True) / mass.clamp(min=torch.finfo(M.dtype).tiny)
+    return torch.where(mass > 0, M * share, M_star)
 
 
 def reweight(M: Maps, c: Factors) -> Maps:
-    """c(j) M[i, j]: a word counts more, less, or against its meaning; rows do not sum to 1 then, in the paper neither."""
+    """c(j) M[i, j]: a word counts more, less, or against its meaning.
+
+    Rows do not sum to 1 then, in the paper neither.
+    """
     return c.to(M)[:, None, None, :] * M
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt cut into pieces, and which word each belongs to; the first of them stands at `offset` of the L places that the network reads."""
+    """A prompt's words, and the places of each word's pieces among those the network reads."""
 
     words: tuple[str, ...]
-    places: tuple[range, ...]  # of each word's pieces
+    places: tuple[range, ...]
 
     @property
     def end(self) -> int:
@@ -59,23 +65,22 @@ class Tokens:
 
     def of(self, word: str, prompt: str) -> list[int]:
         """Places of a word's pieces, wherever it stands; Refused where it does not."""
-        found = [
-            place
-            for known, places in zip(self.words, self.places, strict=True)
-            if known == word.lower()
-            for place in places
-        ]
+        named = zip(self.words, self.places, strict=True)
+        found = [place for known, places in named if known == word.lower() for place in places]
         if not found:
             raise Refused(
-                f"the word {word!r} of sampler.control is not in {prompt!r}; its words are: {', '.join(dict.fromkeys(self.words))}"
+                f"the word {word!r} of sampler.control is not in {prompt!r}; "
+                f"its words are: {', '.join(dict.fromkeys(self.words))}"
             )
         return found
 
 
 def tokens(pieces: Sequence[str], *, offset: int, end: int) -> Tokens:
-    """Group a tokenizer's pieces into words, lower case; what does not stand before place `end` is cut off, as the network never reads it.
+    """Group a tokenizer's pieces, the first of them at place `offset`, into words, lower case.
 
-    SentencePiece marks a word's beginning with "▁", CLIP's vocabulary its end with "</w>". Punctuation is a word of its own, which SentencePiece does not mark.
+    What does not stand before place `end` is cut off, as the network never reads it. SentencePiece
+    marks a word's beginning with "▁", CLIP's vocabulary its end with "</w>". Punctuation is a word
+    of its own, which SentencePiece does not mark.
     """
     words: list[str] = []
     places: list[range] = []
@@ -90,52 +95,57 @@ def tokens(pieces: Sequence[str], *, offset: int, end: int) -> Tokens:
         closed = piece.endswith("</w>")
     if not words:
         raise Refused(
-            "a prompt without words cannot be aligned with another; describe the picture and the desired result"
+            "a prompt without words cannot be aligned with another; "
+            "describe the picture and the desired result"
         )
     return Tokens(tuple(words), tuple(places))
 
 
 def changed(source: Tokens, edit: Tokens) -> tuple[list[int], list[int]]:
     """Places of the words that only the source prompt has, and of those that only the edit has."""
-    blocks = [block for block in _blocks(source, edit) if block[0] != "equal"]
-    gone = [place for _, i, j, _, _ in blocks for places in source.places[i:j] for place in places]
-    new = [place for _, _, _, i, j in blocks for places in edit.places[i:j] for place in places]
+    pairs = _pairs(source, edit)
+    shared = {i for i, _ in pairs}, {j for _, j in pairs}
+    gone, new = (
+        [place for k, places in enumerate(prompt.places) if k not in kept for place in places]
+        for prompt, kept in zip((source, edit), shared, strict=True)
+    )
     return gone, new
 
 
 def partners(source: Tokens, edit: Tokens, *, mode: str, length: int) -> list[int]:
-    """A(j) for each of `length` places. `auto` swaps where words are only replaced, by others of as many tokens, and refines otherwise."""
-    if mode == "auto":
-        mode = (
-            "swap"
-            if [len(p) for p in source.places] == [len(p) for p in edit.places]
-            and _shared(source, edit)
-            else "refine"
-        )
-    if mode == "swap":
+    """A(j) for each of `length` places.
+
+    `auto` swaps where words are only replaced, by others of as many tokens, and refines otherwise.
+    """
+    pairs = _pairs(source, edit)
+    said, asked = " ".join(source.words), " ".join(edit.words)
+    alike = [len(p) for p in source.places] == [len(p) for p in edit.places]
+    if mode == "swap" or (mode == "auto" and alike and pairs):
         if source.end != edit.end:
             counts = ", ".join(
                 f"{word} {len(places)}"
-                for t in (source, edit)
-                for word, places in zip(t.words, t.places, strict=True)
-                if _alone(word, source, edit)
+                for prompt, other in ((source, edit), (edit, source))
+                for word, places in zip(prompt.words, prompt.places, strict=True)
+                if word not in other.words
             )
+            had, has = (sum(map(len, prompt.places)) for prompt in (source, edit))
             raise Refused(
-                f"swap needs prompts of equally many tokens: {' '.join(source.words)!r} has {_count(source)}, {' '.join(edit.words)!r} {_count(edit)} "
+                f"swap needs prompts of equally many tokens: {said!r} has {had}, {asked!r} {has} "
                 f"(tokens of the words that differ: {counts}); use sampler.control.mode=refine"
             )
         return list(range(length))
-    if not _shared(source, edit):
+    if not pairs:
         raise Refused(
-            f"the prompts {' '.join(source.words)!r} and {' '.join(edit.words)!r} share no word, so attention cannot be carried over; reword the edit"
+            f"the prompts {said!r} and {asked!r} share no word, so attention cannot be carried "
+            "over; reword the edit"
         )
     A = [NONE] * length
     A[: edit.places[0].start] = range(edit.places[0].start)  # the begin mark, where there is one
-    for _, i, _, k, end in (block for block in _blocks(source, edit) if block[0] == "equal"):
-        for here, there in zip(source.places[i : i + end - k], edit.places[k:end], strict=True):
-            for a, j in zip(here, there, strict=False):
-                A[j] = a
-    # End mark and padding, which the network reads too, continue those of the source as far as it has as many.
+    for i, j in pairs:
+        for here, there in zip(source.places[i], edit.places[j], strict=False):
+            A[there] = here
+    # End mark and padding, which the network reads too, continue those of the source as far as it
+    # has as many.
     shift = source.end - edit.end
     for j in range(edit.end, length):
         A[j] = j + shift if j + shift < length else NONE
@@ -156,17 +166,7 @@ def _spelled(text: str) -> bool:
     return any(letter.isalnum() for letter in text)
 
 
-def _blocks(source: Tokens, edit: Tokens) -> Sequence[tuple[str, int, int, int, int]]:
-    return SequenceMatcher(None, source.words, edit.words, autojunk=False).get_opcodes()
-
-
-def _shared(source: Tokens, edit: Tokens) -> bool:
-    return any(block[0] == "equal" for block in _blocks(source, edit))
-
-
-def _alone(word: str, *prompts: Tokens) -> bool:
-    return not all(word in prompt.words for prompt in prompts)
-
-
-def _count(prompt: Tokens) -> int:
-    return sum(map(len, prompt.places))
+def _pairs(source: Tokens, edit: Tokens) -> list[tuple[int, int]]:
+    """The words that both prompts have in the same order, by their numbers."""
+    blocks = SequenceMatcher(None, source.words, edit.words, autojunk=False).get_matching_blocks()
+    return [(i + n, j + n) for i, j, size in blocks for n in range(size)]

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unitune.diffusion.run import Item, Memory, StageRun
+from unitune.diffusion.sampling import Item, Memory, StageRun
 from unitune.diffusion.schedule import Image, Levels
 from unitune.diffusion.stage import CascadeProtocol, Condition, Predict
 from unitune.diffusion.texts import filled
 from unitune.prompt_to_prompt import align, inversion
 from unitune.prompt_to_prompt.chains import Chains
+from unitune.prompt_to_prompt.maps import WordMaps
 from unitune.types import Example, Refused, Tuned, number, whole
 
 INVERSIONS = ("auto", "on", "off")
@@ -25,38 +26,41 @@ INVERSIONS = ("auto", "on", "off")
 
 @dataclass(frozen=True)
 class LocalBlend:
-    """After a step put the source chain back where the words that differ attract no attention (section 4); `words` of either prompt replace those."""
+    """Put the source chain back after a step where the words that differ attract no attention.
 
-    threshold: float = 0.3  # of the map's range (public code: of its maximum, but joint attention gives a word some weight everywhere)
-    start: float = 0.2  # share of the steps before the first blend: maps of the first steps are vague; both numbers are public code's for real images
+    Section 4. `words` of either prompt replace those that differ. The threshold is a share of the
+    map's range (public code: of its maximum, but joint attention gives a word some weight
+    everywhere); `start` is the share of the steps before the first blend, as the maps of the first
+    steps are vague. Both numbers are public code's for real images.
+    """
+
+    threshold: float = 0.3
+    start: float = 0.2
     words: Sequence[str] = ()
-    layers: float = (
-        1.0  # maps of more pixels than a picture of this share of the side has are not read
-    )
+    layers: float = 1.0  # of the side: maps of more pixels than a picture of it has are not read
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("threshold", self.threshold),
-            ("start", self.start),
-            ("layers", self.layers),
-        ):
-            _check_share(f"blend.{name}", value)
+        for name in ("threshold", "start", "layers"):
+            _check_share(f"blend.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
 class PromptToPrompt:
-    """Which attention an edit takes from its source chain, and how long: shares of the steps, from the first one.
+    """Which attention an edit takes from its source chain, and how long.
 
-    `mode`: swap takes the source's map of every token (for prompts of equally many), refine those of shared words; auto swaps where words are only replaced.
-    `reweight` multiplies maps of words of the edit by a number in [-2, 2], in all steps. `inversion`: the chains start from the base image inverted
-    (`inversion.invert`); auto unless the first stage was tuned on a text that `source` holds, which then brings the image. Deterministic, so all seeds of an
-    edit are alike then.
+    Shares are of the steps, from the first one; `self_side` is one of the picture's side: attention
+    among more pixels than a picture of it has is left alone. `mode`: swap takes the source's map of
+    every token (for prompts of equally many), refine those of shared words; auto swaps where words
+    are only replaced. `reweight` multiplies maps of words of the edit by a number in [-2, 2], in
+    all steps. `inversion`: the chains start from the base image inverted (`inversion.invert`); auto
+    unless the first stage was tuned on a text that `source` holds, which then brings the image.
+    Deterministic, so all seeds of an edit are alike then.
     """
 
     mode: str = "auto"
     cross_share: float = 0.4
     self_share: float = 0.6
-    self_side: float = 0.5  # attention among more pixels than a picture of this share of the side has is left alone
+    self_side: float = 0.5
     reweight: Mapping[str, float] | None = None
     blend: LocalBlend | None = None
     source: str = "{caption}"
@@ -64,24 +68,18 @@ class PromptToPrompt:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        if self.mode not in align.MODES:
-            raise Refused(
-                f"control.mode must be one of {', '.join(align.MODES)}, got {self.mode!r}"
-            )
-        if self.inversion not in INVERSIONS:
-            raise Refused(
-                f"control.inversion must be one of {', '.join(INVERSIONS)}, got {self.inversion!r}"
-            )
+        for name, allowed in (("mode", align.MODES), ("inversion", INVERSIONS)):
+            if (value := getattr(self, name)) not in allowed:
+                one = ", ".join(allowed)
+                raise Refused(f"control.{name} must be one of {one}, got {value!r}")
         for name in ("cross_share", "self_share", "self_side"):
             _check_share(name, getattr(self, name))
-        if bad := [
-            (word, c)
-            for word, c in (self.reweight or {}).items()
-            if not (number(c) and -2 <= c <= 2)
-        ]:
-            raise Refused(
-                f"control.reweight gives {bad[0][0]!r} {bad[0][1]}; a word's factor must be in [-2, 2] (1 = unchanged)"
-            )
+        for word, c in (self.reweight or {}).items():
+            if not (number(c) and -2 <= c <= 2):
+                raise Refused(
+                    f"control.reweight gives {word!r} {c}; "
+                    "a word's factor must be in [-2, 2] (1 = unchanged)"
+                )
         if not (whole(self.rounds) and self.rounds >= 1):
             raise Refused(f"control.rounds must be a whole number of at least 1, got {self.rounds}")
 
@@ -93,31 +91,40 @@ class PromptToPrompt:
         self, cascade: CascadeProtocol, example: Example, tuned: Tuned, edits: Sequence[str]
     ) -> None:
         """Refuse edits whose words cannot be aligned with the source's."""
-        source, length = filled(self.source, example, tuned), cascade.max_tokens
+        (source,), length = self.texts(example, tuned), cascade.max_tokens
         rows = [0] * len(edits)
         self.chains(source, edits, rows, tokenize=cascade.tokenize, offset=0, length=length)
 
     def companion(
-        self, cascade: CascadeProtocol, items: Sequence[Item], example: Example, tuned: Tuned,
+        self,
+        cascade: CascadeProtocol,
+        items: Sequence[Item],
+        example: Example,
+        tuned: Tuned,
         memory: Memory,
-    ) -> "SourceChains":  # fmt: skip
+    ) -> "SourceChains":
         """Put the items of the source chains before the edits.
 
         Where edits have one start and noise, they share a chain.
         """
         if tuned.embedding is not None or tuned.tokens:
             raise Refused(
-                "prompt-to-prompt aligns the tokenizer's words, and this method samples learned ones; use another sampler"
+                "prompt-to-prompt aligns the tokenizer's words, and this method samples learned "
+                "ones; use another sampler"
             )
-        text = filled(self.source, example, tuned)
+        (text,) = self.texts(example, tuned)
         inverted = self.inverts(tuned, text, stage=cascade.stages[0].name)
         keys = [i.start if inverted else (i.start, i.weight, i.draw.seed) for i in items]
         first, rows = shared(keys)
         length = cascade.encode([text]).shape[1]
         chains = self.chains(
-            text, [item.text for item in items], rows, tokenize=cascade.tokenize,
-            offset=length - cascade.max_tokens, length=length,
-        )  # fmt: skip
+            text,
+            [item.text for item in items],
+            rows,
+            tokenize=cascade.tokenize,
+            offset=length - cascade.max_tokens,
+            length=length,
+        )
         sources = [replace(items[k], text=text) for k in first]
         return SourceChains([*sources, *items], replace(chains, inverted=inverted), memory)
 
@@ -132,9 +139,15 @@ class PromptToPrompt:
         return self.inversion == "on" or (self.inversion == "auto" and not brought)
 
     def chains(
-        self, source: str, edits: Sequence[str], rows: Sequence[int], *,
-        tokenize: Callable[[str], list[str]], offset: int, length: int,
-    ) -> Chains:  # fmt: skip
+        self,
+        source: str,
+        edits: Sequence[str],
+        rows: Sequence[int],
+        *,
+        tokenize: Callable[[str], list[str]],
+        offset: int,
+        length: int,
+    ) -> Chains:
         """Align each edit's text with the source's.
 
         `rows` are its source chain's, `offset` the first piece's place, `length` all places.
@@ -147,30 +160,32 @@ class PromptToPrompt:
             after = align.tokens(tokenize(edit), offset=offset, end=end)
             A.append(align.partners(before, after, mode=self.mode, length=length))
             c.append(align.factors(after, self.reweight or {}, prompt=edit, length=length))
-            places = self._places(before, after, source, edit)
-            gone[i, places[0]], new[i, places[1]] = 1, 1
+            lost, found = self._places(before, after, source, edit)
+            gone[i, lost], new[i, found] = 1, 1
         differ = any(edit != source for edit in edits)
-        rows_of, partners = torch.tensor(rows), torch.tensor(A)
-        return Chains(self, rows_of, partners, torch.tensor(c), gone, new, differ)
+        words = WordMaps(gone, new, self.blend.layers) if self.blend else None
+        return Chains(self, torch.tensor(rows), torch.tensor(A), torch.tensor(c), differ, words)
 
     def _places(
         self, before: align.Tokens, after: align.Tokens, source: str, edit: str
     ) -> tuple[list[int], list[int]]:
-        words = self.blend.words if self.blend else ()
+        """Places of the words that local blending looks at, in the source's text and the edit's."""
+        words = [word.lower() for word in self.blend.words] if self.blend else []
         if not words:
             return align.changed(before, after)
-        known = {"gone": before.words, "new": after.words}
-        if lost := [word for word in words if word.lower() not in (*known["gone"], *known["new"])]:
-            after.of(lost[0], f"{source} / {edit}")
-        return tuple(
-            [place for word in words if word.lower() in t.words for place in t.of(word, edit)]
-            for t in (before, after)
-        )  # type: ignore[return-value]
+        for word, given in zip(words, self.blend.words, strict=True):
+            if word not in (*before.words, *after.words):
+                after.of(given, f"{source} / {edit}")
+        places = [
+            [place for word in words if word in prompt.words for place in prompt.of(word, edit)]
+            for prompt in (before, after)
+        ]
+        return places[0], places[1]
 
 
 @dataclass
 class SourceChains:
-    """The companion of one batch (`diffusion.run.Companion`)."""
+    """The companion of one batch (`diffusion.sampling.Companion`)."""
 
     items: Sequence[Item]
     chains: Chains
@@ -179,19 +194,18 @@ class SourceChains:
 
     def first(self, run: StageRun) -> Image | None:
         """Begin at the base image inverted, or as every edit does."""
-        self.steps = len(run.levels) - 1
-        return (
-            inversion.begin(run, self.chains, known=self.memory) if self.chains.inverted else None
-        )
+        self.steps = run.how.steps
+        if not self.chains.inverted:
+            return None
+        return inversion.begin(run, self.chains, known=self.memory)
 
     def predict(self, run: StageRun) -> Predict:
         """Predict with the attention of the source chains lent to the edits."""
-        chains, steps = self.chains, len(run.levels) - 1
         step = {int(t): k for k, t in enumerate(run.levels[:-1, 0])}
 
         def predict(x_t: Image, t: Levels, condition: Condition) -> Image:
-            chains.begin(step[int(t[0])], steps, side=x_t.shape[-1])
-            with run.stage.attention(chains):
+            self.chains.begin(step[int(t[0])], self.steps, side=x_t.shape[-1])
+            with run.stage.attention(self.chains):
                 return run.stage.predict(x_t, t, condition)
 
         return predict
@@ -202,10 +216,9 @@ class SourceChains:
 
 
 def shared(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
-    """Number equal keys alike: the position where each different key is first, and for every position its key's number."""
-    numbers: dict[Hashable, int] = {}
-    rows = [numbers.setdefault(key, len(numbers)) for key in keys]
-    return [rows.index(row) for row in range(len(numbers))], rows
+    """Number equal keys alike: where each different key is first, and every key's number."""
+    first = list(dict.fromkeys(keys))
+    return [keys.index(key) for key in first], [first.index(key) for key in keys]
 
 
 def _check_share(name: str, value: object) -> None:

@@ -1,4 +1,7 @@
-"""DDIM inversion: the noise, and the way from it, that lead a stage to a given picture, by the deterministic step run backwards at guidance weight 1."""
+"""DDIM inversion: the noise, and the way from it, that lead a stage to a given picture.
+
+It is the deterministic step run backwards, at guidance weight 1.
+"""
 
 import logging
 import math
@@ -7,9 +10,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unitune.diffusion.guidance import thresholded
+from unitune.diffusion.guidance import conditioned, thresholded
 from unitune.diffusion.loop import denoise
-from unitune.diffusion.run import StageRun
+from unitune.diffusion.sampling import StageRun
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.stage import Condition, Stage
 from unitune.diffusion.steps import DDIM
@@ -18,9 +21,8 @@ from unitune.types import Inactive, Refused
 
 Ways = dict[int, list[Tensor]]  # first level -> x_t (1, C, H, W) at every level
 STRONG = math.sqrt(0.5)  # sigma above which further rounds hold x_0
-RECONSTRUCTS = (
-    15.0  # dB; on the pocket cascade one round gives 21-30, a picture of another scene about 8
-)
+# dB; on the pocket cascade one round gives 21-30, a picture of another scene about 8.
+RECONSTRUCTS = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +30,22 @@ log = logging.getLogger(__name__)
 def invert(
     stage: Stage, x_0: Image, *, levels: Int[Tensor, "N B"], condition: Condition, rounds: int = 1
 ) -> list[Image]:
-    """Follow the probability flow from x_0 up through `levels` (as sampling lists them, falling to -1); return x_t at each, in that order.
+    """Follow the probability flow from x_0 up through `levels`; return x_t at each, in their order.
 
-    The step down from t to s uses the prediction at (x_t, t), and x_t is what is sought: the first round takes eps at (x_s, t), as diffusers'
-    DDIMInverseScheduler does for networks that predict eps; each further one predicts at the x_t of the round before and converges to the exact inverse of
-    the step. Where the signal is weak x_0 is held while solving, not eps: it hardly follows x_t there, and eps is nearly x_t itself.
+    `levels` fall to -1, as sampling lists them. The step down from t to s uses the prediction at
+    (x_t, t), and x_t is what is sought: the first round takes eps at (x_s, t), as diffusers'
+    DDIMInverseScheduler does for networks that predict eps; each further one predicts at the x_t of
+    the round before and converges to the exact inverse of the step. Where the signal is weak x_0 is
+    held while solving, not eps: it hardly follows x_t there, and eps is nearly x_t itself.
     """
-    x, way = x_0, [x_0]
-    schedule = stage.schedule
+    x, way, schedule = x_0, [x_0], stage.schedule
     for t, s in zip(levels[:-1].flip(0), levels[1:].flip(0), strict=True):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
         x_t = x
         for n in range(rounds):
             x_0 = stage.predict(x_t, t, condition)
             eps = schedule.eps_from_x_0(x_t, x_0, t)
-            # Equation 12 of Song et al. (2021) without noise, solved for x_t with eps, and with x_0.
+            # Equation 12 of Song et al. (2021) without noise, solved for x_t with eps, with x_0.
             ratio = alpha_t / alpha_s
             by_eps = ratio.to(x) * x + (sigma_t - ratio * sigma_s).to(x) * eps
             clipped, weak = stage.threshold(x_0), sigma_s > STRONG
@@ -58,15 +61,15 @@ def invert(
 def reconstructed(
     stage: Stage, way: list[Image], *, levels: Int[Tensor, "N B"], condition: Condition
 ) -> float:
-    """Sample down again from the end of an inversion, at weight 1; return the PSNR in dB of the pictures against those that were inverted."""
-
-    def denoiser(x: Image, t: Tensor) -> Image:
-        return stage.predict(x, t, condition)
-
+    """Sample down again from the end of an inversion, at weight 1; return the PSNR in dB."""
     x_0 = denoise(
-        thresholded(denoiser, stage.threshold), way[0], levels, schedule=stage.schedule,
-        step=DDIM(), noise=lambda role, step: torch.zeros_like(way[0]),
-    )  # fmt: skip
+        thresholded(conditioned(stage.predict, condition), stage.threshold),
+        way[0],
+        levels,
+        schedule=stage.schedule,
+        step=DDIM(),
+        noise=lambda role, step: torch.zeros_like(way[0]),
+    )
     mse = (stage.decode(x_0) - stage.decode(way[-1])).square().mean()
     return float(10 * torch.log10(4 / mse))
 
@@ -77,27 +80,32 @@ def begin(run: StageRun, chains: Chains, *, known: Ways) -> Image:
     That is direct inversion (arXiv 2310.01506). `known` holds the inversions of this image and text
     by their first level, for the other rows and batches that begin there.
     """
-    stage, levels, condition, step = run.stage, run.levels, run.condition, run.how.step
-    if not isinstance(step, DDIM) or step.eta:
+    if not isinstance(run.how.step, DDIM) or run.how.step.eta:
         raise Refused(
-            "inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', or sampler.control.inversion=off"
+            "inversion needs the deterministic step: sampler.step='${model.rules.deterministic}', "
+            "or sampler.control.inversion=off"
         )
     ways = []
     for row in range(chains.sources):
-        one, first = levels[:, row : row + 1], int(levels[0, row])
+        first = int(run.levels[0, row])
         if first not in known:
-            text = Condition(condition.text[row : row + 1])
-            known[first] = invert(
-                stage, run.base, levels=one, condition=text, rounds=chains.control.rounds
-            )
-            psnr = reconstructed(stage, known[first], levels=one, condition=text)
-            log.info("the base image, inverted and sampled again, is %.1f dB from itself", psnr)
-            if not psnr >= RECONSTRUCTS:
-                raise Inactive(
-                    f"inversion lost the base image: sampled again it is {psnr:.1f} dB from itself, needed are {RECONSTRUCTS:g}; "
-                    "take more sampler.steps or sampler.control.rounds, or describe the picture better"
-                )
+            known[first] = _inverted(run, row, rounds=chains.control.rounds)
         ways.append(known[first])
     chains.trajectory = [torch.cat(rows) for rows in zip(*ways, strict=True)]
     x = chains.trajectory[0]
     return torch.cat([x, x[chains.source]])
+
+
+def _inverted(run: StageRun, row: int, *, rounds: int) -> list[Tensor]:
+    """Invert the base image with one row's text; Inactive where that loses it."""
+    levels, text = run.levels[:, row : row + 1], Condition(run.condition.text[row : row + 1])
+    way = invert(run.stage, run.base, levels=levels, condition=text, rounds=rounds)
+    psnr = reconstructed(run.stage, way, levels=levels, condition=text)
+    log.info("the base image, inverted and sampled again, is %.1f dB from itself", psnr)
+    if not psnr >= RECONSTRUCTS:
+        raise Inactive(
+            f"inversion lost the base image: sampled again it is {psnr:.1f} dB from itself, "
+            f"needed are {RECONSTRUCTS:g}; take more sampler.steps or sampler.control.rounds, or "
+            "describe the picture better"
+        )
+    return way

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from unitune.diffusion import blend
-from unitune.diffusion.blend import Interpolation
+from unitune.diffusion import hold, interpolation
+from unitune.diffusion.interpolation import Interpolation
 from unitune.diffusion.schedule import Schedule
 from unitune.types import Refused
 
@@ -17,34 +17,34 @@ EDIT, BASE = randn(2, 3, 8, 8, seed=0), randn(2, 3, 8, 8, seed=1) * 1e3
 
 
 def test_mask_zero_is_the_base_and_mask_one_the_edit_bitwise():
-    assert torch.equal(blend.mix(EDIT, BASE, torch.zeros(2, 1, 8, 8)), BASE)
-    assert torch.equal(blend.mix(EDIT, BASE, torch.ones(2, 1, 8, 8)), EDIT)
+    assert torch.equal(interpolation.mix(EDIT, BASE, torch.zeros(2, 1, 8, 8)), BASE)
+    assert torch.equal(interpolation.mix(EDIT, BASE, torch.ones(2, 1, 8, 8)), EDIT)
 
 
 def test_mask_between_is_linear():
     mask = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(0.1, 0.9)
     torch.testing.assert_close(
-        blend.mix(EDIT, BASE, mask), mask * EDIT + (1 - mask) * BASE, rtol=0, atol=0
+        interpolation.mix(EDIT, BASE, mask), mask * EDIT + (1 - mask) * BASE, rtol=0, atol=0
     )
 
 
 def test_each_pixel_has_its_own_mask():
     mask = torch.zeros(2, 1, 8, 8)
     mask[0, :, 2:5, 3:7] = 1
-    out, inside = blend.mix(EDIT, BASE, mask), mask.expand_as(EDIT) == 1
+    out, inside = interpolation.mix(EDIT, BASE, mask), mask.expand_as(EDIT) == 1
     assert torch.equal(out[inside], EDIT[inside]) and torch.equal(out[~inside], BASE[~inside])
 
 
 def test_a_not_finite_edit_does_not_reach_what_is_kept():
     assert torch.equal(
-        blend.mix(torch.full_like(EDIT, float("nan")), BASE, torch.zeros(2, 1, 8, 8)), BASE
+        interpolation.mix(torch.full_like(EDIT, float("nan")), BASE, torch.zeros(2, 1, 8, 8)), BASE
     )
 
 
 def test_keep_at_the_clean_level_is_the_base_itself():
     mask = torch.zeros(2, 1, 8, 8)
     mask[:, :, :4] = 1
-    out = blend.keep(
+    out = hold.keep(
         Schedule.cosine(),
         EDIT,
         BASE,
@@ -57,7 +57,7 @@ def test_keep_at_the_clean_level_is_the_base_itself():
 
 def test_keep_noises_the_base_to_each_items_level():
     schedule, s, noise = Schedule.cosine(), torch.tensor([300, 800]), randn(2, 3, 8, 8, seed=2)
-    out = blend.keep(schedule, EDIT, BASE, torch.zeros(2, 1, 8, 8), s=s, noise=noise)
+    out = hold.keep(schedule, EDIT, BASE, torch.zeros(2, 1, 8, 8), s=s, noise=noise)
     assert torch.equal(out, schedule.add_noise(BASE, noise, s))
 
 
@@ -87,11 +87,11 @@ def test_unknown_mode_and_thresholds_out_of_order_are_refused():
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
 def test_blur_preserves_constants_and_mass(sigma: float):
     torch.testing.assert_close(
-        blend.blur(torch.full((1, 2, 9, 9), 0.7), sigma), torch.full((1, 2, 9, 9), 0.7)
+        interpolation.blur(torch.full((1, 2, 9, 9), 0.7), sigma), torch.full((1, 2, 9, 9), 0.7)
     )
     point = torch.zeros(1, 1, 33, 33)
     point[..., 16, 16] = 1
-    out = blend.blur(point, sigma)
+    out = interpolation.blur(point, sigma)
     assert float(out.sum()) == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(out, out.transpose(2, 3))
     across = out.sum((0, 1, 2)) @ (torch.arange(33.0) - 16) ** 2
@@ -99,7 +99,7 @@ def test_blur_preserves_constants_and_mass(sigma: float):
 
 
 def test_no_blur():
-    assert torch.equal(blend.blur(EDIT, 0.0), EDIT)
+    assert torch.equal(interpolation.blur(EDIT, 0.0), EDIT)
 
 
 def test_mask_of_equal_pictures_is_zero_and_of_a_changed_patch_is_there():

@@ -1,7 +1,8 @@
-"""EncoderStorage the base image where it should stay: interpolation after sampling, and masks during it.
+"""Interpolation of a finished edit with the base image.
 
-The paper interpolates local edits, which it calls aligned, with the base image by an estimated mask but gives no estimator in any text we could reach; ours is
-d = blur(|x_edit - x_base|_1), m = clip((d - low) / (high - low), 0, 1), grown by a maximum filter.
+The paper interpolates local edits, which it calls aligned, with the base image by an estimated mask
+but gives no estimator in any text we could reach; ours is d = blur(|x_edit - x_base|_1),
+m = clip((d - low) / (high - low), 0, 1), grown by a maximum filter.
 """
 
 from dataclasses import dataclass
@@ -11,31 +12,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unitune.diffusion.schedule import Image, Levels, Schedule
+from unitune.diffusion.schedule import Image
 from unitune.types import Refused
 
 Masks = Float[Tensor, "B 1 H W"]
-Other = Float[Tensor, "B C h w"]  # a picture of another side than `Image` in the same signature
 MODES = ("off", "auto", "on")
 
 
 def mix(edit: Image, base: Image, mask: Masks) -> Image:
     """Mask * edit + (1 - mask) * base, exact at mask 0 and 1."""
-    return torch.where(
-        mask <= 0, base, torch.where(mask >= 1, edit, mask * edit + (1 - mask) * base)
-    )
-
-
-def keep(
-    schedule: Schedule, x_s: Image, base: Image, mask: Masks, *, s: Levels, noise: Image
-) -> Image:
-    """Put the base image, noised to level s, back where the mask is 0 (SDEdit's masked rule, applied after every step)."""
-    return mix(x_s, schedule.add_noise(base, noise, s), mask)
-
-
-def reduced(image: Image, side: int) -> Other:
-    """Reduce a picture to a stage's resolution by averaging areas."""
-    return image if image.shape[-1] == side else F.interpolate(image, (side, side), mode="area")
+    between = mask * edit + (1 - mask) * base
+    return torch.where(mask <= 0, base, torch.where(mask >= 1, edit, between))
 
 
 def blur(x: Image, sigma: float) -> Image:
@@ -46,19 +33,26 @@ def blur(x: Image, sigma: float) -> Image:
     u = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (u / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1)
-    x = F.conv2d(
-        F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel[..., None, :], groups=x.shape[1]
-    )
-    return F.conv2d(
-        F.pad(x, (0, 0, reach, reach), mode="replicate"), kernel[..., None], groups=x.shape[1]
-    )
+    for pad, line in (
+        ((reach, reach, 0, 0), kernel[..., None, :]),
+        ((0, 0, reach, reach), kernel[..., None]),
+    ):
+        x = F.conv2d(F.pad(x, pad, mode="replicate"), line, groups=x.shape[1])
+    return x
+
+
+def grown(mask: Masks, share: float) -> Masks:
+    """Grow masks by a share of the side."""
+    reach = round(share * mask.shape[-1])
+    return F.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach) if reach else mask
 
 
 @dataclass(frozen=True)
 class Interpolation:
     """Blend the base image back where the edit hardly changed it.
 
-    `mode`: off, on, or auto (only edits that are known to be composed as the base image is). Lengths are shares of the picture's side.
+    `mode`: off, on, or auto (only edits that are known to be composed as the base image is).
+    Lengths are shares of the picture's side.
     """
 
     mode: str = "off"
@@ -83,8 +77,6 @@ class Interpolation:
 
     def mask(self, edit: Image, base: Image) -> Masks:
         """Estimate where the edit means to change the base image."""
-        side = edit.shape[-1]
-        d = blur((edit - base).abs().mean(dim=1, keepdim=True), self.sigma * side)
+        d = blur((edit - base).abs().mean(dim=1, keepdim=True), self.sigma * edit.shape[-1])
         m = ((d - self.low) / (self.high - self.low)).clamp(0, 1)
-        reach = round(self.grow * side)
-        return F.max_pool2d(m, 2 * reach + 1, stride=1, padding=reach) if reach else m
+        return grown(m, self.grow)
