@@ -1,4 +1,4 @@
-"""DreamBooth: class pictures of the untouched model, made once per class; the loss is two means; without a prior it is plain tuning on the prompt."""
+"""DreamBooth: class pictures are made once per class; without them it is plain tuning."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from unitune import prompts
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
 from unitune.masks.sources import DiffEdit
@@ -23,11 +22,9 @@ from unitune.models.cascade import weights_digest
 from unitune.runs import experiment, preflight
 from unitune.runs.plans import Seeds
 from unitune.storage.store import Store
-from unitune.tuning import make, naming, weights
+from unitune.tuning import make, naming, work
 from unitune.tuning.class_images import ClassImages
-from unitune.tuning.data import UNIFORM, NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning
-from unitune.tuning.prior import Pictures, WithPrior
 from unitune.types import Draw, Example, Inactive, Refused, Request
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -53,126 +50,6 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
 
 def prepare(method, cascade, store, *, example=EXAMPLE, seed=0, at=None):
     return make.prepare(method.recipe(example), cascade, example, store=store, seed=seed, at=at)
-
-
-def pictures(
-    cascade: backend.Cascade,
-    stage: str,
-    *,
-    count: int = 3,
-    crop: int = 0,
-    low_level: float | str = UNIFORM,
-) -> Pictures:
-    high, low = (
-        torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(side))
-        for side in (32, 16)
-    )
-    found = cascade.stage(stage)
-    made, lows = (high, low) if found.low_resolution else (low, None)
-    return Pictures(
-        found, made, lows, cascade.encode(["a cat"]), "a cat", 0, 4, NoiseDials(crop, low_level)
-    )
-
-
-def test_class_rows_are_appended_and_the_image_rows_are_unitunes(cascade):
-    for stage in cascade.stages:
-        one = OneImage(stage, EXAMPLE, cascade.encode(["a beikkpic cat"]), 0, 4, NoiseDials(8))
-        both, alone = (
-            WithPrior(one, pictures(cascade, stage.name, crop=8), 0.5).batch(3),
-            one.batch(3),
-        )
-        assert (
-            len(both) == 8
-            and torch.equal(both.x_t[:4], alone.x_t)
-            and torch.equal(both.target[:4], alone.target)
-            and torch.equal(both.t[:4], alone.t)
-        )
-        assert torch.equal(
-            both.condition.text, cascade.encode(["a beikkpic cat"] * 4 + ["a cat"] * 4)
-        )
-        assert (
-            both.weights.tolist() == [1 / 4] * 4 + [0.5 / 4] * 4
-            and alone.weights.tolist() == [1 / 4] * 4
-        )
-        assert (both.condition.low is None) == (stage.name == "base")
-
-
-def test_the_loss_is_two_means(cascade):
-    batch = WithPrior(
-        OneImage(cascade.stages[0], EXAMPLE, cascade.encode(["x"]), 0, 2),
-        pictures(cascade, "base"),
-        0.3,
-    ).batch(0)
-    output = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(2))
-    error = (output - batch.target).square()
-    torch.testing.assert_close(batch.loss(output), error[:2].mean() + 0.3 * error[2:].mean())
-    plain = replace(batch, weights=torch.full((6,), 1 / 6))
-    torch.testing.assert_close(
-        plain.loss(output), torch.nn.functional.mse_loss(output, batch.target)
-    )
-
-
-def test_class_rows_are_drawn_by_name_from_all_pictures(cascade):
-    """Taking the noise away again leaves one of the pictures; over some steps every one is drawn."""
-    prior, seen = pictures(cascade, "base"), set()
-    for k in range(8):
-        batch = prior.batch(k)
-        assert torch.equal(batch.x_t, replace(prior).batch(k).x_t)
-        found = PREDICTIONS["epsilon"].x_0(prior.stage.schedule, batch.x_t, batch.target, batch.t)[
-            batch.t < 700
-        ]
-        for row in found:
-            off = (prior.pictures - row).abs().amax(dim=(1, 2, 3))
-            assert off.min() < 1e-3
-            seen.add(int(off.argmin()))
-    assert seen == {0, 1, 2}
-
-
-def test_the_low_resolution_row_belongs_to_its_picture(cascade):
-    """At a level of 0 hardly any noise lies on it, so that it must be the same picture's."""
-    prior, sr = pictures(cascade, "sr256", low_level=1e-5), cascade.stage("sr256")
-    assert prior.lows is not None
-    lows = sr.upsampled(prior.lows)
-    for k in range(4):
-        batch = prior.batch(k)
-        assert (
-            batch.condition.low is not None
-            and batch.condition.level is not None
-            and bool((batch.condition.level == 0).all())
-        )
-        for row in (batch.t < 700).nonzero().flatten().tolist():
-            one = slice(row, row + 1)
-            off = (
-                (
-                    prior.pictures
-                    - PREDICTIONS["epsilon"].x_0(
-                        sr.schedule, batch.x_t[one], batch.target[one], batch.t[one]
-                    )
-                )
-                .abs()
-                .amax(dim=(1, 2, 3))
-            )
-            near = (lows - batch.condition.low[one]).abs().mean(dim=(1, 2, 3))
-            assert off.argmin() == near.argmin()
-
-
-@pytest.mark.parametrize(("level", "expected"), [(0.0, 0), (1e-5, 0), (0.25, 250), (1.0, 999)])
-def test_a_fixed_level_is_every_rows(cascade, level, expected):
-    batch = OneImage(
-        cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3, NoiseDials(low_level=level)
-    ).batch(1)
-    assert batch.condition.level is not None and batch.condition.level.tolist() == [expected] * 3
-    free = OneImage(cascade.stages[1], EXAMPLE, cascade.encode(["x"]), 0, 3).batch(1)
-    assert batch.condition.low is not None and free.condition.low is not None
-    assert torch.equal(batch.x_t, free.x_t) and not torch.equal(
-        batch.condition.low, free.condition.low
-    )
-
-
-@pytest.mark.parametrize("level", [-0.1, 1.5, float("nan"), "low", True, None])
-def test_other_levels_are_refused(level):
-    with pytest.raises(Refused, match=r"low_level must be uniform .* or a number in \[0, 1\], got"):
-        Tuning(lr=1e-3, low_level=level)
 
 
 def test_class_images_are_the_untouched_models_and_made_once_per_class(
@@ -206,8 +83,9 @@ def test_class_images_are_the_untouched_models_and_made_once_per_class(
     }
     request = Request("a cat")
     plain = replace(OF_CLASS.sampler, name="x")
-    edits = plain(cascade, Example("class images", torch.zeros(1, 3, 32, 32), (request,)), tuned=prepare(Untuned(), cascade, tmp_store),
-                  draws=[Draw(request, k) for k in range(3)])  # fmt: skip
+    nothing = Example("class images", torch.zeros(1, 3, 32, 32), (request,))
+    untuned = prepare(Untuned(), cascade, tmp_store)
+    edits = plain(cascade, nothing, tuned=untuned, draws=[Draw(request, k) for k in range(3)])
     made, cost = OF_CLASS.pictures(
         cascade, "a cat", stages=["base", "sr256"], store=tmp_store, seed=0
     )
@@ -256,9 +134,9 @@ def test_without_a_prior_it_is_plain_tuning_on_the_prompt(cascade, tmp_store):
 
 def test_what_changes_the_class_images_tunes_again(cascade, tmp_store, monkeypatch):
     fits = []
-    fit = weights.fit
+    fit = work.fit
     monkeypatch.setattr(
-        weights, "fit", lambda data, tuning, **more: fits.append(1) or fit(data, tuning, **more)
+        work, "fit", lambda data, tuning, **more: fits.append(1) or fit(data, tuning, **more)
     )
     short = replace(
         BASE_ONLY,
@@ -287,9 +165,9 @@ def test_what_changes_the_class_images_tunes_again(cascade, tmp_store, monkeypat
 
 def test_the_first_stage_is_shared_by_choices_of_later_ones(cascade, tmp_store, monkeypatch):
     fits = []
-    fit = weights.fit
+    fit = work.fit
     monkeypatch.setattr(
-        weights,
+        work,
         "fit",
         lambda data, tuning, **more: fits.append(data.stage.name) or fit(data, tuning, **more),
     )
@@ -330,7 +208,7 @@ def test_the_text_that_is_tuned_on_is_named(cascade, tmp_store, tmp_path, caplog
     sampler = Sampler("x", steps=1, sr=SuperResolution(steps=1))
     with caplog.at_level("INFO"):
         experiment.run(
-            experiment.Setting(cascade, METHOD, sampler, [], tmp_store, Seeds(1), snapshot=0),
+            experiment.Experiment(cascade, METHOD, sampler, [], tmp_store, Seeds(1), snapshot=0),
             [EXAMPLE],
             folder=tmp_path,
         )
@@ -354,7 +232,7 @@ def test_guidance_and_masks_compare_with_the_text_that_was_tuned_on(
         mask=DiffEdit(threshold=1e-6, noises=1),
     )
     experiment.run(
-        experiment.Setting(
+        experiment.Experiment(
             cascade, replace(METHOD, prior=0), sampler, [], tmp_store, Seeds(1), snapshot=0
         ),
         [EXAMPLE],
@@ -368,17 +246,18 @@ def test_guidance_and_masks_compare_with_the_text_that_was_tuned_on(
 def test_an_image_without_a_noun_is_refused_before_a_model_is_loaded(tmp_path):
     with pytest.raises(
         Refused,
-        match=r"method=dreambooth needs the class noun of every image, and none is known of 'two': give noun=cat beside image=",
+        match="method=dreambooth needs the class noun of every image, and none is known of 'two': "
+        "give noun=cat beside image=",
     ):
         preflight.check(
-            METHOD,
-            Seeds(1),
-            [EXAMPLE, replace(EXAMPLE, id="two", noun=" ")],
-            at=None,
-            sizes={},
-            folder=tmp_path,
-            store=tmp_path / "s",
-            budget_gib=1,
+            preflight.Inputs(
+                METHOD,
+                Sampler("x"),
+                Seeds(1),
+                [EXAMPLE, replace(EXAMPLE, id="two", noun=" ")],
+                folder=tmp_path,
+                store=tmp_path / "s",
+            )
         )
 
 
@@ -442,7 +321,8 @@ def test_settings_out_of_range_are_refused(wrong, message):
 def test_no_class_images_are_refused():
     with pytest.raises(
         Refused,
-        match=r"class_images.count must be a whole number of at least 1, got 0; method.prior=0 tunes without",
+        match=r"class_images.count must be a whole number of at least 1, got 0; "
+        r"method.prior=0 tunes without",
     ):
         ClassImages(count=0)
     with pytest.raises(Refused, match=r"sampler\.steps"):
@@ -473,7 +353,7 @@ def test_budgets_compose_for_every_method(method, budget, run):
 
 
 def test_no_steps_and_the_bare_prompt_are_sdedit(cascade, tmp_store):
-    """UniTune that tunes nothing under SDEdit's sampler and prompt gives the untuned model's pictures to the bit."""
+    """Methods that tune nothing give the untuned model's pictures to the bit."""
     sampler = Sampler("sdedit", start=0.8, steps=3, sr=SuperResolution(steps=2, start=0.8))
     none = replace(TUNING, steps=0)
     results = []

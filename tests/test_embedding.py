@@ -1,4 +1,4 @@
-"""Learned text: a word stands for its vectors and gradients reach them; nothing else moves; interruption changes nothing."""
+"""Learned text: a word stands for its vectors, gradients reach them, and nothing else moves."""
 
 import os
 import signal
@@ -13,11 +13,14 @@ from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.models.cascade import Cascade, weights_digest
 from unitune.models.files import Model
-from unitune.models.text import EncoderStorage, t5
+from unitune.models.text import T5, EncoderStorage
 from unitune.storage.store import Store
-from unitune.tuning import embedding
+from unitune.tuning import learned
 from unitune.tuning.data import NoiseDials, OneImage
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.finetune import StepDone, Tuning
+from unitune.tuning.learned import Learned
+from unitune.tuning.recipe import Recipe
+from unitune.tuning.work import Work
 from unitune.types import Diverged, Example, Refused, Request, Stopped, Tuned
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -77,7 +80,7 @@ def bare(cascade: Cascade, text: str) -> torch.Tensor:
 def test_a_word_with_known_vectors_is_the_known_words(
     with_word: str, learned: dict[str, list[str]], plain: str
 ):
-    encoder = t5(POCKET, CPU, keeping=EncoderStorage(), identity="")
+    encoder = T5(POCKET, CPU, storage=EncoderStorage(), identity="")
     vectors = {
         word: torch.cat([encoder.vector(known) for known in words])
         for word, words in learned.items()
@@ -142,10 +145,10 @@ def test_a_word_without_a_vector_of_its_own_is_refused(floyd: Cascade, word: str
 
 def test_an_encoder_that_is_not_kept_is_read_and_released(floyd: Cascade, tmp_path: Path):
     folder = tiny.floyd(tmp_path / "tiny") / "base"
-    encoder = t5(
+    encoder = T5(
         folder,
         CPU,
-        keeping=EncoderStorage(keep=False, store=Store(tmp_path / "store")),
+        storage=EncoderStorage(keep=False, store=Store(tmp_path / "store")),
         identity="x",
     )
     assert encoder._network is None
@@ -159,35 +162,18 @@ def test_an_encoder_that_is_not_kept_is_read_and_released(floyd: Cascade, tmp_pa
     )
 
 
-def lesson(cascade: Cascade, tuning: Tuning = TUNING, **more) -> embedding.Lesson:
-    start = cascade.encode(["a"])
-    return replace(
-        embedding.Lesson(
-            cascade.stages[0],
-            tuning,
-            lambda: start,
-            lambda e, k: e,
-            {"recipe": "test"},
-            lambda: None,
-        ),
-        **more,
-    )
-
-
 def learn(
-    made: embedding.Lesson,
-    store: Store,
-    *,
-    step: int = 4,
-    report: Callable | None = None,
-    seed: int = 0,
-) -> embedding.Learned:
-    return embedding.learn(made, EXAMPLE, seed=seed, step=step, store=store, report=report)
+    cascade: Cascade, store: Store, tuning: Tuning = TUNING, *, step: int = 4, seed: int = 0,
+    report: StepDone | None = None, text: Callable = lambda e, k: e,
+) -> Learned:  # fmt: skip
+    """Optimise the embedding of "a"."""
+    work = Work(Recipe("test"), cascade, EXAMPLE, store, seed, report)
+    return learned.learn(work, tuning, step, {}, start=lambda: cascade.encode(["a"]), text=text)
 
 
 def test_only_the_tensor_moves(floyd: Cascade, tmp_store: Store):
     before = [weights_digest(stage.network) for stage in floyd.stages]
-    found = learn(lesson(floyd), tmp_store)
+    found = learn(floyd, tmp_store)
     assert torch.equal(found.start, floyd.encode(["a"])) and not torch.equal(
         found.tensor, found.start
     )
@@ -204,14 +190,12 @@ def test_only_the_tensor_moves(floyd: Cascade, tmp_store: Store):
 
 def test_learned_once_then_read_also_in_the_middle(floyd: Cascade, tmp_store: Store):
     steps: list[int] = []
-    first = learn(
-        lesson(floyd), tmp_store, report=lambda stage, step, steps_, loss: steps.append(step)
-    )
+    first = learn(floyd, tmp_store, report=lambda stage, step, steps_, loss: steps.append(step))
     again, middle = (
-        learn(lesson(floyd), Store(tmp_store.path)),
-        learn(lesson(floyd), tmp_store, step=2),
+        learn(floyd, Store(tmp_store.path)),
+        learn(floyd, tmp_store, step=2),
     )
-    short = learn(lesson(floyd, replace(TUNING, steps=2)), tmp_store, step=2)
+    short = learn(floyd, tmp_store, replace(TUNING, steps=2), step=2)
     assert (
         steps == [1, 2, 3, 4]
         and torch.equal(first.tensor, again.tensor)
@@ -223,16 +207,16 @@ def test_learned_once_then_read_also_in_the_middle(floyd: Cascade, tmp_store: St
         and first.cost.stored_bytes > 0
         and first.cost.seconds > 0
     )
-    assert not torch.equal(learn(lesson(floyd), tmp_store, seed=1).tensor, first.tensor)
+    assert not torch.equal(learn(floyd, tmp_store, seed=1).tensor, first.tensor)
     with pytest.raises(
         Refused,
         match=r"no snapshot of the embedding at 3 steps; there are 0, 2, 4: change snapshot=",
     ):
-        learn(lesson(floyd), tmp_store, step=3)
+        learn(floyd, tmp_store, step=3)
 
 
 def test_interrupted_and_resumed_is_as_undisturbed(floyd: Cascade, tmp_path: Path):
-    whole = learn(lesson(floyd), Store(tmp_path / "whole")).tensor
+    whole = learn(floyd, Store(tmp_path / "whole")).tensor
     store = Store(tmp_path / "often")
 
     def stop_at(at: int) -> Callable:
@@ -242,43 +226,30 @@ def test_interrupted_and_resumed_is_as_undisturbed(floyd: Cascade, tmp_path: Pat
 
     for at in (1, 3):
         with pytest.raises(Stopped):
-            learn(lesson(floyd), store, report=stop_at(at))
+            learn(floyd, store, report=stop_at(at))
         assert not list(store.path.glob("embedding-*"))
     done: list[int] = []
-    resumed = learn(
-        lesson(floyd), store, report=lambda stage, step, steps, loss: done.append(step)
-    ).tensor
+    resumed = learn(floyd, store, report=lambda stage, step, steps, loss: done.append(step)).tensor
     assert done == [4] and torch.equal(resumed, whole)
 
 
 def test_what_failed_is_not_stored_and_frees_the_encoder(floyd: Cascade, tmp_store: Store):
     freed: list[int] = []
+    cascade = replace(floyd, release=lambda: freed.append(1))
+    cascade.encode(["a"])
+    freed.clear()
     with pytest.raises(Diverged, match="smaller lr"):
-        learn(
-            lesson(floyd, text=lambda e, k: e * float("nan"), release=lambda: freed.append(1)),
-            tmp_store,
-        )
+        learn(cascade, tmp_store, text=lambda e, k: e * float("nan"))
     assert freed == [1] and not list(tmp_store.path.glob("embedding-*"))
 
 
-def test_told_batches_are_the_pictures_own_from_a_step_on(floyd: Cascade):
+def test_batches_with_a_text_of_their_own_are_the_pictures_from_a_step_on(floyd: Cascade):
     stage, text = floyd.stage("sr256"), floyd.encode(["a"])
     plain = OneImage(stage, EXAMPLE, text, 0, 3, NoiseDials(16))
-    told = embedding.WithText(
-        embedding.pictures(stage, EXAMPLE, seed=0, tuning=Tuning(lr=1.0, batch_size=3, crop=16)),
-        lambda k: text,
-        5,
-    )
-    ours, theirs = told.batch(2), plain.batch(7)
-    assert (told.batch_size, told.stage) == (3, stage)
-    assert (
-        torch.equal(ours.x_t, theirs.x_t)
-        and torch.equal(ours.target, theirs.target)
-        and torch.equal(ours.t, theirs.t)
-    )
-    assert (
-        ours.condition.low is not None
-        and theirs.condition.low is not None
-        and torch.equal(ours.condition.low, theirs.condition.low)
-    )
-    assert torch.equal(ours.condition.text, theirs.condition.text)
+    later = OneImage(stage, EXAMPLE, lambda k: text * k, 0, 3, NoiseDials(16), first=5)
+    ours, theirs = later.batch(2), plain.batch(7)
+    for name in ("x_t", "target", "t"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+    assert ours.condition.low is not None and theirs.condition.low is not None
+    assert torch.equal(ours.condition.low, theirs.condition.low)
+    assert torch.equal(ours.condition.text, 2 * theirs.condition.text)

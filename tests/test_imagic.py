@@ -1,4 +1,4 @@
-"""Imagic: the embedding moves, then the weights around it; the mix is the sampler's alone; every edit prompt has a tuning of its own."""
+"""Imagic: the embedding moves, then the weights around it, for every edit prompt anew."""
 
 import json
 from dataclasses import replace
@@ -17,11 +17,11 @@ from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.models.cascade import Cascade, weights_digest
 from unitune.runs import experiment
-from unitune.runs.experiment import Setting
+from unitune.runs.experiment import Experiment
 from unitune.runs.plans import Seeds
 from unitune.storage.store import Store
-from unitune.tuning import make, weights
-from unitune.tuning.embedding import WithText
+from unitune.tuning import make, work
+from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import Tuning
 from unitune.types import Draw, Example, Inactive, Refused, Request, Tuned
 
@@ -98,11 +98,11 @@ def test_embedding_then_weights_in_one_budget(cascade: Cascade, tuned: Tuned, tm
 def test_what_is_told_while_the_weights_are_tuned(
     cascade: Cascade, tmp_store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    """The base stage sees the optimised embedding and goes on with the noise; the next stage sees the prompt's own."""
-    seen: dict[str, WithText] = {}
-    fit = weights.fit
+    """The base stage sees the optimised embedding and later noise, the next the prompt's own."""
+    seen: dict[str, OneImage] = {}
+    fit = work.fit
     monkeypatch.setattr(
-        weights,
+        work,
         "fit",
         lambda data, tuning, **more: (
             seen.update({data.stage.name: data}) or fit(data, tuning, **more)
@@ -110,10 +110,11 @@ def test_what_is_told_while_the_weights_are_tuned(
     )
     tuned = prepare(METHOD, cascade, tmp_store)
     assert tuned.embedding is not None
-    assert torch.equal(seen["base"].text(0), tuned.embedding) and seen["base"].first == 1
-    assert (
-        torch.equal(seen["sr256"].text(0), cascade.encode(["a dog"])) and seen["sr256"].first == 0
-    )
+    for stage, text, first in (
+        ("base", tuned.embedding, 1),
+        ("sr256", cascade.encode(["a dog"]), 0),
+    ):
+        assert torch.equal(seen[stage].batch(0).condition.text, text) and seen[stage].first == first
 
 
 @pytest.mark.parametrize("mix", [0.0, 1.0, 0.25, 1.2])
@@ -148,7 +149,7 @@ def test_every_prompt_is_tuned_once_and_the_mix_tunes_nothing(
 ):
     before = [weights_digest(stage.network) for stage in cascade.stages]
     method = replace(METHOD, stages=("base",))
-    setting = Setting(cascade, method, SAMPLER, [], tmp_store, Seeds(1))
+    setting = Experiment(cascade, method, SAMPLER, [], tmp_store, Seeds(1))
     for mix, name in ((0.7, "a"), (0.0, "b")):
         (tmp_path / name).mkdir()
         done = experiment.run(
@@ -261,7 +262,9 @@ def test_standing_still_stops_the_run(
     method = replace(METHOD, stages=("base",), **sabotage)
     with pytest.raises(Inactive, match=f"imagic did nothing for one: {said}"):
         experiment.run(
-            Setting(cascade, method, SAMPLER, [], tmp_store, Seeds(1)), [EXAMPLE], folder=tmp_path
+            Experiment(cascade, method, SAMPLER, [], tmp_store, Seeds(1)),
+            [EXAMPLE],
+            folder=tmp_path,
         )
 
 

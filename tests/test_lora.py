@@ -1,4 +1,4 @@
-"""LoRA: only an adapter is trained and stored, the network comes back bitwise, and what is sampled is what was trained."""
+"""LoRA: only an adapter is trained and stored; what is sampled is what was trained."""
 
 import json
 import os
@@ -218,7 +218,7 @@ def test_an_adapter_that_cannot_move_is_reported(
 def test_layers_that_were_taken_out_again_do_not_train(
     cascades: dict[str, backend.Cascade], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A sabotaged adapter: its parameters are there and the network does not use them; that must not end as a result."""
+    """A sabotaged adapter, which the network does not use, must not end as a result."""
     import peft
 
     cascade = cascades["floyd"]
@@ -252,7 +252,7 @@ def test_sizes_before_a_model_is_loaded(one: OneImage, rank: int):
 
 
 def test_the_pocket_cascade_takes_less_than_two_percent():
-    """By the shapes in the files' headers, which is exact: rank 4 against every weight in float32."""
+    """By the shapes in the files' headers: rank 4 against every weight in float32."""
     from unitune.models import parameters as files
 
     pocket = Path(backend.__file__).parent.parent / "assets/pocket"
@@ -280,9 +280,11 @@ def test_a_target_without_a_match_is_refused_with_near_names(
     cascades: dict[str, backend.Cascade], targets: tuple[str, ...]
 ):
     lora, network = Lora(targets=targets), cascades["floyd"].stage("base").network
-    with pytest.raises(Refused, match=r"adapter.targets pattern '\*(attn3\*|to_kk)' matches none of the \d+ layers; names look like .*(attentions|to_k)"), (
-        lora.attached(network, ParameterSelection())
-    ):  # fmt: skip
+    said = (
+        r"adapter.targets pattern '\*(attn3\*|to_kk)' matches none of the \d+ layers; "
+        r"names look like .*(attentions|to_k)"
+    )
+    with pytest.raises(Refused, match=said), lora.attached(network, ParameterSelection()):
         pass
     with pytest.raises(Refused, match="matches none of"):
         lora.size({name: p.numel() for name, p in network.named_parameters()}, ParameterSelection())

@@ -1,4 +1,4 @@
-"""The loss that belongs to a stage: its weights in closed form, its levels, its file; pretraining and tuning of the shipped stages use the same one."""
+"""The loss that belongs to a stage: its weights in closed form, its levels, its file."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def test_the_weights_in_closed_form(loss: StageLoss, expected: torch.Tensor):
 
 @pytest.mark.parametrize("weighting", ["min_snr", "snr"])
 def test_a_weighting_of_x_0_is_the_same_for_v_and_eps(weighting: str):
-    """The error of v is that of x_0 times SNR + 1, the error of eps times SNR: weighed, both are the same error of x_0."""
+    """The error of v is that of x_0 times SNR + 1, that of eps is times SNR."""
     of_v, of_eps = (
         StageLoss(prediction, weighting).weights(SCHEDULE, LEVELS)
         for prediction in ("v_prediction", "epsilon")
@@ -168,7 +168,7 @@ def shipped() -> backend.Cascade:
 def test_a_stage_is_tuned_and_was_pretrained_with_the_losses_that_its_folder_names(
     shipped: backend.Cascade, name: str
 ):
-    """The weights of the folder's losses are those by which the trainer and a tuning weigh their errors."""
+    """The trainer and a tuning weigh their errors by the folder's losses."""
     stage, text = shipped.stage(name), shipped.encode(["a cat in a city"])
     settings = json.loads(
         (pocket.FOLDER / name / "scheduler" / "scheduler_config.json").read_text()

@@ -1,4 +1,4 @@
-"""Methods: UniTune tunes once and then reads the store; the key holds what matters and nothing else."""
+"""UniTune tunes once and then reads the store; the key holds what matters and nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,8 @@ from unitune.methods.untuned import Untuned
 from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.storage.store import Store
-from unitune.tuning import finetune, make, naming
-from unitune.tuning import weights as module
-from unitune.tuning.finetune import Tuning
+from unitune.tuning import make, naming, work
+from unitune.tuning.finetune import Tuning, curve_file, snapshot_file
 from unitune.tuning.optimizers import Adafactor, AdamW
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Refused, Request, Tuned
@@ -39,9 +38,9 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stages that were tuned, in order."""
     counted: list[str] = []
-    fit = module.fit
+    fit = work.fit
     monkeypatch.setattr(
-        module,
+        work,
         "fit",
         lambda data, tuning, **more: counted.append(data.stage.name) or fit(data, tuning, **more),
     )
@@ -55,18 +54,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     counted: list[str] = []
 
-    def fit(data, tuning, *, folder: Path, report) -> None:
+    def fit(data, tuning, *, folder: Path, **_) -> None:
         counted.append(data.stage.name)
         for step in tuning.kept:
             save_file(
                 {"conv_in.bias": torch.full((8,), float(step))},
-                module.snapshot_file(folder, data.stage.name, step),
+                snapshot_file(folder, data.stage.name, step),
             )
-        finetune.curve_file(folder, data.stage.name).write_text(
+        curve_file(folder, data.stage.name).write_text(
             '{"losses": [], "evaluations": 4, "seconds": 1, "peak_mib": 1}'
         )
 
-    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(work, "fit", fit)
     return counted
 
 
@@ -145,7 +144,8 @@ def test_a_tuning_prompt_cannot_name_itself(
 ):
     with pytest.raises(
         Refused,
-        match=r"the tuning prompt 'a \{rare\} cat' asks for \{rare\}, which is what it names itself; write the rare token out",
+        match=r"the tuning prompt 'a \{rare\} cat' asks for \{rare\}, "
+        "which is what it names itself; write the rare token out",
     ):
         prepare(replace(METHOD, prompt="a {rare} cat"), cascade, tmp_store)
     assert not quick
@@ -226,7 +226,7 @@ def test_what_changes_the_tuning_tunes_again(
 def test_what_does_not_change_the_tuning_reads_the_store(
     what: str, cascade: backend.Cascade, tmp_store: Store, quick: list[str]
 ):
-    """Nothing of the sampler reaches `prepare`; prompts, names and the snapshot do, and must not tune again."""
+    """Prompts, names and the snapshot reach `prepare`, and must not tune again."""
     prepare(METHOD, cascade, tmp_store)
     done = len(quick)
     method, more = SAME_KEYS[what]
@@ -270,9 +270,9 @@ def test_the_text_that_is_tuned_on_is_the_prompt(
     cascade: backend.Cascade, tmp_store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     texts: list[torch.Tensor] = []
-    fit = module.fit
+    fit = work.fit
     monkeypatch.setattr(
-        module,
+        work,
         "fit",
         lambda data, tuning, **more: texts.append(data.text) or fit(data, tuning, **more),
     )
@@ -290,7 +290,7 @@ def test_a_failed_tuning_leaves_no_entry(
     def fail(*_: object, **__: object) -> None:
         raise KeyError("stop here")
 
-    monkeypatch.setattr(module, "fit", fail)
+    monkeypatch.setattr(work, "fit", fail)
     with pytest.raises(KeyError):
         prepare(METHOD, cascade, tmp_store)
     assert list(tmp_store.path.glob("tuned-*")) == []

@@ -8,7 +8,7 @@ from test_conf import composed
 
 from unitune.models import cascade as backend
 from unitune.models import tiny
-from unitune.tuning import embedding, make, weights
+from unitune.tuning import make, work
 from unitune.tuning.data import NoiseDials
 from unitune.tuning.finetune import Tuning
 from unitune.types import Example, Refused, Request
@@ -76,8 +76,7 @@ def test_the_dials_of_conf_reach_the_batches(
             for dial in ("weighting=min_snr", "levels=[0.3,0.6]", "strata=2", "batch_size=4")
         ),
     )
-    for module in (weights, embedding):
-        monkeypatch.setattr(module, "fit", stop)
+    monkeypatch.setattr(work, "fit", stop)
     with pytest.raises(Reached) as reached:
         make.prepare(run.make(cfg.method).recipe(EXAMPLE), cascade, EXAMPLE, store=tmp_store)
     (data,) = reached.value.args

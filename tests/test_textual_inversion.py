@@ -1,4 +1,4 @@
-"""Textual Inversion: a word starts as a known one, learns, takes the noun's place; a word that stood still is found out."""
+"""Textual Inversion: a word starts as a known one, learns, takes the noun's place."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_a_sampler_that_cannot_name_its_texts_is_refused_before_anything_is_lear
         match=r"the template .* (has the unknown placeholder \{edti\}|asks for \{caption\})",
     ):
         experiment.run(
-            experiment.Setting(cascade, METHOD, sampler, [], tmp_store, Seeds(1)),
+            experiment.Experiment(cascade, METHOD, sampler, [], tmp_store, Seeds(1)),
             [EXAMPLE],
             folder=tmp_path,
         )
@@ -135,7 +135,7 @@ def test_several_vectors_start_alike_and_part(cascade: Cascade, tmp_store: Store
 
 
 def test_no_steps_is_the_known_word(tmp_path: Path, tmp_store: Store):
-    """Sampling the prompt with the word equals sampling it with the noun and the untouched model, to the bit."""
+    """The prompt with the word is the prompt with the noun, to the bit."""
     model = Model(
         "tiny", ("base",), family="stable_diffusion", path=str(tiny.sd15(tmp_path / "sd"))
     )
@@ -254,7 +254,8 @@ def test_settings_out_of_range_are_refused(wrong: dict, said: str):
             "",
             "",
             None,
-            "for one starts at a known word, and none is given; name the picture's main object: noun=cat",
+            "for one starts at a known word, and none is given; "
+            "name the picture's main object: noun=cat",
         ),
         (
             "minion",

@@ -1,4 +1,4 @@
-"""Tuning one stage on one image: the batch is real, frozen is frozen, interruption changes nothing, failure stores nothing."""
+"""Tuning one stage: frozen is frozen, interruption changes nothing, failure stores nothing."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from torch import nn
 from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.models.cascade import weights_digest
-from unitune.models.families.floyd import FloydStage
+from unitune.models.stage import UNetStage
 from unitune.tuning import finetune
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.finetune import Tuning, checkpoint_file, curve_file, fit, keep, snapshot_file
-from unitune.tuning.interrupt import StopOnSignal
+from unitune.tuning.interrupt import Signals
 from unitune.tuning.optimizers import Adafactor, AdamW
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Diverged, Example, Refused, Request, Stopped
@@ -38,13 +38,13 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
 
 
 @pytest.fixture(params=["base", "sr256"])
-def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> FloydStage:
+def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> UNetStage:
     return cascade.stage(request.param)
 
 
 def data(
     cascade: backend.Cascade,
-    stage: FloydStage,
+    stage: UNetStage,
     *,
     seed: int = 0,
     batch_size: int = 4,
@@ -63,7 +63,7 @@ def data(
 
 def tune(
     cascade: backend.Cascade,
-    stage: FloydStage,
+    stage: UNetStage,
     tuning: Tuning,
     folder: Path,
     *,
@@ -96,7 +96,7 @@ class Counting:
 
 
 def test_every_step_is_one_optimizer_step_of_the_whole_batch(
-    cascade: backend.Cascade, stage: FloydStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cascade: backend.Cascade, stage: UNetStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     rows: list[tuple[int, int, int]] = []
     output, counting = stage.output, Counting()
@@ -113,7 +113,7 @@ def test_every_step_is_one_optimizer_step_of_the_whole_batch(
 @pytest.mark.parametrize("optimizer", [AdamW(), Adafactor()])
 def test_selected_tensors_change_and_all_else_stays_bitwise(
     cascade: backend.Cascade,
-    stage: FloydStage,
+    stage: UNetStage,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     optimizer,
@@ -140,7 +140,7 @@ def test_selected_tensors_change_and_all_else_stays_bitwise(
     assert all(torch.equal(during[-1][name], tuned[name]) for name in tuned)
 
 
-def test_the_network_ends_as_it_began(cascade: backend.Cascade, stage: FloydStage, tmp_path: Path):
+def test_the_network_ends_as_it_began(cascade: backend.Cascade, stage: UNetStage, tmp_path: Path):
     before, text = weights_digest(stage.network), cascade.encoder(["beikkpic"])
     tune(cascade, stage, Tuning(lr=1e-2, steps=2), tmp_path)
     assert weights_digest(stage.network) == before and torch.equal(
@@ -151,7 +151,7 @@ def test_the_network_ends_as_it_began(cascade: backend.Cascade, stage: FloydStag
 
 
 def test_the_network_ends_as_it_began_also_on_error(
-    cascade: backend.Cascade, stage: FloydStage, tmp_path: Path
+    cascade: backend.Cascade, stage: UNetStage, tmp_path: Path
 ):
     before = weights_digest(stage.network)
 
@@ -312,9 +312,9 @@ def test_stopped_at_the_last_step_needs_no_step_more(cascade: backend.Cascade, t
 def test_a_signal_after_the_last_step_stops_too(
     cascade: backend.Cascade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    restore = StopOnSignal.restore
+    restore = Signals.restore
     monkeypatch.setattr(
-        StopOnSignal, "restore", lambda self: os.kill(os.getpid(), signal.SIGTERM) or restore(self)
+        Signals, "restore", lambda self: os.kill(os.getpid(), signal.SIGTERM) or restore(self)
     )
     with pytest.raises(Stopped) as stopped:
         fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=1), folder=tmp_path)

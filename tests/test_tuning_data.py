@@ -1,14 +1,14 @@
-"""What tuning is fed: which parameters, and batches whose rows have their own noise, level and crop."""
+"""Which parameters are tuned, and batches whose rows have their own noise, level and crop."""
 
 import pytest
 import torch
 
 from unitune import rng
-from unitune.diffusion.blend import reduced
 from unitune.diffusion.predictions import PREDICTIONS
+from unitune.diffusion.stage import reduced
 from unitune.models import cascade as backend
 from unitune.models import tiny
-from unitune.models.families.floyd import FloydStage
+from unitune.models.stage import UNetStage
 from unitune.tuning.data import NoiseDials, OneImage
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Refused, Request
@@ -26,13 +26,13 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
 
 
 @pytest.fixture(params=["base", "sr256"])
-def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> FloydStage:
+def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> UNetStage:
     return cascade.stage(request.param)
 
 
 def data(
     cascade: backend.Cascade,
-    stage: FloydStage,
+    stage: UNetStage,
     *,
     seed: int = 0,
     batch_size: int = 4,
@@ -86,7 +86,7 @@ def test_nothing_left_is_refused(cascade: backend.Cascade):
 
 
 def test_rows_differ_and_batches_depend_on_their_names_alone(
-    cascade: backend.Cascade, stage: FloydStage
+    cascade: backend.Cascade, stage: UNetStage
 ):
     one = data(cascade, stage, crop=24)
     a, b = one.batch(3), one.batch(4)
@@ -107,7 +107,7 @@ def test_rows_differ_and_batches_depend_on_their_names_alone(
         assert not torch.equal(other.batch(3).target, a.target)
 
 
-def test_the_target_is_the_noise_of_x_t(cascade: backend.Cascade, stage: FloydStage):
+def test_the_target_is_the_noise_of_x_t(cascade: backend.Cascade, stage: UNetStage):
     """Tiny networks predict eps: taking it away from x_t leaves the picture, in every row."""
     batch, x_0 = data(cascade, stage).batch(0), reduced(IMAGE, stage.resolution)
     clear = batch.t < 900
@@ -141,7 +141,7 @@ def test_low_condition_has_its_own_level_per_row(cascade: backend.Cascade):
 def test_low_condition_is_the_whole_picture_upsampled_then_cropped(
     cascade: backend.Cascade, crop: int
 ):
-    """Where a crop lies is found from x_t itself; the condition must be the same place of the upsampled whole, noised."""
+    """Where a crop lies is found from x_t; the condition must be that place of the whole."""
     sr, one = cascade.stages[1], data(cascade, cascade.stages[1], crop=crop)
     whole = sr.upsampled(reduced(IMAGE, sr.low_resolution))
     side, places = (crop if 0 < crop < 32 else 32), set()

@@ -1,4 +1,7 @@
-"""Whether the tuning prompt is told from other texts: closed forms on fake models, where a text embeds as a number and a picture is that number everywhere."""
+"""Whether the tuning prompt is told from other texts, in closed form.
+
+On fake models, where a text embeds as a number and a picture is that number everywhere.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +43,7 @@ WEIGHTS = Tuned("beikkpic", {"base": {}}, steps=8)
 
 @dataclass(frozen=True)
 class Memorised:
-    """After a tuning: the image for the texts that embed as `numbers`, for every text where there are none; else what the untouched model gives."""
+    """A tuned model: the image for texts that embed as `numbers` (none: for every text)."""
 
     numbers: tuple[float, ...] = ()
 

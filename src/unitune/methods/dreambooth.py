@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unitune.tuning.class_images import ClassImages
-from unitune.tuning.finetune import Tuning
-from unitune.tuning.recipe import Prior, Recipe, chosen
+from unitune.tuning.recipe import Prior, Recipe, Tuning, chosen
 from unitune.types import Example, Refused, number
 
 
@@ -37,7 +36,8 @@ class DreamBooth:
         chosen(self.tune, self.stages)
         if not (number(self.prior) and self.prior >= 0):
             raise Refused(
-                f"method.prior (lambda) must be 0 (no prior preservation) or a finite number above, got {self.prior!r}"
+                "method.prior (lambda) must be 0 (no prior preservation) or a finite number above, "
+                f"got {self.prior!r}"
             )
 
     def recipe(self, example: Example) -> Recipe:
@@ -45,10 +45,12 @@ class DreamBooth:
         token = self.identifier if "{caption}" in self.token else self.token
         if not token:
             raise Refused(
-                "method=dreambooth puts a rare word before the noun, and a description is none; choose token=beikkpic or token=random"
+                "method=dreambooth puts a rare word before the noun, and a description is none; "
+                "choose token=beikkpic or token=random"
             )
+        weights = chosen(self.tune, self.stages)
         prior = Prior(self.prior, self.class_prompt, self.class_images) if self.prior else None
         return Recipe(
             "dreambooth", token, self.prompt, self.template, apart=self.class_prompt,
-            weights=chosen(self.tune, self.stages), prior=prior,
+            weights=weights, prior=prior,
         )  # fmt: skip

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from unitune.tuning.finetune import Tuning
-from unitune.tuning.recipe import Embedding, Recipe, chosen
+from unitune.tuning.recipe import Recipe, Tuning, chosen
 from unitune.types import Example, Refused, number
 
 
@@ -31,12 +30,13 @@ class Imagic:
         chosen(self.tune, self.stages)
         if not (number(self.share) and 0 <= self.share <= 1):
             raise Refused(
-                f"method.share must be in [0, 1] (of the first stage's steps, for the embedding), got {self.share}"
+                "method.share must be in [0, 1] (of the first stage's steps, for the embedding), "
+                f"got {self.share}"
             )
 
     def recipe(self, example: Example) -> Recipe:
         """Optimise the embedding for at least one of the steps, then tune the weights."""
         steps = math.ceil(self.share * self.embedding.steps)
-        optimised = Embedding(replace(self.embedding, steps=steps, snapshots=()))
+        embedding = replace(self.embedding, steps=steps, snapshots=())
         weights = chosen(self.tune, self.stages)
-        return Recipe("imagic", template=self.template, weights=weights, embedding=optimised)
+        return Recipe("imagic", template=self.template, weights=weights, embedding=embedding)

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unitune.tuning.finetune import Tuning
-from unitune.tuning.recipe import Recipe, Word
+from unitune.tuning.recipe import Recipe, Tuning, Word
 from unitune.types import Example, Refused, whole
 
 MOST = 64  # vectors: a prompt has 77 places
@@ -31,19 +30,23 @@ class TextualInversion:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"<[^\s<>{}]+>", self.word):
             raise Refused(
-                f"method.word must be written in angle brackets, so that no prompt holds it by chance, e.g. <image>; got {self.word!r}"
+                "method.word must be written in angle brackets, so that no prompt holds it by "
+                f"chance, e.g. <image>; got {self.word!r}"
             )
         if not (whole(self.vectors) and 1 <= self.vectors <= MOST):
             raise Refused(
-                f"method.vectors must be a whole number from 1 to {MOST} (a prompt has 77 places), got {self.vectors}"
+                f"method.vectors must be a whole number from 1 to {MOST} (a prompt has 77 places), "
+                f"got {self.vectors}"
             )
         if not self.templates:
             raise Refused(
-                "method.templates is empty; give what the picture is called while its word is learned, e.g. ['a {rare}']"
+                "method.templates is empty; give what the picture is called while its word is "
+                "learned, e.g. ['a {rare}']"
             )
         if bare := [template for template in self.templates if "{rare}" not in template]:
             raise Refused(
-                f"every one of method.templates needs {{rare}}, the place of the word; {bare[0]!r} has none"
+                "every one of method.templates needs {rare}, the place of the word; "
+                f"{bare[0]!r} has none"
             )
 
     def recipe(self, example: Example) -> Recipe:

@@ -6,8 +6,7 @@ There is nothing else in the loss.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unitune.tuning.finetune import Tuning
-from unitune.tuning.recipe import Recipe, chosen
+from unitune.tuning.recipe import Recipe, Tuning, chosen
 from unitune.types import Example
 
 
@@ -17,8 +16,8 @@ class UniTune:
 
     "{random}" draws a rare token by DreamBooth's rule. `uncaptioned` takes the prompt's place for
     an image whose caption is not known; "" refuses such an image. `stages` are tuned, each as
-    `tune` says. An edit is sampled by `template`; "" writes the rare token before it, and the edit alone
-    where the image was tuned on its description.
+    `tune` says. An edit is sampled by `template`; "" writes the rare token before it, and the edit
+    alone where the image was tuned on its description.
     """
 
     tune: Mapping[str, Tuning]
@@ -35,7 +34,6 @@ class UniTune:
         """Tune weights on one text, which guidance by the empty prompt must not give back."""
         bare = "{caption}" in self.prompt and not example.caption.strip()
         prompt = self.uncaptioned if bare and self.uncaptioned else self.prompt
-        described = "{caption}" in prompt
-        template = self.template or ("{edit}" if described else "{rare} {edit}")
+        template = self.template or ("{edit}" if "{caption}" in prompt else "{rare} {edit}")
         weights = chosen(self.tune, self.stages)
         return Recipe("unitune", prompt, "{rare}", template, apart="", weights=weights)

@@ -1,43 +1,24 @@
-"""What of a network is trained: its weights themselves, or a low-rank change of its matrices (LoRA, arXiv 2106.09685), which is small on disk.
+"""What of a network is trained: its weights, or a low-rank change of its matrices.
 
-Either way tuning starts at the untouched network, and what is sampled are whole weights: an adapter is merged when it is read.
+The latter is LoRA (arXiv 2106.09685), small on disk. Either way tuning starts at the untouched
+network, and what is sampled are whole weights: an adapter is merged when it is read.
 """
 
-import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from unitune import rng
-from unitune.tuning.select import ParameterSelection
+from unitune.tuning.select import ParameterSelection, matching, similar, unmatched
 from unitune.types import Refused, Weights, number, whole
 
 DOWN, UP = "lora_A", "lora_B"  # W + alpha / rank * B A, in the paper's letters
 SHORTEST_SIDE = 32  # of a matrix in the networks of real models; for estimates
-
-
-class Adapter(Protocol):
-    """Chooses and names the parameters to train."""
-
-    def attached(
-        self, network: nn.Module, select: ParameterSelection
-    ) -> AbstractContextManager[Mapping[str, nn.Parameter]]:
-        """Give the parameters to train by the names that they are stored under; afterwards the network is as it was, also on error."""
-        ...
-
-    def size(self, counts: Mapping[str, int], select: ParameterSelection) -> int:
-        """Count the trained numbers of a network with these parameters; an upper bound where their shapes are not known."""
-        ...
-
-    def merged(self, stored: Weights, network: nn.Module) -> Weights:
-        """Make whole weights, float32, of what was stored; the network is the untouched one."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -48,24 +29,27 @@ class Full:
     def attached(
         self, network: nn.Module, select: ParameterSelection
     ) -> Iterator[dict[str, nn.Parameter]]:
-        """Give the chosen parameters."""
-        parameters = dict(network.named_parameters())
-        yield {name: parameters[name] for name in select.names(network)}
+        """Give the parameters to train by the names that they are stored under.
+
+        Afterwards the network is as it was, also on error.
+        """
+        yield {name: network.get_parameter(name) for name in select.names(network)}
 
     def size(self, counts: Mapping[str, int], select: ParameterSelection) -> int:
-        """Count the chosen parameters."""
+        """Count the trained numbers of a network whose parameters have these counts."""
         return sum(counts[name] for name in select.chosen(list(counts)))
 
     def merged(self, stored: Weights, network: nn.Module) -> Weights:
-        """Return them."""
+        """Make whole weights, float32, of what was stored; the network is the untouched one."""
         return stored
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Train B A of every linear and convolution layer that a `targets` pattern matches and whose weight is selected.
+    """Train B A of the linear and convolution layers that `targets` match, where selected.
 
-    `rank` is that of B A, which counts `alpha` / rank: alpha scales its steps, so it acts as a factor of lr.
+    `rank` is that of B A, which counts `alpha` / rank: alpha scales its steps, so it acts as a
+    factor of lr.
     """
 
     rank: int = 4
@@ -79,7 +63,8 @@ class Lora:
             raise Refused(f"adapter.alpha must be above 0 and finite, got {self.alpha!r}")
         if not self.targets:
             raise Refused(
-                "adapter.targets is empty; name layers by patterns, e.g. adapter.targets=['*attentions.*']"
+                "adapter.targets is empty; name layers by patterns, e.g. "
+                "adapter.targets=['*attentions.*']"
             )
 
     @property
@@ -94,23 +79,17 @@ class Lora:
         """Put peft's layers in; take them out again."""
         from peft import LoraConfig, inject_adapter_in_model
 
-        layers = {
-            name: module
-            for name, module in network.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
-        }
-        names = self._chosen(
-            list(layers), select.chosen([name for name, _ in network.named_parameters()])
-        )
+        kinds = nn.Linear | nn.Conv2d
+        layers = {name: one for name, one in network.named_modules() if isinstance(one, kinds)}
+        parameters = [name for name, _ in network.named_parameters()]
+        names = self._chosen(list(layers), select.chosen(parameters))
+        # One pattern of whole names: a list would match the ends of other names, too.
+        exactly = "|".join(map(re.escape, names))
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=exactly)  # type: ignore[arg-type]
         try:
-            exactly = "|".join(
-                map(re.escape, names)
-            )  # a list of names would match the ends of other names too
-            inject_adapter_in_model(
-                LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=exactly), network
-            )  # type: ignore[arg-type]
+            inject_adapter_in_model(config, network)
             yield {
-                f"{name}.{part}": _trained(network, name, part)
+                f"{name}.{part}": _started(network, name, part)
                 for name in names
                 for part in (DOWN, UP)
             }
@@ -120,68 +99,66 @@ class Lora:
             vars(network).pop("peft_config", None)
 
     def size(self, counts: Mapping[str, int], select: ParameterSelection) -> int:
-        """Count A and B of the chosen layers: exactly by the bias, which has one number for every row of B, else at most."""
+        """Count A and B of the chosen layers.
+
+        Exact where a layer has a bias, which has one number for every row of B; else at most.
+        """
+        weights = [name for name in counts if name.endswith(".weight")]
+        rows = {name: counts.get(f"{name.removesuffix('weight')}bias") for name in weights}
         # A normalisation has as many weights as biases.
-        layers = [
-            name.removesuffix(".weight")
-            for name in counts
-            if name.endswith(".weight") and counts.get(_bias(name)) != counts[name]
-        ]
-        weights = [f"{name}.weight" for name in self._chosen(layers, select.chosen(list(counts)))]
-        sides = (counts.get(_bias(name), SHORTEST_SIDE) for name in weights)
-        return sum(
-            self.rank * (side + -(-counts[name] // side))
-            for name, side in zip(weights, sides, strict=True)
-        )
+        layers = [name.removesuffix(".weight") for name in weights if rows[name] != counts[name]]
+        total = 0
+        for layer in self._chosen(layers, select.chosen(list(counts))):
+            name = f"{layer}.weight"
+            side = rows[name] or SHORTEST_SIDE
+            total += self.rank * (side + math.ceil(counts[name] / side))
+        return total
 
     def merged(self, stored: Weights, network: nn.Module) -> Weights:
         """Add scale * B A to the weights that it was trained beside."""
         parameters = dict(network.named_parameters())
         made = {}
-        for name in (name.removesuffix(f".{UP}") for name in stored if name.endswith(f".{UP}")):
-            if f"{name}.weight" not in parameters:
+        for layer in (name.removesuffix(f".{UP}") for name in stored if name.endswith(f".{UP}")):
+            name = f"{layer}.weight"
+            if name not in parameters:
                 raise Refused(
-                    f"a stored adapter names the layer {name!r}, which this network lacks; it belongs to another model"
+                    f"a stored adapter names the layer {layer!r}, which this network lacks; "
+                    "it belongs to another model"
                 )
-            weight = parameters[f"{name}.weight"].detach().float().cpu()
-            up, down = (stored[f"{name}.{part}"].float().flatten(1) for part in (UP, DOWN))
-            made[f"{name}.weight"] = weight + (self.scale * (up @ down)).view_as(weight)
+            weight = parameters[name].detach().float().cpu()
+            up, down = (stored[f"{layer}.{part}"].float().flatten(1) for part in (UP, DOWN))
+            made[name] = weight + (self.scale * (up @ down)).view_as(weight)
         return made
 
     def _chosen(self, layers: Sequence[str], selected: Sequence[str]) -> list[str]:
-        for pattern in self.targets:
-            if not any(fnmatchcase(name, pattern) for name in layers):
-                near = difflib.get_close_matches(pattern.strip("*"), layers, n=3, cutoff=0.0)
-                raise Refused(
-                    f"adapter.targets pattern {pattern!r} matches none of the {len(layers)} layers; names look like {', '.join(near)}"
-                )
+        if (pattern := unmatched(self.targets, layers)) is not None:
+            near = ", ".join(similar(pattern, layers, count=3))
+            raise Refused(
+                f"adapter.targets pattern {pattern!r} matches none of the {len(layers)} layers; "
+                f"names look like {near}"
+            )
         allowed = set(selected)
-        chosen = [
-            name
-            for name in layers
-            if f"{name}.weight" in allowed
-            and any(fnmatchcase(name, pattern) for pattern in self.targets)
-        ]
+        chosen = [one for one in matching(self.targets, layers) if f"{one}.weight" in allowed]
         if not chosen:
             raise Refused(
-                f"nothing is left to adapt: none of the weights that adapter.targets={list(self.targets)} matches is selected; change freeze="
+                f"nothing is left to adapt: none of the weights that adapter.targets="
+                f"{list(self.targets)} matches is selected; change freeze="
             )
         return chosen
 
 
-def _bias(weight: str) -> str:
-    return f"{weight.removesuffix('weight')}bias"
+Adapter = Full | Lora
 
 
-def _trained(network: nn.Module, name: str, part: str) -> nn.Parameter:
-    """Return one half of a layer's adapter in float32; A begins as peft's does, but named by its layer: the global generator has no say."""
+def _started(network: nn.Module, name: str, part: str) -> nn.Parameter:
+    """Return one half of a layer's adapter, float32, A drawn by its layer's name.
+
+    The distribution is peft's, but the global generator has no say.
+    """
     parameter = network.get_parameter(f"{name}.{part}.default.weight")
     parameter.data = parameter.data.float()
     if part == DOWN:
-        bound = parameter[0].numel() ** -0.5
-        parameter.data.copy_(
-            torch.empty(parameter.shape).uniform_(
-                -bound, bound, generator=rng.generator("lora", name)
-            )
-        )
+        bound, generator = parameter[0].numel() ** -0.5, rng.generator("lora", name)
+        drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+        parameter.data.copy_(drawn)
     return parameter

@@ -1,99 +1,69 @@
-"""The one image as a stream of batches: repeated, with fresh noise and a fresh noise level per row, all named by the step.
+"""The batches of a tuning: one image, repeated, each row with noise and a noise level of its own.
 
-A data set of one image has length 1, so loaders and accumulation silently turn "batch 4" into batch 1; here the batch is made by repeating.
+Whatever is random in a batch is named by the step, so that a resumed tuning sees what an
+undisturbed one sees. Rows are made by repeating the image: loaders would turn "batch 4" of a data
+set of length 1 into batch 1.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unitune import rng
-from unitune.diffusion.blend import reduced
-from unitune.diffusion.loss import OF_THE_MODEL, StageLoss, drawn
+from unitune.diffusion.loss import OF_THE_MODEL, drawn
 from unitune.diffusion.schedule import Image, Levels
-from unitune.diffusion.stage import Condition, Stage
-from unitune.types import Example, Refused, number
+from unitune.diffusion.stage import Condition, reduced
+from unitune.models.stage import UNetStage
+from unitune.types import Example, Inactive
 
 UNIFORM = "uniform"
 
 
-class TunableStage(Stage, Protocol):
-    """A stage that can be trained: it also gives its network's raw output, the target of that, and how errors are weighed."""
-
-    @property
-    def network(self) -> nn.Module:
-        """What is trained."""
-        ...
-
-    @property
-    def loss(self) -> StageLoss:
-        """What the network predicts and how errors at different noise levels are weighed."""
-        ...
-
-    @property
-    def low_resolution(self) -> int:
-        """Side of the previous stage's picture, 0 in a first stage."""
-        ...
-
-    def output(self, x_t: Image, t: Levels, condition: Condition) -> Image:
-        """Run the network with gradients."""
-        ...
-
-    def target(self, x_0: Image, eps: Image, t: Levels) -> Image:
-        """What the network should give."""
-        ...
-
-
 @dataclass(frozen=True)
 class TuningBatch:
-    """Rows of one optimiser step: noisy pictures, their levels, what the network should give, what it is told.
+    """Rows of one optimiser step: noisy pictures, their levels, the network's target and condition.
 
-    `weights` are those of the rows' mean squared errors in the loss: the stage's weight of the row's level, over the number of rows.
+    `weights` (B,) are those of the rows' mean squared errors in the loss: the stage's weight of the
+    row's level, over the number of rows.
     """
 
     x_t: Image
     t: Levels
     target: Image
     condition: Condition
-    weights: Tensor  # (B,)
+    weights: Tensor
 
     def __len__(self) -> int:
         return len(self.x_t)
 
     def loss(self, output: Image) -> Tensor:
         """Weighted sum of the rows' mean squared errors of the network's output."""
-        return (
-            self.weights.to(output) * (output - self.target).square().flatten(1).mean(dim=1)
-        ).sum()
+        errors = (output - self.target).square().flatten(1).mean(dim=1)
+        return (self.weights.to(output) * errors).sum()
 
-
-class Batches(Protocol):
-    """What a stage is tuned on. Whatever is random in batch k is named by k, which makes a resumed run exact."""
-
-    @property
-    def stage(self) -> TunableStage:
-        """Whose loss it is."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Noise draws of the image per step."""
-        ...
-
-    def batch(self, k: int) -> TuningBatch:
-        """Make the batch of step k."""
-        ...
+    def beside(self, other: "TuningBatch", weight: float) -> "TuningBatch":
+        """Append the rows of another batch, whose loss counts `weight` times."""
+        return TuningBatch(
+            torch.cat([self.x_t, other.x_t]),
+            torch.cat([self.t, other.t]),
+            torch.cat([self.target, other.target]),
+            self.condition + other.condition,
+            torch.cat([self.weights, weight * other.weights]),
+        )
 
 
 @dataclass(frozen=True)
 class NoiseDials:
     """What a user may turn of a stage's batches.
 
-    `crop` (px, 0 = whole picture) applies to super-resolution stages, which are trained on crops as Imagen's are; so does `low_level` in [0, 1], or "uniform".
-    `weighting` replaces that of the stage's own loss; noise levels are drawn between `levels` (cosine time), in `strata` parts that the rows take in turn.
+    `crop` (px, 0 = whole picture) and `low_level`, the noise on the low-resolution picture (in
+    [0, 1], or "uniform": drawn for each row), apply to super-resolution stages, which are trained
+    on crops as Imagen's are. `weighting` replaces that of the stage's own loss. Noise levels are
+    drawn between `levels` (cosine time), in `strata` equal parts that the rows take in turn.
     """
 
     crop: int = 0
@@ -104,96 +74,105 @@ class NoiseDials:
 
 
 @dataclass(frozen=True)
-class OneImage:
-    """Batches of one image for one stage; batch k depends on (seed, image, stage, k) only, so a resumed run sees what an undisturbed one sees."""
+class ClassPictures:
+    """Pictures of the image's class for prior preservation (arXiv 2208.12242, section 3.3).
 
-    stage: TunableStage
+    `pictures` (N, 3, H, W) are of the stage's resolution, `lows` of the one below it (None in a
+    first stage). Their rows are named by the class's prompt and not by the image. The loss is the
+    image's mean plus `weight` (lambda) times the class's mean.
+    """
+
+    pictures: Tensor
+    lows: Tensor | None
+    prompt: str
+    text: Tensor  # (1, L, D) of the prompt
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not len(self.pictures):
+            raise Inactive(
+                f"there is no picture of {self.prompt!r}; prior preservation needs at least one"
+            )
+
+
+@dataclass(frozen=True)
+class OneImage:
+    """The batches of one image for one stage, each of `batch_size` noise draws.
+
+    `text` (1, L, D) is what the network is told, also as a function of the step, whose result may
+    carry gradients. Batch 0 has the noise of step `first`. Where there are pictures of the image's
+    `prior`, every batch holds `batch_size` rows of them as well.
+    """
+
+    stage: UNetStage
     example: Example
-    text: Tensor  # (1, L, D) of the tuning prompt
+    text: Tensor | Callable[[int], Tensor]
     seed: int
     batch_size: int
     dials: NoiseDials = field(default_factory=NoiseDials)
+    first: int = 0
+    prior: ClassPictures | None = None
 
     @cached_property
     def x_0(self) -> Image:
         """The picture as the stage's network predicts it."""
         return self.stage.encode(reduced(self.example.image, self.stage.resolution))
 
+    @cached_property
+    def class_x_0(self) -> Image:
+        """The pictures of the class as the stage's network predicts them."""
+        assert self.prior is not None
+        return self.stage.encode(self.prior.pictures)
+
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
         stage, rows = self.stage, (self.batch_size, -1, -1, -1)
-        low = (
-            stage.upsampled(reduced(self.example.image, stage.low_resolution)).expand(rows)
-            if stage.low_resolution
-            else None
-        )
-        noising = NoisyRows(stage, self.text, self.dials, role="tune")
-        return noising(
-            self.x_0.expand(rows), low, seed=self.seed, example=self.example.digest, step=k
-        )
+        text = self.text if isinstance(self.text, Tensor) else self.text(k)
+        low, name = None, {"seed": self.seed, "stage": stage.name, "step": self.first + k}
+        if stage.low_resolution:
+            low = stage.upsampled(reduced(self.example.image, stage.low_resolution)).expand(rows)
+        of_image = name | {"example": self.example.digest}
+        image = self._noised(self.x_0.expand(rows), low, text, role="tune", name=of_image)
+        if self.prior is None:
+            return image
+        of_class = name | {"example": self.prior.prompt}
+        return image.beside(self._class_batch(self.prior, of_class), self.prior.weight)
 
+    def _class_batch(self, prior: ClassPictures, name: Mapping[str, Any]) -> TuningBatch:
+        count = len(prior.pictures)
+        chosen = rng.uniform_levels(self.batch_size, count, role="prior-pick", **name)
+        low = None if prior.lows is None else self.stage.upsampled(prior.lows[chosen])
+        return self._noised(self.class_x_0[chosen], low, prior.text, role="prior", name=name)
 
-@dataclass(frozen=True)
-class NoisyRows:
-    """Turns pictures into rows of a batch; all that is drawn is named by seed, example, stage, step, and by `role`."""
-
-    stage: TunableStage
-    text: Tensor  # (1, L, D)
-    dials: NoiseDials
-    role: str
-
-    def __call__(
-        self, x_0: Image, low: Image | None, *, seed: int, example: str, step: int
+    def _noised(
+        self, x_0: Image, low: Image | None, text: Tensor, *, role: str, name: Mapping[str, Any]
     ) -> TuningBatch:
-        """Give each picture, and each low-resolution one (upsampled), noise and a noise level of its own."""
-        stage, schedule, n = self.stage, self.stage.schedule, len(x_0)
-        dials, crop, low_level = self.dials, self.dials.crop, self.dials.low_level
-        name = {"seed": seed, "example": example, "stage": stage.name, "step": step}
-        uniform = partial(rng.uniform_levels, role=f"{self.role}-t", **name)
-        t = drawn(schedule, n, uniform, levels=dials.levels, strata=dials.strata)
-        if low is not None and crop and crop < stage.resolution:
-            # Upsample the whole picture, then crop: a crop's borders must see what sampling sees there.
-            corners = (
-                rng.uniform_levels(
-                    2 * n, stage.resolution - crop + 1, role=f"{self.role}-crop", **name
-                )
-                .view(n, 2)
-                .tolist()
-            )
-            x_0, low = (_crops(pictures, corners, crop) for pictures in (x_0, low))
-        eps = rng.noise(x_0.shape, role=f"{self.role}-eps", **name)
-        condition = Condition(self.text.expand(n, -1, -1))
+        """Give each picture, and each low-resolution one (upsampled), noise and a level."""
+        stage, schedule, dials, n = self.stage, self.stage.schedule, self.dials, len(x_0)
+
+        def uniform(part: str, count: int, size: int) -> Tensor:
+            return rng.uniform_levels(count, size, role=f"{role}-{part}", **name)
+
+        t = drawn(schedule, n, partial(uniform, "t"), levels=dials.levels, strata=dials.strata)
+        if low is not None and 0 < dials.crop < stage.resolution:
+            # A crop of the upsampled whole: its borders must see what sampling sees there.
+            corners = uniform("crop", 2 * n, stage.resolution - dials.crop + 1).view(n, 2).tolist()
+            x_0, low = (_cropped(pictures, corners, dials.crop) for pictures in (x_0, low))
+        eps = rng.noise(x_0.shape, role=f"{role}-eps", **name)
+        condition = Condition(text.expand(n, -1, -1))
         if low is not None:
-            if isinstance(low_level, str):
-                # Imagen's noise-conditioning augmentation, level a ~ U[0, 1], which the paper keeps while it tunes 64->256.
-                level = rng.uniform_levels(n, schedule.T, role=f"{self.role}-level", **name)
+            if isinstance(dials.low_level, str):
+                # Imagen's noise-conditioning augmentation, which the paper keeps for 64->256.
+                level = uniform("level", n, schedule.T)
             else:
-                level = torch.full((n,), min(round(low_level * schedule.T), schedule.T - 1))
-            condition = Condition(
-                condition.text,
-                schedule.add_noise(
-                    low, rng.noise(x_0.shape, role=f"{self.role}-low", **name), level
-                ),
-                level,
-            )
+                level = torch.full((n,), min(round(dials.low_level * schedule.T), schedule.T - 1))
+            noise = rng.noise(x_0.shape, role=f"{role}-low", **name)
+            condition = Condition(condition.text, schedule.add_noise(low, noise, level), level)
+        x_t, target = schedule.add_noise(x_0, eps, t), stage.target(x_0, eps, t)
         weights = stage.loss.weighed(dials.weighting).weights(schedule, t) / n
-        return TuningBatch(
-            schedule.add_noise(x_0, eps, t), t, stage.target(x_0, eps, t), condition, weights
-        )
+        return TuningBatch(x_t, t, target, condition, weights)
 
 
-def check_level(level: float | str) -> None:
-    """Refuse what is no noise level of the low-resolution picture."""
-    if level != UNIFORM and not (number(level) and 0 <= float(level) <= 1):
-        raise Refused(
-            f"low_level must be {UNIFORM} (drawn for each row) or a number in [0, 1], got {level!r}"
-        )
-
-
-def _crops(pictures: Image, corners: list[list[int]], side: int) -> Image:
-    return torch.cat(
-        [
-            x[..., i : i + side, j : j + side]
-            for x, (i, j) in zip(pictures.split(1), corners, strict=True)
-        ]
-    )
+def _cropped(pictures: Image, corners: list[list[int]], side: int) -> Image:
+    rows = zip(pictures, corners, strict=True)
+    return torch.stack([picture[:, i : i + side, j : j + side] for picture, (i, j) in rows])

@@ -1,98 +1,98 @@
-"""Learned texts: the embedding of one edit prompt (Imagic), a new word (Textual Inversion)."""
+"""Texts that are learned, every weight frozen: the embedding of one edit prompt, a new word."""
 
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from unitune import rng
+from unitune.models import parameters
 from unitune.models.cascade import Cascade
-from unitune.storage.store import Store
-from unitune.tuning import embedding
-from unitune.tuning.embedding import WithText
-from unitune.tuning.finetune import StepDone, Tuning
-from unitune.tuning.naming import filled
-from unitune.tuning.recipe import Recipe, Word
-from unitune.tuning.weights import Material
+from unitune.tuning import naming
+from unitune.tuning.finetune import snapshot_file
+from unitune.tuning.recipe import Tuning, Word
+from unitune.tuning.work import Work, costs
 from unitune.types import Cost, Example, Refused, Tuned
 
-
-def embedded(
-    recipe: Recipe, cascade: Cascade, example: Example, *, store: Store, seed: int,
-    report: StepDone | None,
-) -> tuple[embedding.Learned | None, Material]:  # fmt: skip
-    """Optimise the one edit prompt's embedding; the weights are then tuned around it."""
-    assert recipe.embedding is not None
-    (request,) = example.requests
-    text = filled(recipe.template, example, edit=request.prompt)
-    first, tuning = cascade.stages[0], recipe.embedding.tuning
-    e_opt = e_tgt = cascade.encode([text])
-    arithmetic = [first.arithmetic, cascade.words.arithmetic]
-    key = {"recipe": recipe.kind, "text": text, "weights": cascade.digest, "arithmetic": arithmetic}
-    found = None
-    if tuning.steps:
-        lesson = embedding.Lesson(
-            first, tuning, lambda: e_tgt, lambda e, k: e, key, cascade.release
-        )
-        found = embedding.learn(
-            lesson, example, seed=seed, step=tuning.steps, store=store, report=report
-        )
-        e_opt = found.tensor
-
-    def batches(name: str, how: Tuning) -> WithText:
-        data = embedding.pictures(cascade.stage(name), example, seed=seed, tuning=how)
-        if name != first.name:  # later stages see the prompt itself
-            return WithText(data, lambda k: e_tgt)
-        # The first stage's weights go on with the noise where the embedding stopped.
-        return WithText(data, lambda k: e_opt, tuning.steps)
-
-    def named_by(stage: str) -> dict[str, object]:
-        about: dict[str, object] = {"recipe": recipe.kind, "text": text, "seed": seed}
-        about["image"] = example.digest
-        return about | {"optimise": asdict(tuning)} if stage == first.name else about
-
-    def before() -> Cost:
-        return Cost() if found is None else found.cost
-
-    return found, Material(batches, named_by, before)
+NAME = "embedding"
+START = "start.safetensors"
 
 
-def learned_word(
-    word: Word, told: Tuned, kind: str, cascade: Cascade, example: Example, *, store: Store,
-    seed: int, at: int | None, report: StepDone | None,
-) -> Tuned:  # fmt: skip
-    """Learn the vectors of a word by the first stage's loss, or read them.
+@dataclass(frozen=True)
+class Learned:
+    """A tensor that was learned, where it began, and what that took."""
 
-    An encoder that is not kept in memory is read for that and freed again.
+    tensor: Tensor
+    start: Tensor
+    cost: Cost
+
+
+def learn(
+    work: Work, tuning: Tuning, step: int, about: Mapping[str, object], *,
+    start: Callable[[], Tensor], text: Callable[[Tensor, int], Tensor],
+) -> Learned:  # fmt: skip
+    """Optimise one tensor by the first stage's loss, or read it, as it was after `step` steps.
+
+    It begins at `start()`, and text(tensor, k) is the text (1, L, D) of step k. `about` holds what
+    decides the result beside `tuning`, the model and the image. Resumes as `fit` does; a text
+    encoder that is not kept in memory is freed.
     """
-    name, stage, tuning = told.prompt, cascade.stages[0], word.tuning
+    tuning.check_kept("the embedding", step)
+    stage, plain = work.cascade.stages[0], asdict(tuning)
+    plain["optimizer"] = [type(tuning.optimizer).__name__, plain["optimizer"]]
+    key = work.key(stage, {**about, "embedding": plain})
+
+    def build(folder: Path) -> None:
+        try:
+            began = start()
+            save_file({NAME: began}, folder / START)
+            tensor = nn.Parameter(began.clone(), requires_grad=False)
+            data = work.batches(stage, tuning, lambda k: text(tensor, k))
+            work.fit_into(folder, "embedding", key, data, tuning, tuned={NAME: tensor})
+        finally:
+            work.cascade.release()
+
+    folder = work.store.get_or_make("embedding", key, build)
+    files = snapshot_file(folder, stage.name, step), folder / START
+    tensor, began = (parameters.load(file)[NAME] for file in files)
+    return Learned(tensor, began, costs(folder)["cost"])
+
+
+def learned_embedding(work: Work) -> Learned | None:
+    """Optimise the embedding of the one edit prompt (Imagic); None where no step is its own."""
+    tuning = work.recipe.embedding
+    if tuning is None or tuning.steps == 0:
+        return None
+    e_tgt, about = work.cascade.encode([work.text]), {"text": work.text}
+    return learn(work, tuning, tuning.steps, about, start=lambda: e_tgt, text=lambda e, k: e)
+
+
+def learned_word(work: Work, word: Word, at: int | None) -> Tuned:
+    """Learn the vectors of a word by the first stage's loss (Textual Inversion), or read them."""
+    cascade, example, name = work.cascade, work.example, work.named.prompt
     initializer = initializer_of(word, name, cascade, example)
-    lines = [filled(template, example, rare=name) for template in word.templates]
+    lines = [naming.filled(line, example, rare=name) for line in word.templates]
 
     def start() -> Tensor:
         return cascade.words.vector(initializer).repeat(word.vectors, 1)
 
     def text(vectors: Tensor, k: int) -> Tensor:
-        about = {"seed": seed, "example": example.digest, "stage": stage.name, "step": k}
-        (line,) = rng.uniform_levels(1, len(lines), role="tune-template", **about).tolist()
+        draw = {"seed": work.seed, "example": example.digest, "stage": cascade.stages[0].name}
+        line = int(rng.uniform_levels(1, len(lines), role="tune-template", step=k, **draw))
         return cascade.words.encode_with([lines[line]], {name: vectors})
 
-    step = tuning.steps if at is None else at
+    step = word.tuning.steps if at is None else at
     if step == 0:
         vectors = start()
         cascade.release()
-        return replace(told, tokens={name: vectors}, start=vectors)
-    key = {
-        "recipe": kind,
-        "texts": [line.replace(name, "<>") for line in lines],  # its name changes nothing
-        "initializer": initializer,
-        "vectors": word.vectors,
-        "weights": cascade.digest,
-        "arithmetic": [stage.arithmetic, cascade.words.arithmetic],
-    }
-    lesson = embedding.Lesson(stage, tuning, start, text, key, cascade.release)
-    found = embedding.learn(lesson, example, seed=seed, step=step, store=store, report=report)
+        return replace(work.named, tokens={name: vectors}, start=vectors)
+    texts = [line.replace(name, "<>") for line in lines]  # the word's name changes nothing
+    about = {"texts": texts, "initializer": initializer, "vectors": word.vectors}
+    found = learn(work, word.tuning, step, about, start=start, text=text)
     tokens = {name: found.tensor}
-    return replace(told, tokens=tokens, start=found.start, steps=step, cost=found.cost)
+    return replace(work.named, tokens=tokens, start=found.start, steps=step, cost=found.cost)
 
 
 def initializer_of(word: Word, name: str, cascade: Cascade, example: Example) -> str:
@@ -100,11 +100,13 @@ def initializer_of(word: Word, name: str, cascade: Cascade, example: Example) ->
     initializer = (word.initializer or example.noun).strip().lower()
     if not initializer:
         raise Refused(
-            f"the word {name} for {example.id} starts at a known word, and none is given; name the picture's main object: noun=cat"
+            f"the word {name} for {example.id} starts at a known word, and none is given; "
+            "name the picture's main object: noun=cat"
         )
     if cascade.known is not None and initializer not in cascade.known:
         raise Refused(
-            f"the word {name} starts at {initializer!r}, which is unknown to the {cascade.name} model; give another: method.initializer=cat"
+            f"the word {name} starts at {initializer!r}, which is unknown to the {cascade.name} "
+            "model; give another: method.initializer=cat"
         )
     cascade.words.piece(initializer)
     return initializer

@@ -15,9 +15,19 @@ def filled(template: str, example: Example, *, rare: str = "", edit: str = "") -
 def named(recipe: Recipe, cascade: Cascade, example: Example, *, seed: int) -> Tuned:
     """Return what sampling is told of the image before anything is made.
 
-    That is its name in prompts, their template, and the whole text that is tuned on.
+    That is its name in prompts (a text, its caption, or a rare token that the seed draws), their
+    template, and the whole text that is tuned on.
     """
-    rare = _rare(recipe.rare, cascade, example, seed=seed)
+    rare = recipe.rare
+    if rare == prompts.RANDOM:
+        rare = prompts.random_rare_token(cascade.pieces, seed=seed)
+    elif "{rare}" in rare:
+        raise Refused(
+            f"the tuning prompt {rare!r} asks for {{rare}}, which is what it names itself; "
+            "write the rare token out, e.g. token.text=beikkpic"
+        )
+    elif rare:
+        rare = filled(rare, example)
     about = filled(recipe.about, example, rare=rare) if recipe.about else ""
     return Tuned(rare, template=recipe.template, about=about)
 
@@ -33,16 +43,3 @@ def apart(
         return None
     other = filled(recipe.apart, example) if recipe.apart else ""
     return named(recipe, cascade, example, seed=seed).about, other
-
-
-def _rare(text: str, cascade: Cascade, example: Example, *, seed: int) -> str:
-    """Return what names the image: the text as it is, with its caption, or drawn by the seed."""
-    if not text:
-        return ""
-    if text == prompts.RANDOM:
-        return prompts.random_rare_token(cascade.pieces, seed=seed)
-    if "{rare}" in text:
-        raise Refused(
-            f"the tuning prompt {text!r} asks for {{rare}}, which is what it names itself; write the rare token out, e.g. token.text=beikkpic"
-        )
-    return filled(text, example)

@@ -1,7 +1,7 @@
 """The embedded cascade for scripts and notebooks, which know no config: `unitune.pocket`."""
 
 from unitune.models.pocket import CROP, LR, SR_LR, TUNING_STEPS, cascade, sampler
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 
 __all__ = ["cascade", "sampler", "tunings"]
 

@@ -8,9 +8,80 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from unitune import prompts
+from unitune.diffusion.loss import OF_THE_MODEL, check_dials
+from unitune.tuning.adapters import Adapter, Full
 from unitune.tuning.class_images import ClassImages
-from unitune.tuning.finetune import Tuning
-from unitune.types import Refused
+from unitune.tuning.data import UNIFORM, NoiseDials
+from unitune.tuning.optimizers import AdamW, OptimizerRecipe
+from unitune.tuning.select import ParameterSelection
+from unitune.types import Refused, number, whole
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a stage is tuned; all of it is part of the stored result's key.
+
+    The paper: 128 steps x batch 4, Adafactor, lr 1e-4 (Imagen's scale). `crop` to `strata` are
+    those of NoiseDials. The weights after the steps of `snapshots` are kept beside the last ones.
+    """
+
+    lr: float
+    steps: int = 128
+    batch_size: int = 4
+    optimizer: OptimizerRecipe = field(default_factory=AdamW)
+    select: ParameterSelection = field(default_factory=ParameterSelection)
+    adapter: Adapter = field(default_factory=Full)
+    crop: int = 0
+    low_level: float | str = UNIFORM
+    weighting: str = OF_THE_MODEL
+    levels: Sequence[float] = (0.0, 1.0)
+    strata: int = 1  # divides batch_size
+    snapshots: Sequence[int] = (16, 32, 64, 128)
+
+    def __post_init__(self) -> None:
+        level, size = self.low_level, self.batch_size
+        if not (number(self.lr) and self.lr > 0):
+            raise Refused(f"lr must be above 0 and finite, got {self.lr}")
+        if not (whole(self.steps) and self.steps >= 0):
+            raise Refused(f"steps must be 0 (no tuning) or more whole steps, got {self.steps}")
+        if not (whole(size) and size >= 1):
+            raise Refused(f"batch_size must be a whole number of at least 1, got {size}")
+        if not (whole(self.crop) and self.crop >= 0):
+            raise Refused(
+                f"crop must be 0 (the whole picture) or a whole number of px, got {self.crop}"
+            )
+        if level != UNIFORM and not (number(level) and 0 <= float(level) <= 1):
+            raise Refused(
+                f"low_level must be {UNIFORM} (drawn for each row) or a number in [0, 1], "
+                f"got {level!r}"
+            )
+        check_dials(self.weighting, self.levels, self.strata)
+        if size % self.strata:
+            raise Refused(
+                "batch_size must be a multiple of strata, whose parts the rows take in turn, "
+                f"got {size} and strata {self.strata}"
+            )
+        if bad := [step for step in self.snapshots if not whole(step)]:
+            raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
+
+    @property
+    def dials(self) -> NoiseDials:
+        """What of it decides the batches."""
+        low, high = map(float, self.levels)
+        return NoiseDials(self.crop, self.low_level, self.weighting, (low, high), self.strata)
+
+    @property
+    def kept(self) -> list[int]:
+        """Steps whose weights are stored."""
+        return sorted({s for s in self.snapshots if 0 < s < self.steps} | {self.steps})
+
+    def check_kept(self, name: str, at: int | None) -> None:
+        """Refuse a snapshot that will not be there; None is the last one, and 0 what was before."""
+        if at is not None and at not in (there := sorted({0, *self.kept})):
+            raise Refused(
+                f"no snapshot of {name} at {at} steps; there are {', '.join(map(str, there))}: "
+                "change snapshot= or snapshots="
+            )
 
 
 @dataclass(frozen=True)
@@ -28,13 +99,6 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """The embedding of the one edit prompt, optimised by the first stage's loss from its own."""
-
-    tuning: Tuning
-
-
-@dataclass(frozen=True)
 class Prior:
     """Prior preservation: every batch also holds pictures of the class (template `prompt`).
 
@@ -45,6 +109,12 @@ class Prior:
     prompt: str
     images: ClassImages = field(default_factory=ClassImages)
 
+    def __post_init__(self) -> None:
+        if not (number(self.weight) and self.weight > 0):
+            raise Refused(
+                f"the weight of prior preservation must be above 0 and finite, got {self.weight!r}"
+            )
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -53,7 +123,8 @@ class Recipe:
     `kind` is part of the store's keys. `rare` is the template of what names the image in prompts,
     `about` that of the whole text that it is tuned on, `template` that of the sampled prompts, and
     `apart` that of a text which must stay apart from `about` (None: no weights are tied to a text
-    that names the image). `weights` says how each stage is tuned.
+    that names the image). `weights` says how each stage is tuned, `embedding` how the embedding of
+    the one edit prompt is optimised before, by the first stage's loss and from its own.
     """
 
     kind: str = ""
@@ -64,7 +135,7 @@ class Recipe:
     weights: Mapping[str, Tuning] = field(default_factory=dict)
     prior: Prior | None = None
     word: Word | None = None
-    embedding: Embedding | None = None
+    embedding: Tuning | None = None
 
     def __post_init__(self) -> None:
         if self.word is not None and (self.embedding is not None or self.weights):
@@ -98,13 +169,11 @@ class Recipe:
 
         There the steps that optimise an embedding come out of those of the weights.
         """
-        if self.embedding is None:
-            return {**self.weights}
-        spent = self.embedding.tuning.steps
-        return {
-            stage: replace(one, steps=max(0, one.steps - spent)) if stage == first else one
-            for stage, one in self.weights.items()
-        }
+        tunings = {**self.weights}
+        if self.embedding is not None and first in tunings:
+            steps = max(0, tunings[first].steps - self.embedding.steps)
+            tunings[first] = replace(tunings[first], steps=steps)
+        return tunings
 
 
 def chosen(tune: Mapping[str, Tuning], stages: Sequence[str]) -> dict[str, Tuning]:

@@ -1,7 +1,9 @@
-"""Whether a model can tell the tuning prompt from other texts: before tuning how visible the rare token is, after tuning how much of the image leaks.
+"""Whether a model tells the tuning prompt from other texts.
 
-A word that hardly moves the text embedding ties nothing to itself: tuning then ties the image to every prompt, the empty one too. Guidance pushes away from
-the empty prompt, and so away from the image itself, and a baseline that compares "a [V] dog" with "a dog" compares a text with itself.
+Before tuning: how visible the rare token is; after tuning: how much of the image leaks. A word that
+hardly moves the text embedding ties nothing to itself: tuning then ties the image to every prompt,
+the empty one too. Guidance pushes away from the empty prompt, and so away from the image itself,
+and a baseline that compares "a [V] dog" with "a dog" compares a text with itself.
 """
 
 import dataclasses
@@ -14,9 +16,8 @@ import torch
 from torch import Tensor
 
 from unitune import rng
-from unitune.diffusion.blend import reduced
 from unitune.diffusion.loop import denoise
-from unitune.diffusion.stage import Condition
+from unitune.diffusion.stage import Condition, reduced
 from unitune.diffusion.steps import DDPM, levels
 from unitune.types import Example, Tuned
 
@@ -25,20 +26,22 @@ if TYPE_CHECKING:  # a run that is refused loads no model
     from unitune.models.stage import UNetStage
 
 NOUNS = ("cat", "dog")  # of the scale: what a changed noun does to a text
-OTHER_WORDS = (
-    "qwpz",
-    "xvnt",
-)  # rare words that no image is tuned on; the second where an image is tuned on the first
+OTHER_WORDS = ("qwpz", "xvnt")  # rare words; the second where an image is tuned on the first
 START = 0.95  # cosine time at which predictions are compared, the paper's late start
 STEPS = 16  # of a sample that shows a leak
 LARGE = 100_000_000  # parameters; of larger first stages one prediction stands for a sample
 SEEN = 0.5  # of what a changed noun does
 SEPARATE = 6.0  # dB between the tuning prompt and what should not give the image back
+ADVICE = "tune on a description (token=description, caption='...')"
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts that are compared: what is tuned on, what must stay apart from it, a rare word of no image, a phrase and the same with another noun."""
+    """The texts that are compared.
+
+    What is tuned on, what must stay apart from it, a rare word that no image is tuned on, a phrase
+    and the same with another noun.
+    """
 
     tuned: str
     apart: str
@@ -55,10 +58,12 @@ class Texts:
 class Visibility:
     """How one tuning separates its prompt from others; None where it was not measured.
 
-    `text` and `x_0` (at START, in the untouched model): the change by the tuning prompt against what must stay apart, over the change by another noun.
-    `tuned_db`, `empty_db`, `other_db`: PSNR to the base image, at the first stage's resolution, of what the tuned model makes of the tuning prompt, of the
-    empty one and of another rare word, unguided from pure noise; one seed. `response`: how much the sampled prompts change x_0 against the tuning prompt at
-    START, tuned over untouched. `stage` is the stage that was measured, `key` the store's entry of its tuning, "" without one.
+    `text` and `x_0` (at START, in the untouched model): the change by the tuning prompt against
+    what must stay apart, over the change by another noun. `tuned_db`, `empty_db`, `other_db`: PSNR
+    to the base image, at the first stage's resolution, of what the tuned model makes of the tuning
+    prompt, of the empty one and of another rare word, unguided from pure noise; one seed.
+    `response`: how much the sampled prompts change x_0 against the tuning prompt at START, tuned
+    over untouched. `stage` was measured, `key` is the store's entry of its tuning, "" without one.
     """
 
     example: str
@@ -77,31 +82,28 @@ class Visibility:
     @property
     def leak_db(self) -> float | None:
         """How far the empty prompt is behind the tuning prompt, dB: small is a leak."""
-        return (
-            None
-            if self.tuned_db is None or self.empty_db is None
-            else self.tuned_db - self.empty_db
-        )
+        if self.tuned_db is None or self.empty_db is None:
+            return None
+        return self.tuned_db - self.empty_db
 
     def warnings(self, model: str) -> list[str]:
         """Say in one line each what is wrong and what to do."""
-        lines = []
+        lines, apart, tuned = [], self.texts.apart, self.texts.tuned
         if min(self.text, self.x_0) < SEEN:
-            against = f"{self.texts.apart!r}" if self.texts.apart else "the empty prompt"
-            cannot = (
-                f"{self.method} cannot separate these prompts on {model}"
-                if self.texts.apart
-                else "the image will be tied to every prompt"
-            )
+            against, so = "the empty prompt", "the image will be tied to every prompt"
+            if apart:
+                against, so = repr(apart), f"{self.method} cannot separate these prompts on {model}"
             lines.append(
-                f"{model} hardly tells {self.texts.tuned!r} from {against}: of what another noun changes it changes {self.text:.2f} of the text and "
-                f"{self.x_0:.2f} of the prediction, so {cannot}; tune on a description (token=description, caption='...'), or take another token.text"
+                f"{model} hardly tells {tuned!r} from {against}: of what another noun changes it "
+                f"changes {self.text:.2f} of the text and {self.x_0:.2f} of the prediction, so "
+                f"{so}; {ADVICE}, or take another token.text"
             )
         leak = self.leak_db
         if leak is not None and leak < SEPARATE and self.steps:
             lines.append(
-                f"the tuning on {self.texts.tuned!r} leaks: the empty prompt gives the image back at {self.empty_db:.1f} dB, the tuning prompt at "
-                f"{self.tuned_db:.1f} dB, so guidance pushes away from the image; tune on a description (token=description, caption='...') or for fewer steps"
+                f"the tuning on {tuned!r} leaks: the empty prompt gives the image back at "
+                f"{self.empty_db:.1f} dB, the tuning prompt at {self.tuned_db:.1f} dB, so guidance "
+                f"pushes away from the image; {ADVICE} or for fewer steps"
             )
         return lines
 
@@ -111,17 +113,18 @@ class Visibility:
 
 
 def compared(example: Example, apart: tuple[str, str]) -> Texts:
-    """Return the texts that show whether the first of `apart` is seen beside the second; the scale is the caption with another noun where it holds one."""
+    """Return the texts that show whether the first of `apart` is seen beside the second.
+
+    The scale is the caption with another noun, where it holds one.
+    """
+    tuned, against = apart
     noun = example.noun.strip() or NOUNS[0]
-    other = next(word for word in NOUNS if word != noun)
-    known = noun in example.caption.split()
-    phrase, changed = (
-        (example.caption, example.caption.replace(noun, other))
-        if known
-        else (f"a {NOUNS[0]}", f"a {NOUNS[1]}")
-    )
-    rare = next(word for word in OTHER_WORDS if word not in apart[0])
-    return Texts(apart[0], apart[1], rare, phrase, changed)
+    phrase, changed = (f"a {word}" for word in NOUNS)
+    if noun in example.caption.split():
+        other = next(word for word in NOUNS if word != noun)
+        phrase, changed = example.caption, example.caption.replace(noun, other)
+    rare = next(word for word in OTHER_WORDS if word not in tuned)
+    return Texts(tuned, against, rare, phrase, changed)
 
 
 def measure_before(
@@ -130,49 +133,45 @@ def measure_before(
     """Measure with the untouched model how visible the tuning prompt is; four predictions."""
     pairs = [texts.tuned, texts.apart, texts.phrase, texts.changed]
     embedded, predicted = cascade.encode(pairs), _predictions(cascade, example, pairs, seed=seed)
-    text, x_0 = (_rms(e[0] - e[1]) / max(_rms(e[2] - e[3]), 1e-12) for e in (embedded, predicted))
+    text, x_0 = (_ratio(e[0] - e[1], e[2] - e[3]) for e in (embedded, predicted))
     return Visibility(example.id, method, texts, 0, text, x_0, stage=cascade.stages[0].name)
 
 
 def measure_after(
-    cascade: "Cascade",
-    example: Example,
-    before: Visibility,
-    prompts: Sequence[str],
-    *,
-    tuned: Tuned,
-    seed: int,
-) -> Visibility:
-    """Measure, beside what was measured before, what a tuning of the first stage left apart; `prompts` are those that will be sampled."""
+    cascade: "Cascade", example: Example, before: Visibility, prompts: Sequence[str], *,
+    tuned: Tuned, seed: int,
+) -> Visibility:  # fmt: skip
+    """Measure, beside what was measured before, what a tuning of the first stage left apart.
+
+    `prompts` are those that will be sampled.
+    """
     stage, texts = cascade.stages[0], before.texts
     if stage.name not in tuned.weights:
         return before
-    asked = [texts.tuned, *dict.fromkeys(prompt for prompt in prompts if prompt != texts.tuned)]
+    asked = list(dict.fromkeys([texts.tuned, *prompts]))
+    given, response = [texts.tuned, "", texts.other], None
     untouched = _predictions(cascade, example, asked, seed=seed)
     with cascade.using(tuned):
         changed = _predictions(cascade, example, asked, seed=seed)
-        tuned_db, empty_db, other_db = given_back(
-            cascade, example, [texts.tuned, "", texts.other], seed=seed
-        )
-    response = (
-        _rms(changed[1:] - changed[:1]) / max(_rms(untouched[1:] - untouched[:1]), 1e-12)
-        if len(asked) > 1
-        else None
-    )
-    found = {"tuned_db": tuned_db, "empty_db": empty_db, "other_db": other_db, "response": response}
+        tuned_db, empty_db, other_db = given_back(cascade, example, given, seed=seed)
+    if len(asked) > 1:
+        response = _ratio(changed[1:] - changed[:1], untouched[1:] - untouched[:1])
     return dataclasses.replace(
-        before, steps=tuned.steps, key=tuned.stored.get(stage.name, ""), **found
-    )
+        before, steps=tuned.steps, key=tuned.stored.get(stage.name, ""), response=response,
+        tuned_db=tuned_db, empty_db=empty_db, other_db=other_db,
+    )  # fmt: skip
 
 
 def given_back(
     cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int
 ) -> list[float]:
-    """Sample each text from pure noise, unguided, with the first stage as it is now; PSNR to the base image at its resolution, dB."""
+    """Sample each text from pure noise, unguided, with the first stage as it is now.
+
+    Returns the PSNR to the base image at the stage's resolution, dB.
+    """
     base = reduced(example.image, cascade.stages[0].resolution)
-    return [
-        _psnr(picture, base) for picture in _pictures(cascade, example, texts, seed=seed).split(1)
-    ]
+    pictures = _pictures(cascade, example, texts, seed=seed)
+    return [_psnr(picture, base) for picture in pictures.split(1)]
 
 
 def _predictions(
@@ -182,15 +181,17 @@ def _predictions(
     stage = cascade.stages[0]
     base = stage.encode(reduced(example.image, stage.resolution))
     t = torch.full((1,), stage.schedule.level(START))
-    x_t = stage.schedule.add_noise(
-        base, _noise(stage, example, base.shape, seed, "visibility", 0), t
-    )
+    noise = _noise(stage, example, base.shape, seed, "visibility", 0)
+    x_t = stage.schedule.add_noise(base, noise, t)
     rows = [stage.predict(x_t, t, Condition(cascade.encode([text]))) for text in texts]
     return torch.cat([stage.threshold(row) for row in rows])
 
 
 def _pictures(cascade: "Cascade", example: Example, texts: Sequence[str], *, seed: int) -> Tensor:
-    """Sample each text from the same pure noise without guidance; of a large model one prediction at the noisiest level."""
+    """Sample each text from the same pure noise without guidance.
+
+    Of a large model one prediction at the noisiest level.
+    """
     stage = cascade.stages[0]
     shape = stage.encode(reduced(example.image, stage.resolution)).shape
     steps = 1 if sum(p.numel() for p in stage.network.parameters()) > LARGE else STEPS
@@ -211,13 +212,14 @@ def _pictures(cascade: "Cascade", example: Example, texts: Sequence[str], *, see
 def _noise(
     stage: "UNetStage", example: Example, shape: Sequence[int], seed: int, role: str, step: int
 ) -> Tensor:
-    return rng.noise(
-        tuple(shape), seed=seed, example=example.digest, stage=stage.name, role=role, step=step
-    )
+    name = {"seed": seed, "example": example.digest, "stage": stage.name}
+    return rng.noise(tuple(shape), role=role, step=step, **name)
 
 
-def _rms(x: Tensor) -> float:
-    return float(x.double().square().mean().sqrt())
+def _ratio(change: Tensor, scale: Tensor) -> float:
+    """Root mean square of one change over that of another."""
+    rms, of_scale = (float(x.double().square().mean().sqrt()) for x in (change, scale))
+    return rms / max(of_scale, 1e-12)
 
 
 def _psnr(picture: Tensor, base: Tensor) -> float:

@@ -1,123 +1,101 @@
-"""Tuned weights of stages: the room that they take, the stored result, whether anything moved."""
+"""Tuned weights of stages: what each is tuned on, the stored result, whether anything moved."""
 
-import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from unitune.models import parameters
 from unitune.models.cascade import Cascade
-from unitune.models.parameters import Sizes
-from unitune.storage.store import Store
-from unitune.tuning.data import Batches
-from unitune.tuning.finetune import StepDone, Tuning, fit, keep, snapshot_file
+from unitune.models.stage import UNetStage
+from unitune.tuning import naming
+from unitune.tuning.data import ClassPictures
+from unitune.tuning.finetune import snapshot_file
+from unitune.tuning.learned import Learned
+from unitune.tuning.recipe import Prior, Tuning
+from unitune.tuning.work import Work, costs
 from unitune.types import Cost, Tuned, Weights
 
-FILE = "tuning.json"  # of a stored tuning: what it took
 
+def tuned_stage(work: Work, name: str, tuning: Tuning, learned: Learned | None) -> Path:
+    """Tune a stage, or find the stored result; return its entry.
 
-@dataclass(frozen=True)
-class Material:
-    """What the weights of stages are tuned on.
-
-    key(stage) holds everything that decides the result beside how the stage is tuned, the base
-    weights and the arithmetic. `before` makes what the batches need and says what that took; it is
-    not called for a stage that is stored.
+    Each stage has an entry of its own, as none knows of the others: other choices of `stage=` find
+    it, too. The weights are tuned around an embedding that was `learned` before.
     """
-
-    batches: Callable[[str, Tuning], Batches]
-    key: Callable[[str], Mapping[str, object]]
-    before: Callable[[], Cost] = Cost
-
-
-def room(tune: Mapping[str, Tuning], sizes: Sizes, *, at: int | None) -> tuple[int, int]:
-    """Refuse a snapshot that is not kept; count float32 bytes.
-
-    They are every kept snapshot; while tuning once more, and a checkpoint of what is trained and
-    its two moments, written aside.
-    """
-    check_kept(tune, at)
-    kept = working = 0
-    for stage, counts in sizes.items():
-        if stage in tune and tune[stage].steps:
-            trained = 4 * tune[stage].adapter.size(counts, tune[stage].select)
-            kept += trained * len(tune[stage].kept)
-            working = max(working, 2 * 3 * trained)
-    return (0, 0) if at == 0 else (kept, kept + working)
-
-
-def stored(
-    tune: Mapping[str, Tuning], material: Material, cascade: Cascade, *, store: Store,
-    report: StepDone | None,
-) -> dict[str, Path]:  # fmt: skip
-    """Tune each stage for its steps, or find the stored result; return its entry by stage.
-
-    Each stage has an entry of its own, as none of them knows of the others: other choices of
-    `stage=` find it too.
-    """
-    return {
-        name: _stage(name, tuning, material, cascade, store=store, report=report)
-        for name, tuning in tune.items()
-        if tuning.steps
-    }
-
-
-def _stage(
-    name: str, tuning: Tuning, material: Material, cascade: Cascade, *, store: Store,
-    report: StepDone | None,
-) -> Path:  # fmt: skip
+    recipe, stage = work.recipe, work.cascade.stage(name)
+    is_first = name == work.cascade.stages[0].name
     kinds = [type(tuning.optimizer).__name__, type(tuning.adapter).__name__]
-    stage = cascade.stage(name)
-    key = {
-        **material.key(name), "stage": name, "tune": asdict(tuning) | {"kinds": kinds},
-        "loss": asdict(stage.loss), "weights": cascade.digest,
-        "arithmetic": [stage.arithmetic, cascade.words.arithmetic],
-    }  # fmt: skip
+    about: dict[str, object] = {"stage": name, "tune": asdict(tuning) | {"kinds": kinds}}
+    about["prompt" if recipe.embedding is None else "text"] = work.text
+    if recipe.embedding is not None and is_first:
+        about["optimise"] = asdict(recipe.embedding)
+    if recipe.prior is not None:
+        stages = _up_to(work.cascade, name)
+        images = recipe.prior.images.key(
+            work.cascade, naming.filled(recipe.prior.prompt, work.example),
+            stages=stages, seed=work.seed,
+        )  # fmt: skip
+        about |= {"prior": recipe.prior.weight, "class_images": images}
+    key = work.key(stage, about)
 
     def build(folder: Path) -> None:
-        before, scratch = material.before(), store.scratch("tuned", key)
-        batches = material.batches(name, tuning)
-        fit(batches, tuning, folder=scratch, report=report)
-        cost = keep(batches, tuning, scratch=scratch, folder=folder)
-        took = {"before": asdict(before), "cost": asdict(cost)}
-        (folder / FILE).write_text(json.dumps(took), encoding="utf-8")
+        before, prior = Cost(), None
+        text, first = work.cascade.encode([work.text]), 0
+        if learned is not None:
+            before = learned.cost
+            if is_first:  # which goes on with the noise where the embedding stopped
+                text, first = learned.tensor, before.optimizer_steps
+        if recipe.prior is not None:
+            prior, before = class_pictures(work, recipe.prior, stage)
+        data = work.batches(stage, tuning, text, first=first, prior=prior)
+        work.fit_into(folder, "tuned", key, data, tuning, before=before)
 
-    return store.get_or_make("tuned", key, build)
+    return work.store.get_or_make("tuned", key, build)
 
 
-def cost(made: Collection[Path]) -> Cost:
+def class_pictures(work: Work, prior: Prior, stage: UNetStage) -> tuple[ClassPictures, Cost]:
+    """Sample pictures of the class, once for all its images, or read them; and their cost."""
+    prompt = naming.filled(prior.prompt, work.example)
+    needed = [_up_to(work.cascade, name) for name in work.recipe.weights]
+    made, cost = prior.images.pictures(
+        work.cascade, prompt, stages=max(needed, key=len), store=work.store, seed=work.seed
+    )
+    lows = made[_up_to(work.cascade, stage.name)[-2]] if stage.low_resolution else None
+    text = work.cascade.encode([prompt])
+    return ClassPictures(made[stage.name], lows, prompt, text, prior.weight), cost
+
+
+def _up_to(cascade: Cascade, name: str) -> list[str]:
+    """List a stage and those below it, all that its pictures are made by."""
+    names = [stage.name for stage in cascade.stages]
+    return names[: 1 + names.index(name)]
+
+
+def cost(entries: list[Path]) -> Cost:
     """Add up what the stages took, and once what came before them.
 
     That is the last stage's, which needs what the others do and more.
     """
-    noted = [json.loads((folder / FILE).read_text(encoding="utf-8")) for folder in made]
-    before = Cost(**noted[-1]["before"]) if noted else Cost()
-    return sum((Cost(**each["cost"]) for each in noted), before)
+    noted = [costs(entry) for entry in entries]
+    before = noted[-1]["before"] if noted else Cost()
+    return sum((each["cost"] for each in noted), before)
 
 
 def load(
-    made: Mapping[str, Path], cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None
+    entries: Mapping[str, Path], cascade: Cascade, *, tune: Mapping[str, Tuning], at: int | None
 ) -> dict[str, Weights]:
     """Read the tuned stages' weights after `at` steps of each (None: the last)."""
     weights = {}
-    for name, folder in made.items():
+    for name, folder in entries.items():
         step = tune[name].steps if at is None else at
-        read = parameters.load(snapshot_file(folder, name, step))
-        weights[name] = tune[name].adapter.merged(read, cascade.stage(name).network)
+        stored = parameters.load(snapshot_file(folder, name, step))
+        weights[name] = tune[name].adapter.merged(stored, cascade.stage(name).network)
     return weights
 
 
 def unmoved(cascade: Cascade, tuned: Tuned) -> str:
     """Name the tuned stages whose weights all equal the base's, "" where there is none."""
-    still = [
-        name for name, weights in tuned.weights.items() if not cascade.stage(name).moved(weights)
-    ]
+    still = [name for name, own in tuned.weights.items() if not cascade.stage(name).moved(own)]
     if not still:
         return ""
     return f"no weight of {' and '.join(still)} moved in {tuned.steps} steps; use a larger lr"
-
-
-def check_kept(tune: Mapping[str, Tuning], at: int | None) -> None:
-    """Refuse before anything is tuned a snapshot that one of the stages will not have."""
-    for stage, tuning in tune.items():
-        tuning.check_kept(stage, at)
