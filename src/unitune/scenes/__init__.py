@@ -1,4 +1,7 @@
-"""A small synthetic world in which the right answer to every edit is known: scenes, captions, edits with exact targets and masks."""
+"""A small synthetic world in which the right answer to every edit is known.
+
+It has scenes, captions, and edits with exact targets and masks.
+"""
 
 from unitune.scenes.caption import caption
 from unitune.scenes.render import render

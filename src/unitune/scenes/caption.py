@@ -6,10 +6,12 @@ meets free text.
 
 from collections.abc import Sequence
 from itertools import groupby
+from string import ascii_lowercase
 
 import numpy as np
 
-from unitune.scenes.scene import Object, Scene, left_of
+from unitune.scenes import scene as world
+from unitune.scenes.scene import Scene, left_of
 from unitune.scenes.vocabulary import (
     COUNTS,
     LEFT,
@@ -21,35 +23,6 @@ from unitune.scenes.vocabulary import (
     article,
     plural,
 )
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
-
-def _pick(rng: np.random.Generator | None, options: Sequence[str]) -> str:
-    return options[0] if rng is None else options[int(rng.integers(len(options)))]
-
-
-def _group(thing: Object, count: int, rng: np.random.Generator | None) -> str:
-    """Name so many objects of one kind and colour: "a red car", "three cats"."""
-    noun = _pick(rng, (thing.noun, thing.noun, *NOUNS[thing.noun][1]))
-    words = f"{thing.colour} {noun if count == 1 else plural(noun)}".strip()
-    return f"{article(words) if count == 1 else COUNTS[count]} {words}"
-
-
-def _objects(scene: Scene, rng: np.random.Generator | None, *, related: bool) -> str:
-    """Name all objects in their order, with `rng` sometimes in the reverse one.
-
-    `related` names the two of a pair by how they stand.
-    """
-    kinds = [list(same) for _, same in groupby(scene.objects, key=lambda o: (o.noun, o.colour))]
-    names = [_group(things[0], len(things), rng) for things in kinds]
-    if related and len(names) == len(scene.objects) == 2 and left_of(*scene.objects):
-        if rng is None or rng.random() < 0.5:
-            return f"{names[0]} {_pick(rng, LEFT)} {names[1]}"
-        return f"{names[1]} {_pick(rng, RIGHT)} {names[0]}"
-    if rng is not None and rng.random() < 0.25:
-        names.reverse()
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None, *, related: bool = False) -> str:
@@ -70,6 +43,38 @@ def caption(scene: Scene, rng: np.random.Generator | None = None, *, related: bo
     return " ".join(f"{head}{text}".split()).replace(" ,", ",") + tail
 
 
+def rare_word(rng: np.random.Generator) -> str:
+    """Return 4 to 9 random letters."""
+    return "".join(ascii_lowercase[k] for k in rng.integers(26, size=int(rng.integers(4, 10))))
+
+
+def _pick(rng: np.random.Generator | None, options: Sequence[str]) -> str:
+    return options[0] if rng is None else world.pick(rng, options)
+
+
+def _group(noun: str, colour: str, count: int, rng: np.random.Generator | None) -> str:
+    """Name so many objects of one kind and colour: "a red car", "three cats"."""
+    noun = _pick(rng, (noun, noun, *NOUNS[noun][1]))
+    words = f"{colour} {noun if count == 1 else plural(noun)}".strip()
+    return f"{article(words) if count == 1 else COUNTS[count]} {words}"
+
+
+def _objects(scene: Scene, rng: np.random.Generator | None, *, related: bool) -> str:
+    """Name all objects in their order, with `rng` sometimes in the reverse one.
+
+    `related` names the two of a pair by how they stand.
+    """
+    kinds = groupby(scene.objects, key=lambda o: (o.noun, o.colour))
+    names = [_group(*kind, len([*same]), rng) for kind, same in kinds]
+    if related and len(names) == len(scene.objects) == 2 and left_of(*scene.objects):
+        if rng is None or rng.random() < 0.5:
+            return f"{names[0]} {_pick(rng, LEFT)} {names[1]}"
+        return f"{names[1]} {_pick(rng, RIGHT)} {names[0]}"
+    if rng is not None and rng.random() < 0.25:
+        names.reverse()
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _ordered(objects: str, place: str, time: str, led: bool, rng: np.random.Generator) -> str:
     """Put objects, place and time into one of several orders; `led` by words of a style."""
     u = rng.random()
@@ -85,8 +90,3 @@ def _ordered(objects: str, place: str, time: str, led: bool, rng: np.random.Gene
         return objects  # the place is left to the model
     words = f"{objects} {place} {time}".split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
-
-
-def rare_word(rng: np.random.Generator) -> str:
-    """Return 4 to 9 random letters."""
-    return "".join(LETTERS[k] for k in rng.integers(len(LETTERS), size=int(rng.integers(4, 10))))

@@ -1,30 +1,29 @@
 """Every kind of edit as an operation on a scene."""
 
 from dataclasses import replace
+from typing import Any
 
-from unitune.scenes.edits import SceneEdit, is_pair
-from unitune.scenes.scene import MAX_OBJECTS, SIZES, Object, Scene
+from unitune.scenes.edits import SceneEdit
+from unitune.scenes.scene import MAX_OBJECTS, SIZES, Object, Scene, is_pair
 
 
-def _with(scene: Scene, index: int, thing: Object) -> Scene:
-    return replace(scene, objects=(*scene.objects[:index], thing, *scene.objects[index + 1 :]))
+def _edit(kind: str, scene: Scene, **changes: Any) -> SceneEdit:
+    return SceneEdit(kind, scene, replace(scene, **changes))
 
 
 def replace_object(scene: Scene, index: int, noun: str) -> SceneEdit:
     """Put another object where one stands, of the same size and colour."""
-    return SceneEdit(
-        "replace", scene, _with(scene, index, replace(scene.objects[index], noun=noun))
-    )
+    things = list(scene.objects)
+    things[index] = replace(things[index], noun=noun)
+    return _edit("replace", scene, objects=tuple(things))
 
 
 def add_object(scene: Scene, thing: Object) -> SceneEdit:
     """Put one more object into the scene, in its place from left to right."""
-    index = next((k for k, o in enumerate(scene.objects) if o.x > thing.x), len(scene.objects))
-    return SceneEdit(
-        "add",
-        scene,
-        replace(scene, objects=(*scene.objects[:index], thing, *scene.objects[index:])),
-    )
+    things = list(scene.objects)
+    index = next((k for k, o in enumerate(things) if o.x > thing.x), len(things))
+    things.insert(index, thing)
+    return _edit("add", scene, objects=tuple(things))
 
 
 def remove_object(scene: Scene, index: int) -> SceneEdit:
@@ -34,46 +33,43 @@ def remove_object(scene: Scene, index: int) -> SceneEdit:
     """
     if len(scene.objects) < 2:
         raise ValueError("the only object of a scene cannot be removed")
-    return SceneEdit(
-        "remove", scene, replace(scene, objects=scene.objects[:index] + scene.objects[index + 1 :])
-    )
+    return _edit("remove", scene, objects=scene.objects[:index] + scene.objects[index + 1 :])
 
 
 def recolour(scene: Scene, noun: str, colour: str) -> SceneEdit:
     """Paint all objects of a kind."""
     painted = tuple(replace(o, colour=colour) if o.noun == noun else o for o in scene.objects)
-    return SceneEdit("recolour", scene, replace(scene, objects=painted))
+    return _edit("recolour", scene, objects=painted)
 
 
 def restyle(scene: Scene, style: str) -> SceneEdit:
     """Show the same scene in another style."""
-    return SceneEdit("restyle", scene, replace(scene, style=style))
+    return _edit("restyle", scene, style=style)
 
 
 def change_place(scene: Scene, place: str) -> SceneEdit:
     """Put the same objects somewhere else."""
-    return SceneEdit("background", scene, replace(scene, place=place))
+    return _edit("background", scene, place=place)
 
 
 def change_time(scene: Scene, time: str) -> SceneEdit:
     """Show the same scene at another time of day."""
-    return SceneEdit("time", scene, replace(scene, time=time))
+    return _edit("time", scene, time=time)
 
 
 def move_left(scene: Scene, index: int) -> SceneEdit:
     """Let the two of a pair change places; ValueError where there is no pair."""
     if not is_pair(scene):
         raise ValueError("only one of two different objects can be moved")
-    places = sorted(o.x for o in scene.objects)
-    things = [
-        replace(o, size=min(o.size, SIZES[1][1]))
-        for o in (scene.objects[index], scene.objects[1 - index])
-    ]
-    moved = tuple(
-        replace(o, x=min(max(x, o.size / 2), 1 - o.size / 2))
-        for o, x in zip(things, places, strict=True)
-    )
-    return SceneEdit("move", scene, replace(scene, objects=moved))
+    things = []
+    for thing, x in zip(
+        (scene.objects[index], scene.objects[1 - index]),
+        sorted(o.x for o in scene.objects),
+        strict=True,
+    ):
+        size = min(thing.size, SIZES[1][1])
+        things.append(replace(thing, size=size, x=min(max(x, size / 2), 1 - size / 2)))
+    return _edit("move", scene, objects=tuple(things))
 
 
 def change_count(scene: Scene, count: int) -> SceneEdit:
@@ -87,14 +83,8 @@ def change_count(scene: Scene, count: int) -> SceneEdit:
     if len(kinds) != 1:
         raise ValueError(f"a change of count needs one kind of object, got {len(kinds)}")
     first, size = scene.objects[0], sum(SIZES[count - 1]) / 2
-    return SceneEdit(
-        "count",
-        scene,
-        replace(
-            scene,
-            objects=tuple(replace(first, x=(k + 0.5) / count, size=size) for k in range(count)),
-        ),
-    )
+    things = [replace(first, x=(k + 0.5) / count, size=size) for k in range(count)]
+    return _edit("count", scene, objects=tuple(things))
 
 
 def both(first: SceneEdit, second: SceneEdit) -> SceneEdit:

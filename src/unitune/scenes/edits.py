@@ -18,21 +18,11 @@ from jaxtyping import Bool, UInt8
 from unitune.scenes.caption import caption
 from unitune.scenes.instructions import instruction
 from unitune.scenes.render import PIXEL, SIDE, SUPPORT, render
-from unitune.scenes.scene import Object, Scene, left_of
+from unitune.scenes.scene import Object, Scene, is_pair, left_of, row
 from unitune.scenes.vocabulary import STYLES, TIMES
 
-KINDS = (
-    "replace",
-    "add",
-    "remove",
-    "recolour",
-    "restyle",
-    "background",
-    "time",
-    "move",
-    "count",
-    "two",
-)
+LOOKS = ("recolour", "restyle", "background", "time")
+KINDS = ("replace", "add", "remove", *LOOKS, "move", "count", "two")
 SAME_OUTLINE = 0.5  # intersection over union of two outlines that count as one
 Facts = dict[str, Any]
 Area = Bool[np.ndarray, "256 256"]
@@ -71,9 +61,8 @@ class SceneEdit:
             return False
         kept = sorted((Counter(o.noun for o in before) & Counter(o.noun for o in after)).elements())
         pairs = [(_take(before, noun), _take(after, noun)) for noun in kept]
-        return all(
-            _overlap(a, b) >= SAME_OUTLINE for a, b in [*pairs, *zip(before, after, strict=True)]
-        )
+        pairs += zip(before, after, strict=True)
+        return all(_overlap(a, b) >= SAME_OUTLINE for a, b in pairs)
 
     @property
     def prompt(self) -> str:
@@ -84,11 +73,9 @@ class SceneEdit:
         text = caption(self.after, related="order" in self.appear)
         if self.after.time == "day" != self.before.time:
             text = f"{text} {TIMES['day'][-1]}"
-        return (
-            f"{STYLES['plain'][0][-1]}{text}"
-            if self.after.style == "plain" != self.before.style
-            else text
-        )
+        if self.after.style == "plain" != self.before.style:
+            text = f"{STYLES['plain'][0][-1]}{text}"
+        return text
 
     @property
     def appear(self) -> Facts:
@@ -104,12 +91,10 @@ class SceneEdit:
     def facts(self) -> Facts:
         """What a judge must find in the result: what appears and what stays."""
         appear, stay = self._facts()
-        both = {
-            name: sorted({*appear[name], *stay[name]})
-            for name in ("nouns", "colours")
-            if name in appear and name in stay
-        }
-        return {**appear, **stay, **both}
+        found = {**appear, **stay}
+        for name in appear.keys() & stay.keys() & {"nouns", "colours"}:
+            found[name] = sorted({*appear[name], *stay[name]})
+        return found
 
     def _facts(self) -> tuple[Facts, Facts]:
         was, now = facts(self.before), facts(self.after)
@@ -126,11 +111,8 @@ class SceneEdit:
                 stay[name] = [word for word in value if word in old]
             else:
                 (stay if was[name] == value else appear)[name] = value
-        appear, stay = (
-            {name: value for name, value in found.items() if value != []}
-            for found in (appear, stay)
-        )
-        return appear, stay
+        filled = [{k: v for k, v in found.items() if v != []} for found in (appear, stay)]
+        return filled[0], filled[1]
 
     def target(self) -> UInt8[np.ndarray, "256 256 3"]:
         """The exact answer."""
@@ -146,18 +128,12 @@ class SceneEdit:
         before, after = self.before, self.after
         if (before.time, before.style) != (after.time, after.style):
             return np.ones((SIDE, SIDE), bool)
-        (x, seen), (y, seen_after) = (
-            render(replace(scene, style="plain")) for scene in (before, after)
-        )
+        x, seen = render(replace(before, style="plain"))
+        y, seen_after = render(replace(after, style="plain"))
         area = (x != y).any(axis=2)
         for scene, other, masks in ((before, after, seen), (after, before, seen_after)):
-            area |= _union(
-                [
-                    m
-                    for thing, m in zip(scene.objects, masks, strict=True)
-                    if thing not in other.objects
-                ]
-            )
+            shown = zip(scene.objects, masks, strict=True)
+            area |= _union([mask for thing, mask in shown if thing not in other.objects])
             if before.place != after.place:
                 area |= ~_union(masks)
         return _grown(area, after.style)
@@ -169,12 +145,8 @@ def facts(scene: Scene) -> Facts:
     There are `colours` where something is painted, and the `order` from left to right of a pair
     that stands side by side.
     """
-    found: Facts = {
-        "nouns": sorted({o.noun for o in scene.objects}),
-        "place": scene.place,
-        "time": scene.time,
-        "style": scene.style,
-    }
+    found: Facts = {"nouns": sorted({o.noun for o in scene.objects})}
+    found |= {"place": scene.place, "time": scene.time, "style": scene.style}
     found["count"] = len(scene.objects)
     if colours := sorted({o.colour for o in scene.objects} - {""}):
         found["colours"] = colours
@@ -183,13 +155,8 @@ def facts(scene: Scene) -> Facts:
     return found
 
 
-def is_pair(scene: Scene) -> bool:
-    """Say whether the scene holds two objects of different kinds."""
-    return len(scene.objects) == 2 and scene.objects[0].noun != scene.objects[1].noun
-
-
 def _from_left(scene: Scene) -> list[str]:
-    return [o.noun for o in sorted(scene.objects, key=lambda o: o.x)]
+    return [o.noun for o in row(scene)]
 
 
 def _take(objects: list[Object], noun: str) -> Object:

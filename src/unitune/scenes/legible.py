@@ -35,11 +35,11 @@ def own_colours(noun: str) -> frozenset[str]:
     seen = np.asarray(tile)[..., 3] > 128
     hsv = np.asarray(tile.convert("RGB").convert("HSV"))[seen]
     hue, saturation = hsv[:, 0] * (360 / 255), hsv[:, 1] / 255
-    own = []
+    own = set()
     for colour, rgb in COLOURS.items():
         apart = np.abs((hue - 360 * rgb_to_hsv(*rgb)[0] + 180) % 360 - 180)
         if np.mean((apart < NEAR_HUE) & (saturation > COLOURED)) > OWN_SHARE:
-            own.append(colour)
+            own.add(colour)
     return frozenset(own)
 
 
@@ -57,15 +57,15 @@ def shows_well(scene: Scene) -> bool:
     if hidden_paint or too_few_blocks or outside:
         return False
     picture, masks = _render(scene)
-    shown = list(zip(things, masks, strict=True))
-    if any(mask.sum() < MIN_SEEN * outline(thing).sum() for thing, mask in shown):
-        return False
+    for thing, mask in zip(things, masks, strict=True):
+        if mask.sum() < MIN_SEEN * outline(thing).sum():
+            return False
     enough = MIN_CONTRAST * PALE.get(scene.style, 1.0)
-    rest = (replace(scene, objects=things[:k] + things[k + 1 :]) for k in range(len(things)))
-    return all(
-        _difference(picture, _render(other)[0], mask) >= enough
-        for other, mask in zip(rest, masks, strict=True)
-    )
+    for k, mask in enumerate(masks):
+        without = replace(scene, objects=things[:k] + things[k + 1 :])
+        if _difference(picture, _render(without)[0], mask) < enough:
+            return False
+    return True
 
 
 def changes(edit: SceneEdit) -> bool:

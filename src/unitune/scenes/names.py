@@ -16,6 +16,7 @@ from unitune.scenes.scene import (
     TIME_LIST,
     Scene,
     is_held_out,
+    pick,
     random_scene,
 )
 
@@ -48,12 +49,11 @@ def _changed(scene: Scene, rng: np.random.Generator) -> Scene:
     while True:
         match int(rng.integers(3)):
             case 0:
-                other = replace(scene, place=PLACE_LIST[int(rng.integers(len(PLACE_LIST)))])
+                other = replace(scene, place=pick(rng, PLACE_LIST))
             case 1:
-                other = replace(scene, time=TIME_LIST[int(rng.integers(len(TIME_LIST)))])
+                other = replace(scene, time=pick(rng, TIME_LIST))
             case _:
-                noun = NOUN_LIST[int(rng.integers(len(NOUN_LIST)))]
-                things = (replace(scene.objects[0], noun=noun), *scene.objects[1:])
-                other = replace(scene, objects=things)
+                thing = replace(scene.objects[0], noun=pick(rng, NOUN_LIST))
+                other = replace(scene, objects=(thing, *scene.objects[1:]))
         if not is_held_out(other):
             return other

@@ -7,18 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from unitune.scenes.changes import (
-    add_object,
-    change_count,
-    change_place,
-    change_time,
-    move_left,
-    recolour,
-    remove_object,
-    replace_object,
-    restyle,
-)
-from unitune.scenes.edits import SceneEdit
+from unitune.scenes import changes
+from unitune.scenes.edits import LOOKS, SceneEdit
 from unitune.scenes.legible import own_colours
 from unitune.scenes.scene import (
     COLOUR_LIST,
@@ -33,8 +23,6 @@ from unitune.scenes.scene import (
     is_held_out,
 )
 
-# Two of these are composed alike; one of them after one of another kind is not.
-LOOKS = ("recolour", "restyle", "background", "time")
 SPREAD = 2.0  # by how many uses a draw may depart from strict balance
 
 Accept = Callable[[SceneEdit], bool]
@@ -57,10 +45,6 @@ class Dice:
         """Count words as used."""
         self.used.update((role, word) for word in words)
 
-    def between(self, low: float, high: float) -> float:
-        """Draw a number."""
-        return float(self.rng.uniform(low, high))
-
 
 def two(scene: Scene, structure: Sequence[str], dice: Dice) -> list[SceneEdit]:
     """Draw two changes at once, of different kinds: one of `structure`, then one of LOOKS."""
@@ -72,46 +56,41 @@ def two(scene: Scene, structure: Sequence[str], dice: Dice) -> list[SceneEdit]:
 
 def propose(kind: str, scene: Scene, dice: Dice) -> SceneEdit:
     """Draw one edit of a kind, of those whose results are held out if there are any."""
-    options = _options(kind, scene, dice)
+    options = _options(kind, scene, dice.rng)
     unseen = {word: edit for word, edit in options.items() if is_held_out(edit.after)} or options
     return unseen[dice.pick(list(unseen), kind)]
 
 
-def _options(kind: str, scene: Scene, dice: Dice) -> dict[str | int, SceneEdit]:
+def _options(kind: str, scene: Scene, rng: np.random.Generator) -> dict[str | int, SceneEdit]:
     """List the edits of a kind by the word or the number that tells them apart."""
     things = scene.objects
-    index = int(dice.rng.integers(len(things)))
+    index = int(rng.integers(len(things)))
     thing = things[index]
+    nouns = [noun for noun in NOUN_LIST if noun not in {o.noun for o in things}]
     match kind:
         case "replace":
-            return {n: replace_object(scene, index, n) for n in _other_nouns(things)}
+            return {noun: changes.replace_object(scene, index, noun) for noun in nouns}
         case "add":
             x = 0.75 if thing.x < 0.5 else 0.25
-            y = thing.y + dice.between(-0.03, 0.03)
-            size = dice.between(*SIZES[1])
-            flip = bool(dice.rng.random() < 0.5)
-            return {n: add_object(scene, Object(n, x, y, size, flip)) for n in _other_nouns(things)}
+            y = thing.y + float(rng.uniform(-0.03, 0.03))
+            size = float(rng.uniform(*SIZES[1]))
+            flip = bool(rng.random() < 0.5)
+            added = [Object(noun, x, y, size, flip) for noun in nouns]
+            return {new.noun: changes.add_object(scene, new) for new in added}
         case "remove":
-            return {k: remove_object(scene, k) for k in range(len(things))}
+            return {k: changes.remove_object(scene, k) for k in range(len(things))}
         case "recolour":
-            return {
-                c: recolour(scene, thing.noun, c)
-                for c in COLOUR_LIST
-                if c not in own_colours(thing.noun) | {o.colour for o in things}
-            }
+            had = own_colours(thing.noun) | {o.colour for o in things}
+            colours = [colour for colour in COLOUR_LIST if colour not in had]
+            return {colour: changes.recolour(scene, thing.noun, colour) for colour in colours}
         case "restyle":
-            return {s: restyle(scene, s) for s in STYLE_LIST if s != scene.style}
+            return {s: changes.restyle(scene, s) for s in STYLE_LIST if s != scene.style}
         case "background":
-            return {p: change_place(scene, p) for p in PLACE_LIST if p != scene.place}
+            return {p: changes.change_place(scene, p) for p in PLACE_LIST if p != scene.place}
         case "time":
-            return {t: change_time(scene, t) for t in TIME_LIST if t != scene.time}
+            return {t: changes.change_time(scene, t) for t in TIME_LIST if t != scene.time}
         case "move":
-            return {0: move_left(scene, int(np.argmax([o.x for o in things])))}
+            return {0: changes.move_left(scene, int(np.argmax([o.x for o in things])))}
         case _:
-            return {
-                k: change_count(scene, k) for k in range(1, MAX_OBJECTS + 1) if k != len(things)
-            }
-
-
-def _other_nouns(things: Sequence[Object]) -> list[str]:
-    return [noun for noun in NOUN_LIST if noun not in {o.noun for o in things}]
+            counts = [k for k in range(1, MAX_OBJECTS + 1) if k != len(things)]
+            return {k: changes.change_count(scene, k) for k in counts}

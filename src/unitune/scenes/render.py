@@ -1,4 +1,7 @@
-"""Scene -> picture and instance masks; always drawn at 256 px and reduced, so that every size shows the same picture."""
+"""Scene -> picture and instance masks.
+
+Always drawn at 256 px and reduced, so that every size shows the same picture.
+"""
 
 from collections.abc import Callable
 
@@ -7,16 +10,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from unitune.scenes import sprites
-from unitune.scenes.backgrounds import OBJECT_TINT, background
+from unitune.scenes.backgrounds import OBJECT_TINT, SIDE, background
 from unitune.scenes.scene import Object, Scene
 
-SIDE = 256
 PIXEL = 8  # side of a block of the "pixel" style, px at 256
 HATCH = (np.add.outer(np.arange(SIDE), np.arange(SIDE)) % 8 < 3).astype(np.float64)
-
-
-def _plain(rgb: np.ndarray) -> np.ndarray:
-    return rgb
 
 
 def _sepia(rgb: np.ndarray) -> np.ndarray:
@@ -31,42 +29,34 @@ def _pixel_art(rgb: np.ndarray) -> np.ndarray:
 
 def _pencil(rgb: np.ndarray) -> np.ndarray:
     grey = sprites.luminance(rgb)
-    edges = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(
-        np.diff(grey, axis=1, append=grey[:, -1:])
-    )
+    down, across = np.diff(grey, axis=0, append=grey[-1:]), np.diff(grey, append=grey[:, -1:])
+    edges = np.abs(down) + np.abs(across)
     hatching = HATCH * (150 - grey).clip(0, 90) * 0.8  # dark places are hatched
     paper = 250 - 0.22 * (255 - grey) - hatching - 1.6 * edges.clip(0, 120)
     return paper[..., None] * np.array([1.0, 0.99, 0.95], np.float32)
 
 
 STYLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "plain": _plain,
+    "plain": lambda rgb: rgb,
     "pixel": _pixel_art,
     "pencil": _pencil,
     "sepia": _sepia,
 }
-SUPPORT = {
-    "plain": 0,
-    "pixel": PIXEL - 1,
-    "pencil": 1,
-    "sepia": 0,
-}  # px that a style's filter reaches: an exact mask grows by it
+# px that a style's filter reaches: an exact mask grows by it.
+SUPPORT = {"plain": 0, "pixel": PIXEL - 1, "pencil": 1, "sepia": 0}
 
 
 def _paste(canvas: Image.Image, thing: Object, time: str) -> np.ndarray:
     side = max(1, round(thing.size * SIDE))
     tile = sprites.resized(thing.noun, side, thing.flip, thing.colour)
-    left, top = round(thing.x * SIDE - side / 2), round(thing.y * SIDE - side)
-    colours = (
-        tile.convert("RGB")
-        if time == "day"
-        else tile.convert("RGB").point(
-            [int(value * tint) for tint in OBJECT_TINT[time] for value in range(256)]
-        )
-    )
-    canvas.paste(colours, (left, top), tile.getchannel("A"))
+    place = round(thing.x * SIDE - side / 2), round(thing.y * SIDE - side)
+    colours, opaque = tile.convert("RGB"), tile.getchannel("A")
+    if time != "day":
+        light = [int(value * tint) for tint in OBJECT_TINT[time] for value in range(256)]
+        colours = colours.point(light)
+    canvas.paste(colours, place, opaque)
     cover = Image.new("L", canvas.size)
-    cover.paste(tile.getchannel("A"), (left, top))
+    cover.paste(opaque, place)
     return np.asarray(cover) > 0
 
 
@@ -81,7 +71,10 @@ def reduced(picture: UInt8[np.ndarray, "256 256 C"], size: int) -> UInt8[np.ndar
 def render(
     scene: Scene, size: int = SIDE
 ) -> tuple[UInt8[np.ndarray, "size size 3"], list[np.ndarray]]:
-    """Draw a scene; also return the mask of each object's pixels at 256 px (bool, objects drawn later win)."""
+    """Draw a scene; also return the mask of each object's pixels at 256 px, bool.
+
+    Objects drawn later win.
+    """
     canvas = background(scene.place, scene.time, scene.seed)
     masks: list[np.ndarray] = []
     for thing in scene.objects:

@@ -6,9 +6,11 @@ The seed of the background's details belongs to it too.
 import hashlib
 import json
 import zlib
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -42,13 +44,10 @@ class Object:
     colour: str = ""
 
     def __post_init__(self) -> None:
-        if self.noun not in NOUNS:
-            raise ValueError(
-                f"unknown noun {self.noun!r}; the scenes world has: {', '.join(NOUNS)}"
-            )
-        if self.colour and self.colour not in COLOURS:
-            known = ", ".join(COLOURS)
-            raise ValueError(f"unknown colour {self.colour!r}; the scenes world has: {known}")
+        for kind, word, known in (("noun", self.noun, NOUNS), ("colour", self.colour, COLOURS)):
+            if word not in known and (word or kind == "noun"):
+                words = ", ".join(known)
+                raise ValueError(f"unknown {kind} {word!r}; the scenes world has: {words}")
         if not 0 < self.size <= 1:
             raise ValueError(f"size must be in (0, 1], got {self.size}")
 
@@ -64,11 +63,10 @@ class Scene:
     seed: int = 0  # of the background's details: skyline, trees, stars
 
     def __post_init__(self) -> None:
-        words = (("place", PLACES), ("time", TIMES), ("style", STYLES))
-        for name, allowed in words:
+        for name, allowed in (("place", PLACES), ("time", TIMES), ("style", STYLES)):
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
-        if not 0 <= len(self.objects) <= MAX_OBJECTS:
+        if len(self.objects) > MAX_OBJECTS:
             raise ValueError(f"a scene has at most {MAX_OBJECTS} objects, got {len(self.objects)}")
 
 
@@ -82,9 +80,19 @@ def is_held_out(scene: Scene) -> bool:
     return any(held_out(o.noun, scene.place, scene.style) for o in scene.objects)
 
 
+def is_pair(scene: Scene) -> bool:
+    """Say whether the scene holds two objects of different kinds."""
+    return len(scene.objects) == 2 and scene.objects[0].noun != scene.objects[1].noun
+
+
 def left_of(first: Object, second: Object) -> bool:
     """Say whether the first object stands clearly left of the second."""
     return second.x - first.x >= 0.75 * (first.size + second.size) / 2
+
+
+def row(scene: Scene) -> list[Object]:
+    """List the objects from left to right."""
+    return sorted(scene.objects, key=lambda o: o.x)
 
 
 @cache
@@ -96,17 +104,14 @@ def world_digest() -> str:
     return hashlib.sha256(json.dumps([words, sizes], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _draw(rng: np.random.Generator, shares: Sequence[float]) -> int:
-    u, total = rng.random() * sum(shares), 0.0
-    for k, share in enumerate(shares):
-        total += share
-        if u < total:
-            return k
-    return len(shares) - 1
-
-
-def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    """Draw one of several words."""
     return options[int(rng.integers(len(options)))]
+
+
+def _draw(rng: np.random.Generator, shares: Sequence[float]) -> int:
+    u = rng.random() * sum(shares)
+    return min(bisect(list(accumulate(shares)), u), len(shares) - 1)
 
 
 def _object(noun: str, colour: str, slot: int, count: int, rng: np.random.Generator) -> Object:
@@ -134,12 +139,12 @@ def random_scene(
         order = rng.permutation(len(NOUN_LIST))
         nouns = [NOUN_LIST[order[0 if alike else k]] for k in range(count)]
         painted = [style in COLOURFUL and rng.random() < COLOUR_SHARE for _ in nouns]
-        colours = [_pick(rng, COLOUR_LIST) if yes else "" for yes in painted]
+        colours = [pick(rng, COLOUR_LIST) if yes else "" for yes in painted]
         colours = colours[:1] * count if alike else colours
         things = [_object(nouns[k], colours[k], k, count, rng) for k in range(count)]
         if counts is None and count > 1 and rng.random() < ASIDE_SHARE:
             del things[int(rng.integers(count))]
-        place, time = _pick(rng, PLACE_LIST), TIME_LIST[_draw(rng, TIME_SHARES)]
+        place, time = pick(rng, PLACE_LIST), TIME_LIST[_draw(rng, TIME_SHARES)]
         scene = Scene(place, time, tuple(things), style, int(rng.integers(2**31)))
         if is_held_out(scene) == held_out:
             return scene

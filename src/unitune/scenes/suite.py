@@ -11,9 +11,9 @@ import numpy as np
 
 from unitune.scenes.caption import caption
 from unitune.scenes.changes import both
-from unitune.scenes.edits import KINDS, SceneEdit, is_pair
+from unitune.scenes.edits import KINDS, LOOKS, SceneEdit
 from unitune.scenes.legible import changes, shows_well
-from unitune.scenes.proposals import LOOKS, SPREAD, Accept, Dice, propose, two
+from unitune.scenes.proposals import SPREAD, Accept, Dice, propose, two
 from unitune.scenes.scene import (
     NOUN_LIST,
     PLACE_LIST,
@@ -22,6 +22,7 @@ from unitune.scenes.scene import (
     Scene,
     held_out,
     is_held_out,
+    is_pair,
     left_of,
     random_scene,
 )
@@ -44,11 +45,12 @@ ROUND: tuple[tuple[str, tuple[str, ...]], ...] = (
 COUNT_SHARES = {"one": (1.0,), "aside": (0.0, 1.0), "pair": (0.0, 1.0), "group": (0.0, 0.5, 0.5)}
 # Kinds that may be either: every second edit is composed alike, from this one on.
 HALF_ALIKE = {"replace": 0, "two": 1}
+# By composition: what "two" may change of the objects. LOOKS are composed alike, these are not.
 STRUCTURE = {
     "one": ("replace", "count"),
     "aside": ("replace", "add", "count"),
     "pair": ("replace", "remove", "move"),
-}  # by composition
+}
 BASE_TRIES, TRIES = 4, 30  # draws of one base, of one edit
 
 
@@ -63,16 +65,13 @@ def generate(*, seed: int, per_type: int, accept: Accept | None = None) -> list[
     edits: list[SceneEdit] = []
     while left.total():
         for composition, kinds in ROUND:
-            open_kinds = [kind for kind in kinds if left[kind]]
-            wanted = {kind: _alike(kind, per_type - left[kind]) for kind in open_kinds}
+            wanted: dict[str, bool | None] = dict.fromkeys(kind for kind in kinds if left[kind])
+            for kind in wanted.keys() & HALF_ALIKE:
+                wanted[kind] = (per_type - left[kind]) % 2 == HALF_ALIKE[kind]
             if wanted:
                 edits += _draw(composition, wanted, dice)
                 left.subtract(list(wanted))
     return edits
-
-
-def _alike(kind: str, number: int) -> bool | None:
-    return number % 2 == HALF_ALIKE[kind] if kind in HALF_ALIKE else None
 
 
 def _draw(composition: str, wanted: Mapping[str, bool | None], dice: Dice) -> list[SceneEdit]:
@@ -82,10 +81,10 @@ def _draw(composition: str, wanted: Mapping[str, bool | None], dice: Dice) -> li
             for _ in range(BASE_TRIES):
                 scene = _base(composition, noun, place, style, dice)
                 if "restyle" in wanted:  # few styles show colours
-                    scene = replace(
-                        scene, objects=tuple(replace(o, colour="") for o in scene.objects)
-                    )
-                if shows_well(scene) and (edits := _edits(scene, composition, wanted, dice)):
+                    plain = tuple(replace(o, colour="") for o in scene.objects)
+                    scene = replace(scene, objects=plain)
+                edits = _edits(scene, composition, wanted, dice) if shows_well(scene) else []
+                if edits:
                     dice.note(composition, {place})
                     dice.note("base", {scene.place, scene.style, *(o.noun for o in scene.objects)})
                     return edits
@@ -123,34 +122,33 @@ def _edits(
     edits: list[SceneEdit] = []
     for kind, alike in wanted.items():
         taken = {caption(scene), *(edit.prompt for edit in edits)}
-        structure = STRUCTURE[composition] if kind == "two" and not alike else LOOKS
-        draws = (
-            two(scene, structure, dice) if kind == "two" else [propose(kind, scene, dice)]
-            for _ in range(TRIES)
-        )
-        good = next((steps for steps in draws if _is_good(steps, alike, taken, dice)), None)
-        if good is None:
+        structure = LOOKS if alike else STRUCTURE.get(composition, ())
+        for _ in range(TRIES):
+            steps = two(scene, structure, dice) if kind == "two" else [propose(kind, scene, dice)]
+            edit = both(*steps) if kind == "two" else steps[0]
+            if _is_good(edit, steps, alike, taken, dice):
+                break
+        else:
             return []
-        edits.append(_joined(good))
-        dice.note("two", [step.kind for step in good if kind == "two"])
+        edits.append(edit)
+        dice.note("two", [step.kind for step in steps if kind == "two"])
     for edit in edits:
         dice.note(edit.kind, _words(edit.after) - _words(scene))
     return edits
 
 
-def _joined(steps: Sequence[SceneEdit]) -> SceneEdit:
-    return both(*steps) if len(steps) == 2 else steps[0]
-
-
 def _is_good(
-    steps: Sequence[SceneEdit], alike: bool | None, taken: Collection[str], dice: Dice
+    edit: SceneEdit,
+    steps: Sequence[SceneEdit],
+    alike: bool | None,
+    taken: Collection[str],
+    dice: Dice,
 ) -> bool:
     """Say whether an edit of one or two steps is fit for the suite.
 
     It stays held out, says something new, is composed alike as asked, shows at every step, and is
     accepted.
     """
-    edit = _joined(steps)
     if not is_held_out(edit.after) or edit.prompt in taken:
         return False
     if alike not in (None, edit.composed_alike):
@@ -168,39 +166,25 @@ def _base(composition: str, noun: str, place: str, style: str, dice: Dice) -> Sc
         if _composition(scene) == ("pair" if composition == "aside" else composition):
             break
     main = int(dice.rng.integers(len(scene.objects)))
-    other = (
-        noun if composition == "group" else dice.pick([n for n in NOUN_LIST if n != noun], "base")
-    )
-    things = [
-        replace(o, noun=noun if k == main else other, colour=o.colour if style in COLOURFUL else "")
-        for k, o in enumerate(scene.objects)
-    ]
-    return replace(
-        scene,
-        place=place,
-        style=style,
-        objects=(things[main],) if composition == "aside" else tuple(things),
-    )
+    other = noun
+    if composition != "group":
+        other = dice.pick([n for n in NOUN_LIST if n != noun], "base")
+    things = []
+    for k, thing in enumerate(scene.objects):
+        colour = thing.colour if style in COLOURFUL else ""
+        things.append(replace(thing, noun=noun if k == main else other, colour=colour))
+    objects = things[main : main + 1] if composition == "aside" else things
+    return replace(scene, place=place, style=style, objects=tuple(objects))
 
 
 def _composition(scene: Scene) -> str:
     if is_pair(scene):
         return "pair" if left_of(*scene.objects) else ""
-    return (
-        "one"
-        if len(scene.objects) == 1
-        else "group"
-        if len({o.noun for o in scene.objects}) == 1
-        else ""
-    )
+    if len(scene.objects) == 1:
+        return "one"
+    return "group" if len({o.noun for o in scene.objects}) == 1 else ""
 
 
 def _words(scene: Scene) -> set[object]:
-    return {
-        scene.place,
-        scene.style,
-        scene.time,
-        len(scene.objects),
-        *(o.noun for o in scene.objects),
-        *(o.colour for o in scene.objects),
-    }
+    words = {scene.place, scene.style, scene.time, len(scene.objects)}
+    return words | {word for o in scene.objects for word in (o.noun, o.colour)}
