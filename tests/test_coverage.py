@@ -1,4 +1,7 @@
-"""How often an interval of 95 % covers the true value: simulated for the fewest images that have an interval and for the fewest of a verdict."""
+"""How often an interval of 95 % covers the true value.
+
+Simulated for the fewest images that have an interval and for the fewest of a verdict.
+"""
 
 import math
 
@@ -13,12 +16,14 @@ DRAWS = 12  # of an image
 
 
 def rates(rng: np.random.Generator, rate: float, n: int, *, alike: float = 0.0) -> np.ndarray:
-    """Shares of successes; `alike` is the correlation of an image's draws (0: binomial, else beta-binomial)."""
-    own = (
-        rng.beta(rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), (REPEATS, n))
-        if alike
-        else rate
-    )
+    """Shares of successes; `alike` is the correlation of an image's draws.
+
+    They are binomial where it is 0, else beta-binomial.
+    """
+    own: float | np.ndarray = rate
+    if alike:
+        concentration = 1 / alike - 1
+        own = rng.beta(rate * concentration, (1 - rate) * concentration, (REPEATS, n))
     return rng.binomial(DRAWS, own, (REPEATS, n)) / DRAWS
 
 
@@ -31,7 +36,7 @@ def means(values: np.ndarray, true: float, within=None) -> float:
 
 
 def areas(rng: np.random.Generator, n: int) -> float:
-    """Four settings, an image's level common to all of them, as in the trade-offs of alignment and ST-LPIPS; and a front's lead over another."""
+    """Four settings with an image's level in common, as in trade-offs of alignment and ST-LPIPS."""
     x, y = np.array([0.05, 0.1, 0.2, 0.25]), np.array([0.6, 0.5, 0.35, 0.2])
     true = area(Sweep((1, 2, 3, 4), ("all",), x[:, None], y[:, None]), corner=(0.0, 0.0)).mean
     found = []
@@ -46,7 +51,8 @@ def areas(rng: np.random.Generator, n: int) -> float:
     return share_of(found, true)
 
 
-SPREAD = 0.5  # of the logarithm of pixel errors between images: half of them within a factor of 1.4 of the median
+# Of the logarithm of pixel errors: half of the images within a factor of 1.4 of the median.
+SPREAD = 0.5
 CASES = {
     "mean of normal scores": lambda rng, n: means(rng.normal(2.0, 1.0, (REPEATS, n)), 2.0),
     "log-normal errors": lambda rng, n: means(

@@ -1,4 +1,4 @@
-"""Figures: the same bytes twice, intervals where they are, type that can be read in print, no model behind them."""
+"""Figures: the same bytes twice, intervals, type that can be read in print, no model behind."""
 
 import re
 import subprocess
@@ -11,8 +11,19 @@ from matplotlib import font_manager
 from PIL import Image
 
 from unitune.metrics.statistics import Interval
-from unitune.report.curves import bars, curves, draw_tradeoff, tradeoff
-from unitune.report.style import COLOURS, MARKERS, STYLE, WIDTH, encoded, look, panels
+from unitune.report.plots import (
+    COLOURS,
+    MARKERS,
+    STYLE,
+    WIDTH,
+    bars,
+    curves,
+    draw_tradeoff,
+    encoded,
+    look,
+    panels,
+    tradeoff,
+)
 
 ROOT = Path(__file__).parent.parent
 LINES = {
@@ -25,32 +36,25 @@ PAIRS = {
         (Interval(0.3, 0.2, 0.4), Interval(0.7, 0.6, 0.8)),
     ]
 }
-REFERENCE = {
-    "copy of the base": [(Interval(0.0, float("nan"), float("nan")), Interval(0.2, 0.1, 0.3))]
-}
+NAN = float("nan")
+REFERENCE = {"copy of the base": [(Interval(0.0, NAN, NAN), Interval(0.2, 0.1, 0.3))]}
 
 
 def drawn(folder: Path) -> list[Path]:
-    files = curves({"y": LINES}, x_label="x", path=folder / "a.b")
-    files += tradeoff({"y": (PAIRS, REFERENCE)}, x_label="x", path=folder / "tradeoff")
-    return files + bars(
-        {"score": {"one": Interval(1, 0.5, 1.5), "two": Interval(2, float("nan"), float("nan"))}},
-        path=folder / "bars",
-    )
+    score = {"one": Interval(1, 0.5, 1.5), "two": Interval(2, NAN, NAN)}
+    return [
+        *curves({"y": LINES}, x_label="x", path=folder / "a.b"),
+        *tradeoff({"y": (PAIRS, REFERENCE)}, x_label="x", path=folder / "tradeoff"),
+        *bars({"score": score}, path=folder / "bars"),
+    ]
 
 
 def test_the_same_bytes_at_another_time(tmp_path, monkeypatch):
     first = drawn(tmp_path / "1")
     monkeypatch.setattr("time.time", lambda: 1e9)
     second = drawn(tmp_path / "2")
-    assert [file.name for file in first] == [
-        "a.b.pdf",
-        "a.b.png",
-        "tradeoff.pdf",
-        "tradeoff.png",
-        "bars.pdf",
-        "bars.png",
-    ]
+    names = [f"{name}.{form}" for name in ("a.b", "tradeoff", "bars") for form in ("pdf", "png")]
+    assert [file.name for file in first] == names
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
     assert not [file for file in first if b"CreationDate" in file.read_bytes()]
 
@@ -58,8 +62,8 @@ def test_the_same_bytes_at_another_time(tmp_path, monkeypatch):
 def test_pdfs_hold_type_as_type_and_are_as_wide_as_a_column(tmp_path):
     file = drawn(tmp_path)[0].read_bytes()
     assert b"/Type3" not in file  # outlines of letters, which journals refuse
-    width, _ = map(float, re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", file).groups())  # type: ignore[union-attr]
-    assert width == pytest.approx(72 * WIDTH)
+    width = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", file)
+    assert width is not None and float(width[1]) == pytest.approx(72 * WIDTH)
 
 
 def test_type_is_at_least_seven_points():
@@ -81,10 +85,9 @@ def test_neighbours_differ_in_colour_marker_and_dashes():
 
 
 def test_intervals_are_drawn(tmp_path):
+    bare = {"one": [(x, y.mean) for x, y in LINES["one"]]}
     (_, with_bands) = curves({"y": {"one": LINES["one"]}}, x_label="x", path=tmp_path / "band")
-    (_, without) = curves(
-        {"y": {"one": [(x, y.mean) for x, y in LINES["one"]]}}, x_label="x", path=tmp_path / "line"
-    )  # type: ignore[union-attr]
+    (_, without) = curves({"y": bare}, x_label="x", path=tmp_path / "line")
     colours = [
         len({pixel[:3] for pixel in Image.open(file).convert("RGB").get_flattened_data()})
         for file in (with_bands, without)
@@ -98,8 +101,11 @@ def test_intervals_are_drawn(tmp_path):
 
 
 def test_figures_come_from_records_without_a_model():
-    command = "import sys, runpy; sys.path.insert(0, 'experiments'); runpy.run_path('experiments/figures.py'); "
-    command += "print(*{'diffusers', 'transformers', 'open_clip'} & set(sys.modules))"
+    command = (
+        "import sys, runpy; sys.path.insert(0, 'experiments'); "
+        "runpy.run_path('experiments/figures.py'); "
+        "print(*{'diffusers', 'transformers', 'open_clip'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1000:]
     assert not done.stdout.split()

@@ -1,3 +1,5 @@
+"""Grids of pictures: every picture whole, labels wrapped, the same bytes twice."""
+
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +73,8 @@ def test_pictures_are_never_cropped(height: int, width: int):
 
 
 def test_wrapping_loses_nothing():
-    text = "a black and white photo of a dinosaur, pneumonoultramicroscopicsilicovolcanoconiosis in the snow"
+    long = "pneumonoultramicroscopicsilicovolcanoconiosis"
+    text = f"a black and white photo of a dinosaur, {long} in the snow"
     lines = wrapped(text, 120, FONT)
     assert all(FONT.getlength(line) <= 120 for line in lines) and len(lines) > 2
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")

@@ -1,4 +1,4 @@
-"""The HTML page: self-contained, safe with any text, and working in a browser where one is installed."""
+"""The HTML page: self-contained, safe with any text, working in a browser if one is installed."""
 
 import html
 import json
@@ -13,23 +13,22 @@ import pytest
 
 from unitune.models import tiny
 from unitune.report import page as pages
-from unitune.report import source
+from unitune.report import saved_runs
 from unitune.types import Refused
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-HOSTILE = "<script>document.title='hacked'</script> \"><img src=x onerror=\"document.title='hacked'\"> 'a' & `b` ${c} {{ d }} </style>"
+HOSTILE = (
+    "<script>document.title='hacked'</script> \"><img src=x onerror=\"document.title='hacked'\"> "
+    "'a' & `b` ${c} {{ d }} </style>"
+)
 
 
 @pytest.fixture
 def sweep(tmp_path) -> Path:
-    finished.run(tmp_path / "0-unitune", prompts=("a dog", HOSTILE))
-    finished.run(
-        tmp_path / "1-untuned",
-        method="untuned",
-        sampler="sdedit",
-        prompts=("a dog", HOSTILE),
-        shift=0.2,
-    )
+    prompts = ("a dog", HOSTILE)
+    finished.run(tmp_path / "0-unitune", prompts=prompts)
+    other = {"method": "untuned", "sampler": "sdedit", "shift": 0.2}
+    finished.run(tmp_path / "1-untuned", prompts=prompts, **other)
     return tmp_path
 
 
@@ -57,35 +56,29 @@ class Seen(HTMLParser):
 
 
 def test_the_page_holds_everything(sweep):
-    seen = Seen(pages.page(source.load(sweep)))
+    seen = Seen(pages.page(saved_runs.load(sweep)))
     tiles = [found for found in seen.all("figure") if found.get("class") == "tile"]
-    assert (
-        len(tiles) == 2 * 2 * 2 * 2 + 2 * 2
-    )  # runs x images x prompts x seeds, and each exact target once
-    assert {tile["data-method"] for tile in tiles} == {
-        "unitune + unitune",
-        "untuned + sdedit",
-        "exact target",
-    }
+    # Runs x images x prompts x seeds, and each exact target once.
+    assert len(tiles) == 2 * 2 * 2 * 2 + 2 * 2
+    methods = {"unitune + unitune", "untuned + sdedit", "exact target"}
+    assert {tile["data-method"] for tile in tiles} == methods
     assert {tile["data-prompt"] for tile in tiles} == {"a dog", HOSTILE}
-    assert len(seen.all("input", type="range")) == len(tiles) and len(
-        seen.all("div", role="img")
-    ) == len(tiles)
-    assert (
-        "lr: 0.0001" in seen.text
-        and "cosine" in seen.text
-        and "too few for a verdict" in seen.text
-        and "0.05 (" not in seen.text
-    )
-    assert (
-        "Equal budgets: 4 edits of 2 images" in seen.text
-        and "alignment against stlpips" in seen.text
-        and "tuning s" in seen.text
-    )
+    assert len(seen.all("input", type="range")) == len(tiles)
+    assert len(seen.all("div", role="img")) == len(tiles)
+    assert "0.05 (" not in seen.text
+    for said in (
+        "lr: 0.0001",
+        "cosine",
+        "too few for a verdict",
+        "Equal budgets: 4 edits of 2 images",
+        "alignment against stlpips",
+        "tuning s",
+    ):
+        assert said in seen.text
 
 
 def test_the_page_loads_nothing_and_runs_its_own_script_only(sweep):
-    page = pages.page(source.load(sweep))
+    page = pages.page(saved_runs.load(sweep))
     seen = Seen(page)
     assert len(seen.all("script")) == 1 and not seen.all("link") and not seen.all("iframe")
     sources = [found["src"] for tag, found in seen.tags if "src" in found]
@@ -99,51 +92,43 @@ def test_the_page_loads_nothing_and_runs_its_own_script_only(sweep):
 
 
 def test_the_same_records_give_the_same_page(sweep):
-    assert pages.page(source.load(sweep)) == pages.page(source.load(sweep))
+    assert pages.page(saved_runs.load(sweep)) == pages.page(saved_runs.load(sweep))
 
 
 def test_a_base_image_is_embedded_once(sweep):
-    page = pages.page(source.load(sweep))
+    page = pages.page(saved_runs.load(sweep))
     assert page.count("{background-image:url(data:image/jpeg;base64,") == 2
 
 
 def test_missing_pictures_settings_and_cards_are_said(sweep):
     for file in [*sweep.rglob("*.png"), *sweep.rglob("config.yaml"), *sweep.rglob("cards.json")]:
         file.unlink()
-    seen = Seen(pages.page(source.load(sweep)))
-    assert "The picture 0-unitune/i0-0-0.png is not there." in seen.text and not seen.all(
-        "input", type="range"
-    )
+    seen = Seen(pages.page(saved_runs.load(sweep)))
+    assert "The picture 0-unitune/i0-0-0.png is not there." in seen.text
+    assert not seen.all("input", type="range")
     assert "No config.yaml" in seen.text and "No cards.json" in seen.text
 
 
 def test_many_pictures_are_smaller_and_what_is_left_out_is_said(sweep, monkeypatch):
-    whole = Seen(pages.page(source.load(sweep)))
+    whole = Seen(pages.page(saved_runs.load(sweep)))
     monkeypatch.setattr(pages, "MANY", 3)
     monkeypatch.setattr(pages, "MOST", 5)
-    seen = Seen(pages.page(source.load(sweep)))
+    seen = Seen(pages.page(saved_runs.load(sweep)))
     assert [len(page.all("figure", **{"class": "tile"})) for page in (whole, seen)] == [20, 5]
-    assert "The first 5 of 20 pictures are shown" in seen.text and {
-        found["width"] for found in seen.all("img") if "width" in found
-    } == {"160"}
+    assert "The first 5 of 20 pictures are shown" in seen.text
+    assert {found["width"] for found in seen.all("img") if "width" in found} == {"160"}
 
 
 def test_the_job_writes_it_again(sweep, typed):
     (sweep / "report.html").write_text("old")
     answer = typed("--config-name", "report", f"runs={sweep}")
-    assert (
-        answer.code == 0
-        and f"report: {sweep}/report.html" in answer.out
-        and "<!doctype html>" in (sweep / "report.html").read_text()
-    )
+    assert answer.code == 0 and f"report: {sweep}/report.html" in answer.out
+    assert "<!doctype html>" in (sweep / "report.html").read_text()
     before = sorted(sweep.rglob("*"))
     answer = typed("--config-name", "report", f"runs={sweep}/nothing")
-    assert (
-        answer.code == 2
-        and answer.count("\n") == 1
-        and "nothing holds no scores.jsonl" in answer.err
-        and sorted(sweep.rglob("*")) == before
-    )
+    assert answer.code == 2 and answer.count("\n") == 1
+    assert "nothing holds no scores.jsonl" in answer.err
+    assert sorted(sweep.rglob("*")) == before
 
 
 def test_a_sweep_ends_with_a_comparison_and_a_page(typed, here):
@@ -160,23 +145,15 @@ def test_a_sweep_ends_with_a_comparison_and_a_page(typed, here):
     ]
     answer = typed("-m", model, "method=untuned", "sampler=cfg,sdedit", *small)
     assert answer.code == 0, answer.err
-    end = answer.out.splitlines()[-3:]
-    assert end[0].startswith("The sweep took ") and end[1:] == [
-        "comparison: sweep/comparison.md",
-        "report: sweep/report.html",
-    ]
-    assert (
-        "untuned + cfg" in answer.out
-        and "untuned + sdedit" in answer.out
-        and "sampling s" in answer.out
-    )
-    assert (
-        answer.out.count("report: ") == 3
-        and "| untuned + sdedit | no | 1 | 1 |" in (here / "sweep/comparison.md").read_text()
-    )
-    assert {"comparison.csv", "comparison.tex", "report.html"} <= {
-        file.name for file in (here / "sweep").iterdir()
-    }
+    took, *files = answer.out.splitlines()[-3:]
+    assert took.startswith("The sweep took ")
+    assert files == ["comparison: sweep/comparison.md", "report: sweep/report.html"]
+    for said in ("untuned + cfg", "untuned + sdedit", "sampling s"):
+        assert said in answer.out
+    assert answer.out.count("report: ") == 3
+    assert "| untuned + sdedit | no | 1 | 1 |" in (here / "sweep/comparison.md").read_text()
+    written = {file.name for file in (here / "sweep").iterdir()}
+    assert {"comparison.csv", "comparison.tex", "report.html"} <= written
 
 
 def test_no_records_no_page(tmp_path):
@@ -211,9 +188,14 @@ def shown(page: Path, profile: Path, *, width: int = 1280) -> Seen:
 
 ACT = """
 const said = {};
-const pick = (id, value) => { const box = document.getElementById(id); box.value = value; box.dispatchEvent(new Event("change")); };
+const pick = (id, value) => {
+  const box = document.getElementById(id);
+  box.value = value;
+  box.dispatchEvent(new Event("change"));
+};
+const rows = () => [...document.querySelector("tbody").rows];
 const heads = [...document.querySelector("table").tHead.rows[0].cells];
-const column = (k) => [...document.querySelector("tbody").rows].map((row) => row.cells[k].textContent);
+const column = (k) => rows().map((row) => row.cells[k].textContent);
 const alignment = heads.findIndex((head) => head.textContent.startsWith("alignment"));
 heads[alignment].firstElementChild.click();
 said.up = column(0).join("; ");
@@ -228,7 +210,8 @@ pick("by-method", "untuned + sdedit");
 said.method = document.getElementById("shown").textContent;
 pick("by-prompt", "a dog");
 said.both = document.getElementById("shown").textContent;
-said.visible = [...document.querySelectorAll(".tile")].filter((tile) => tile.offsetHeight > 0).length;
+const tiles = [...document.querySelectorAll(".tile")];
+said.visible = tiles.filter((tile) => tile.offsetHeight > 0).length;
 said.unreachable = document.querySelectorAll("[tabindex='-1']").length;
 said.wide = document.documentElement.scrollWidth - window.innerWidth;
 document.body.setAttribute("data-said", JSON.stringify(said));
@@ -237,46 +220,30 @@ document.body.setAttribute("data-said", JSON.stringify(said));
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_in_a_browser(sweep, tmp_path):
-    page = pages.write(source.load(sweep))
+    page = pages.write(saved_runs.load(sweep))
     untouched = shown(page, tmp_path / "p1")
-    assert (
-        "20 of 20 shown" in untouched.text
-        and "Edits in " in untouched.text
-        and "hacked" not in untouched.text.partition("Scores and costs")[0]
-    )
-    # The page's policy runs its own script only, so that the copy that acts for a person goes without it.
+    assert "20 of 20 shown" in untouched.text and "Edits in " in untouched.text
+    assert "hacked" not in untouched.text.partition("Scores and costs")[0]
+    # The page's policy runs its own script only: the copy that acts for a person goes without.
     acting = page.with_name("acting.html")
     text = re.sub(r"<meta http-equiv=.*?>", "", page.read_text())
     acting.write_text(text.replace("</body>", f"<script>{ACT}</script></body>"))
+    sorted_by = ["copy of the base", "unitune + unitune", "untuned + sdedit", "exact target"]
     for width in (1280, 500):
         (body,) = shown(acting, tmp_path / f"p{width}", width=width).all("body")
         said = json.loads(str(body["data-said"]))
-        tuned, untuned, base, target = (
-            "unitune + unitune",
-            "untuned + sdedit",
-            "copy of the base",
-            "exact target",
-        )
-        assert said["up"] == "; ".join((base, tuned, untuned, target)) and said[
-            "down"
-        ] == "; ".join((target, untuned, tuned, base))
+        assert said["up"] == "; ".join(sorted_by)
+        assert said["down"] == "; ".join(reversed(sorted_by))
         assert said["sorted"] == "descending" and said["cut"] == "inset(0px 60% 0px 0px)"
-        assert (said["method"], said["both"], said["visible"]) == (
-            "8 of 20 shown",
-            "4 of 20 shown",
-            4,
-        )
-        assert said["wide"] <= 0 and said["unreachable"] == 0
+        assert (said["method"], said["both"]) == ("8 of 20 shown", "4 of 20 shown")
+        assert said["visible"] == 4 and said["wide"] <= 0 and said["unreachable"] == 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_a_script_that_slipped_in_would_not_run(sweep, tmp_path):
-    page = pages.write(source.load(sweep))
-    page.write_text(
-        page.read_text().replace(
-            "</main>",
-            "<script>document.body.dataset.hacked = 1</script><img src=x onerror='document.body.dataset.hacked = 1'></main>",
-        )
-    )
+    page = pages.write(saved_runs.load(sweep))
+    hack = "document.body.dataset.hacked = 1"
+    slipped = f"<script>{hack}</script><img src=x onerror='{hack}'></main>"
+    page.write_text(page.read_text().replace("</main>", slipped))
     (body,) = shown(page, tmp_path / "p").all("body")
     assert "data-hacked" not in body

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unitune.images import to_uint8
-from unitune.report.curves import curves
+from unitune.report.plots import curves
 from unitune.runs.grid import labelled_grid
 from unitune.scenes import Scene, caption
 

@@ -65,7 +65,7 @@ def edit(cfg: Any, folder: Path) -> None:
     """
     from unitune import metrics
     from unitune.models import files, machine, parameters
-    from unitune.report import page
+    from unitune.report import summary
     from unitune.runs import experiment, paste, preflight
 
     if cfg["from"]:
@@ -99,7 +99,7 @@ def edit(cfg: Any, folder: Path) -> None:
         logger=logger, selection=selection, paste=paster,
     )  # fmt: skip
     done = experiment.run(setting, examples, folder=folder)
-    print(*page.finished(folder, done), sep="\n")
+    print(*summary.of_run(folder, done), sep="\n")
 
 
 def score(cfg: Any, folder: Path) -> None:
@@ -115,7 +115,7 @@ def score(cfg: Any, folder: Path) -> None:
         settings[run] = arguments.scorable(earlier, cfg.metrics)
     for run, old in settings.items():
         examples = make(old.benchmark).examples(old.model.resolution)
-        print(tables.plain(tables.by_prompt(rescore.score(run, examples, chosen=chosen))))
+        print(tables.by_prompt(rescore.score(run, examples, chosen=chosen)).plain())
 
 
 def precomputed(cfg: Any, folder: Path) -> None:
@@ -129,7 +129,7 @@ def precomputed(cfg: Any, folder: Path) -> None:
         resolution=cfg.model.resolution, folder=folder,
     )  # fmt: skip
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
-    print(tables.plain(tables.by_prompt(done)), f"grid: {folder / 'grid.png'}", sep="\n")
+    print(tables.by_prompt(done).plain(), f"grid: {folder / 'grid.png'}", sep="\n")
 
 
 def _plain(module: str) -> Callable[[Any, Path], None]:

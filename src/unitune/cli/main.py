@@ -81,9 +81,9 @@ def main() -> int:
         sys.argv[1:] = arguments.prepared(sys.argv[1:])
         _main()
         if ended.swept:
-            from unitune.report import comparison
+            from unitune.report import summary
 
-            print(*comparison.conclude(ended.swept, began=ended.began), sep="\n")
+            print(*summary.of_sweep(ended.swept, began=ended.began), sep="\n")
     except (*REFUSALS, OSError) as error:
         # Of the system's errors only those of Hydra's own folders come here: a run's were noted.
         ended.failed(error, refused=True)

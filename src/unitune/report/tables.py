@@ -1,5 +1,10 @@
-"""Tables of records: what a run, a sweep and a claim show of the same lines. Every mean, interval, count and cost that is printed comes through here."""
+"""Tables of records: what a run, a sweep and a claim show of the same groups.
 
+Every mean, interval, count and cost that is printed comes through here.
+"""
+
+import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,124 +14,97 @@ from unitune.metrics.statistics import (
     ENOUGH,
     FEWEST,
     OF_BASE,
-    bounds,
-    by_image,
-    check_budgets,
-    edits,
-    paired,
+    group_by,
+    score_of,
 )
-from unitune.report.formats import Table as Table
-from unitune.report.formats import as_csv as as_csv
-from unitune.report.formats import cell as cell
-from unitune.report.formats import latex as latex
-from unitune.report.formats import markdown as markdown
-from unitune.report.formats import plain as plain
-from unitune.report.formats import side_by_side
-from unitune.report.lines import COSTS as COSTS
-from unitune.report.lines import Cards as Cards
-from unitune.report.lines import Line as Line
-from unitune.report.lines import asked, line_of, of_edits
-from unitune.report.lines import higher_is_better as higher_is_better
-from unitune.report.lines import lines as lines
-from unitune.storage.records import REFERENCES, Record, merge
-from unitune.types import Refused
+from unitune.report.groups import (
+    COSTS,
+    Cards,
+    Group,
+    edit_of,
+    higher_is_better,
+    make_groups,
+    reference_groups,
+)
+from unitune.report.table_formats import Table, aligned
+from unitune.storage.records import Record, merge
 
-MEANS = f"Means [95 % intervals over images; edits and seeds of an image averaged first], from {FEWEST} images on; (k): the mean goes over k samples only."
-
-LEFT_OUT = (  # why edits have no success
+MEANS = (
+    "Means [95 % intervals over images; edits and seeds of an image averaged first], "
+    f"from {FEWEST} images on; (k): the mean goes over k samples only."
+)
+PER_IMAGE = (
+    "Tuning and what is stored are of an image: of all its tunings, where each prompt needs its "
+    "own; the other costs are of an edit."
+)
+WHY_LEFT_OUT = (  # why edits have no success; the first has one
     "",
     "without facts",
     "that a copy of the base satisfies",
     "that the judge fails on the exact target",
-    "without facts, satisfied by a copy of the base, or failed by the judge on the exact target (these records do not say which)",
+    "without facts, satisfied by a copy of the base, or failed by the judge on the exact target "
+    "(these records do not say which)",
 )
 
 
-def comparison(found: Sequence[Line], *, cards: Cards) -> Table:
-    """Write one row per line: n, metrics with intervals, costs."""
-    metrics, costs = _columns(found)
-    head = (
-        "method",
-        "mask seen",
-        "images",
-        "samples",
-        *(_arrow(name, cards) for name in metrics),
-        *costs,
-        "run",
-    )
+def comparison(groups: Sequence[Group], *, cards: Cards) -> Table:
+    """Write one row per group: n, metrics with intervals, costs."""
+    metrics, costs = _metrics(groups), _costs(groups)
+    arrows = [with_arrow(name, cards) for name in metrics]
     rows = []
-    for line in found:
-        runs = ", ".join(line.runs) if len(line.runs) < 3 else f"{line.runs[0]} ... {line.runs[-1]}"
-        cells = [*(cell(line, name) for name in metrics), *(_spent(line, name) for name in costs)]
-        rows.append(
-            (
-                line.label,
-                line.saw_mask or ("-" if line.is_reference else "no"),
-                str(line.images),
-                str(len(line.records)),
-                *cells,
-                runs,
-            )
-        )
-    notes = (MEANS, *counting(record for line in found for record in line.records))
-    notes += (
-        (
-            "Tuning and what is stored are of an image: of all its tunings, where each prompt needs its own; the other costs are of an edit.",
-        )
-        if costs
-        else ()
-    )
-    notes += unequal_threads(record for line in found for record in line.records if line.costs)
-    few = min(line.images for line in found)
-    notes += (
-        (f"{few} image{'s' if few > 1 else ''}, fewer than {ENOUGH}: too few for a verdict.",)
-        if few < ENOUGH
-        else ()
-    )
-    return Table(head, tuple(rows), notes)
+    for group in groups:
+        mask = group.saw_mask or ("-" if group.is_reference else "no")
+        sizes = str(group.images), str(len(group.records))
+        first, last = group.runs[0], group.runs[-1]
+        runs = ", ".join(group.runs) if len(group.runs) < 3 else f"{first} ... {last}"
+        rows.append((group.label, mask, *sizes, *_cells(group, metrics, costs), runs))
+    notes = [MEANS, *counting(record for group in groups for record in group.records)]
+    if costs:
+        notes.append(PER_IMAGE)
+    notes += unequal_threads(record for group in groups if group.costs for record in group.records)
+    few = min(group.images for group in groups)
+    if few < ENOUGH:
+        plural = "s" if few > 1 else ""
+        notes.append(f"{few} image{plural}, fewer than {ENOUGH}: too few for a verdict.")
+    head = ("method", "mask seen", "images", "samples", *arrows, *costs, "run")
+    return Table(head, tuple(rows), tuple(notes))
 
 
 def by_prompt(records: Iterable[Record]) -> Table:
     """Write one row for each edit prompt and what made it: what a run shows when it ends."""
-    found = _by_prompt(records)
-    metrics, costs = _columns([line for _, line in found])
-    costs = [name for name in costs if name in ("sampling s", "peak MiB")]
-    rows = []
-    for prompt, line in found:
-        cells = [*(cell(line, name) for name in metrics), *(_spent(line, name) for name in costs)]
-        rows.append((line.label, prompt, str(len(line.records)), *cells))
-    return Table(
-        ("method", "prompt", "n", *metrics, *costs),
-        tuple(rows),
-        counting(record for _, line in found for record in line.records),
+    prompts = _by_prompt(records)
+    groups = [group for _, group in prompts]
+    metrics = _metrics(groups)
+    costs = [name for name in _costs(groups) if name in ("sampling s", "peak MiB")]
+    rows = tuple(
+        (group.label, prompt, str(len(group.records)), *_cells(group, metrics, costs))
+        for prompt, group in prompts
     )
+    notes = counting(record for group in groups for record in group.records)
+    return Table(("method", "prompt", "n", *metrics, *costs), rows, notes)
 
 
 def numbers(records: Iterable[Record]) -> tuple[list[str], list[list[object]]]:
-    """Return the heads and the means of the same rows, for a table that somebody else draws; None where a metric does not apply."""
-    found = _by_prompt(records)
-    metrics, _ = _columns([line for _, line in found])
+    """Return the heads and means of the rows by prompt, for a table that somebody else draws.
+
+    A mean is None where the metric does not apply.
+    """
+    prompts = _by_prompt(records)
+    metrics = _metrics([group for _, group in prompts])
     data: list[list[object]] = []
-    for prompt, line in found:
-        means = [line.scores[name].mean if name in line.scores else None for name in metrics]
-        data.append([line.row, line.method, line.sampler, prompt, len(line.records), *means])
+    for prompt, group in prompts:
+        means = [group.scores[name].mean if name in group.scores else None for name in metrics]
+        data.append([group.row, group.method, group.sampler, prompt, len(group.records), *means])
     return ["row", "method", "sampler", "prompt", "n", *metrics], data
 
 
 def overall(records: Iterable[Record]) -> dict[str, float]:
-    """Return the mean of each score over images by line, as "label/score"; by prompt they stand in the table."""
+    """Return the mean of each score over images by group, as "label/score"."""
     return {
-        f"{line.label}/{name}": found.mean
-        for line in lines(records)
-        for name, found in line.scores.items()
+        f"{group.label}/{name}": found.mean
+        for group in make_groups(records)
+        for name, found in group.scores.items()
     }
-
-
-def _by_prompt(records: Iterable[Record]) -> list[tuple[str, Line]]:
-    prompts: dict[str, list[Record]] = {}
-    for record in merge(records):
-        prompts.setdefault(record.prompt, []).append(record)
-    return [(prompt, line) for prompt, members in prompts.items() for line in lines(members)]
 
 
 def named(
@@ -136,138 +114,132 @@ def named(
     scores: Mapping[str, str],
     costs: Mapping[str, str],
 ) -> Table:
-    """Write one row for each named group of edits, with the scores and costs that are asked for, under the given heads.
+    """Write one row for each named group of edits, with scores and costs under the given heads.
 
-    References follow the rows of the same edits: where groups have different ones, each kind of group has references of its own.
+    References follow the rows of the same edits: where groups have different ones, each kind of
+    group has references of its own.
     """
-    known: dict[str, list[Record]] = {row: [] for row in REFERENCES}
-    for record in references:
-        known[record.row].append(record)
-    alike: dict[frozenset, dict[str, Line]] = {}
+    references = list(references)
+    alike: dict[frozenset, dict[str, Group]] = {}
     for label, members in groups.items():
-        alike.setdefault(frozenset(map(asked, members)), {})[label] = line_of(members)
-    rows = []
-    for of, made in alike.items():
-        more = " of these edits" if len(alike) > 1 else ""
-        there = {
-            row: members for row, every in known.items() if (members := of_edits(every, {*of}))
-        }
-        shown = made | {
-            f"{REFERENCES[row]}{more}": line_of(members, row=row) for row, members in there.items()
-        }
-        for label, line in shown.items():
-            rows.append(
-                (
-                    label,
-                    str(len(line.records)),
-                    *(cell(line, name) for name in scores),
-                    *(_spent(line, name) for name in costs),
-                )
-            )
-    every = [record for made in alike.values() for line in made.values() for record in line.records]
+        alike.setdefault(frozenset(map(edit_of, members)), {})[label] = Group(tuple(members))
+    more = " of these edits" if len(alike) > 1 else ""
+    for edits, shown in alike.items():
+        shown |= {f"{group.label}{more}": group for group in reference_groups(references, edits)}
+    rows = tuple(
+        (label, str(len(group.records)), *_cells(group, scores, costs))
+        for shown in alike.values()
+        for label, group in shown.items()
+    )
+    every = [r for shown in alike.values() for group in shown.values() for r in group.records]
     notes = counting(every) if BESIDE in scores else ()
     notes += unequal_threads(every) if {"tuning s", "sampling s"} & {*costs} else ()
-    return Table(("", "n", *scores.values(), *costs.values()), tuple(rows), notes)
+    return Table(("", "n", *scores.values(), *costs.values()), rows, notes)
 
 
-def _columns(found: Sequence[Line]) -> tuple[list[str], list[str]]:
-    return list(dict.fromkeys(name for line in found for name in line.scores)), [
-        name for name in COSTS if any(name in line.costs for line in found)
-    ]
+def text(groups: Sequence[Group], *, columns: int = 4) -> str:
+    """Write groups for a terminal: a few at a time beside each other, a row for each number."""
+    blocks = []
+    for k in range(0, len(groups), columns):
+        some = groups[k : k + columns]
+        metrics, costs = _metrics(groups), _costs(some)
+        shown = [["", "images, samples", *metrics, *costs]]
+        for group in some:
+            sizes = f"{group.images}, {len(group.records)}"
+            shown.append([group.label, sizes, *_cells(group, metrics, costs)])
+        rows = list(zip(*shown, strict=True))
+        blocks.append("\n".join(aligned(rows, left=len(shown))))
+    notes = counting(record for group in groups for record in group.records)
+    return "\n\n".join([*blocks, *notes])
 
 
-def _spent(line: Line, cost: str) -> str:
-    return f"{line.costs[cost]:.3g}" if cost in line.costs else "-"
+def as_csv(groups: Sequence[Group]) -> str:
+    """Write groups as CSV, every number in a column of its own.
+
+    They are the mean, the ends of the interval (empty where there are too few images) and the
+    count of each metric, and the costs.
+    """
+    metrics = _metrics(groups)
+    head = ["row", "method", "sampler", "saw_mask", "setting", "images", "samples"]
+    head += [f"{name}{end}" for name in metrics for end in ("", "_low", "_high", "_n")]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*head, *COSTS, "runs"], lineterminator="\n")
+    writer.writeheader()
+    for group in groups:
+        row: dict[str, object] = {name: getattr(group, name) for name in head[:6]}
+        row |= {"samples": len(group.records), **group.costs, "runs": " ".join(group.runs)}
+        for name in metrics:
+            row[f"{name}_n"] = group.counts.get(name, 0)
+            for end, value in zip(("", "_low", "_high"), group.scores.get(name, ()), strict=False):
+                row[f"{name}{end}"] = "" if math.isnan(value) else value
+        writer.writerow(row)
+    return out.getvalue()
 
 
-def _arrow(metric: str, cards: Cards) -> str:
-    return f"{metric} {'↑' if higher_is_better(metric, cards) else '↓'}"
+def cell(group: Group, metric: str) -> str:
+    """Write a mean with its interval, and over how many samples it goes where not over all.
+
+    It is "-" where the metric does not apply.
+    """
+    if metric not in group.scores:
+        return "-"
+    count = group.counts[metric]
+    return f"{group.scores[metric]}{f' ({count})' if count < len(group.records) else ''}"
 
 
 def counting(records: Iterable[Record]) -> tuple[str, ...]:
-    """Say how many of the edits the edit success goes over, where that is not all of them, and why not over the others."""
-    found: dict[tuple[str, str], int] = {}
-    for record in records:
-        if BESIDE in record.scores:
-            found[asked(record)] = min(_left_out(record), found.get(asked(record), len(LEFT_OUT)))
-    counts = Counter(found.values())
+    """Say how many of the edits the edit success goes over, and why not over the others.
+
+    Nothing, where it goes over all of them.
+    """
+    judged = [record for record in records if BESIDE in record.scores]
+    counts = Counter(min(map(_left_out, found)) for found in group_by(judged, edit_of).values())
     if counts.total() == counts[0]:
         return ()
-    why = ", ".join(f"{counts[k]} {said}" for k, said in enumerate(LEFT_OUT) if k and counts[k])
+    why = ", ".join(f"{counts[k]} {WHY_LEFT_OUT[k]}" for k in sorted(counts) if k)
     return (f"Edit success goes over {counts[0]} of {counts.total()} edits; not over {why}.",)
 
 
+def unequal_threads(records: Iterable[Record]) -> tuple[str, ...]:
+    """Say it where the seconds of edits cannot be compared."""
+    known = [record.environment for record in records if "threads" in record.environment]
+    threads = sorted({str(environment["threads"]) for environment in known})
+    if len(threads) < 2:
+        return ()
+    unequal = f"Seconds are of {' and '.join(threads)} threads, not of equal ones"
+    return (f"{unequal}: compare evaluations.",)
+
+
+def _by_prompt(records: Iterable[Record]) -> list[tuple[str, Group]]:
+    prompts = group_by(merge(records), lambda record: record.prompt)
+    return [(prompt, group) for prompt, some in prompts.items() for group in make_groups(some)]
+
+
+def _metrics(groups: Iterable[Group]) -> list[str]:
+    return list(dict.fromkeys(name for group in groups for name in group.scores))
+
+
+def _costs(groups: Iterable[Group]) -> list[str]:
+    return [name for name in COSTS if any(name in group.costs for group in groups)]
+
+
+def _cells(group: Group, metrics: Iterable[str], costs: Iterable[str]) -> list[str]:
+    spent = [f"{group.costs[name]:.3g}" if name in group.costs else "-" for name in costs]
+    return [*(cell(group, name) for name in metrics), *spent]
+
+
+def with_arrow(metric: str, cards: Cards) -> str:
+    """Say beside a metric's name which way it is better."""
+    return f"{metric} {'↑' if higher_is_better(metric, cards) else '↓'}"
+
+
 def _left_out(record: Record) -> int:
-    """Say why a record has no edit success, as a place in LEFT_OUT; 0 where it has one."""
-    success, of_base = (
-        None if (value := record.scores.get(name)) is None or math.isnan(value) else value
-        for name in (BESIDE, OF_BASE)
-    )
-    if success is not None:
+    """Say why a record has no edit success, as a place in WHY_LEFT_OUT; 0 where it has one."""
+    if score_of(record, BESIDE) is not None:
         return 0
     if OF_BASE not in record.scores:
         return 4
-    return 1 if of_base is None else 2 if of_base else 3
-
-
-def unequal_threads(made: Iterable[Record]) -> tuple[str, ...]:
-    """Say it where the seconds of edits cannot be compared."""
-    threads = sorted(
-        {str(record.environment["threads"]) for record in made if "threads" in record.environment}
-    )
-    return (
-        (
-            f"Seconds are of {' and '.join(threads)} threads, not of equal ones: compare evaluations.",
-        )
-        if len(threads) > 1
-        else ()
-    )
-
-
-def differences(found: Sequence[Line], *, cards: Cards) -> Table:
-    """Compare each line of edits with the first one, image by image. Methods with unequal budgets are refused."""
-    made = [line for line in found if line.row == "edit"]
-    if len(made) < 2:
-        raise Refused("a comparison needs the edits of two methods, samplers or settings")
-    first, *others = made
-    check_budgets(edits(record for line in made for record in line.records))
-    budget = check_budgets({line.label: line.records for line in made})
-    metrics = list(first.scores)
-    rows = []
-    for line in others:
-        cells = []
-        for metric in metrics:
-            if line.counts.get(metric) != first.counts[metric]:
-                cells.append("-")
-                continue
-            ours, theirs = (by_image(one.records, metric) for one in (line, first))
-            it = paired(
-                ours,
-                theirs,
-                higher_is_better=higher_is_better(metric, cards),
-                within=bounds(metric, (1, -1)),
-            )
-            cells.append(
-                f"{it.difference}; p {it.sign_flip:.2g}, {it.wilcoxon:.2g}; wins {100 * it.wins.mean:.0f} %"
-            )
-        rows.append((line.label, *cells))
-    notes = (
-        f"Differences to {first.label} on the same images: mean [95 % interval, from {FEWEST} images on]; two-sided p of a sign-flip and of Wilcoxon's "
-        "test, not corrected for their number; share of images where the method is the better one (a tie is half).",
-        f"Equal budgets: {budget} each.",
-    )
-    return Table(("method", *(_arrow(name, cards) for name in metrics)), tuple(rows), notes)
-
-
-def text(found: Sequence[Line], *, columns: int = 4) -> str:
-    """Write lines for a terminal: they stand beside each other, a few at a time, with a row for each metric and cost."""
-    notes = counting(record for line in found for record in line.records)
-    return "\n\n".join(
-        [
-            *(
-                side_by_side(found[k : k + columns], *_columns(found))
-                for k in range(0, len(found), columns)
-            ),
-            *notes,
-        ]
-    )
+    of_base = score_of(record, OF_BASE)
+    if of_base is None:
+        return 1
+    return 2 if of_base else 3
