@@ -1,4 +1,7 @@
-"""Scoring models of the real classes with random weights, small where the class allows it: what the real ones need is a download."""
+"""Scoring models of the real classes with random weights, small where the class allows it.
+
+What the real ones need is a download.
+"""
 
 import json
 from functools import lru_cache
@@ -54,11 +57,10 @@ def stock_clip(folder: Path) -> Path:
 
 @lru_cache
 def convolutions(net: str) -> dict[str, torch.Tensor]:
-    """Those of torchvision's AlexNet ("alex") or SqueezeNet 1.1 ("squeeze"), the same random weights each time."""
+    """Random weights of AlexNet ("alex") or SqueezeNet 1.1 ("squeeze"), each time the same."""
+    build = {"alex": torchvision.models.alexnet, "squeeze": torchvision.models.squeezenet1_1}[net]
     torch.manual_seed(1)
-    return {"alex": torchvision.models.alexnet, "squeeze": torchvision.models.squeezenet1_1}[net](
-        weights=None
-    ).features.state_dict()
+    return build(weights=None).features.state_dict()
 
 
 def backbone(folder: Path, net: str) -> Path:

@@ -138,7 +138,7 @@ def test_lines_that_are_not_edits_are_refused_by_number(tmp_path, line, said):
 
 
 def tedbench(root: Path) -> Path:
-    """As published: the list, originals of two types under one stem, outputs named by image and text."""
+    """As published: the list, two originals of one stem, outputs named by image and text."""
     pairs = [
         ("bird.jpeg", "A bird. Flying high."),
         ("bird.png", "A bird looking backwards."),

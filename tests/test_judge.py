@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitune.metrics.clip import Clip, Pocket, image_features, load_clip, text_features
+from unitune.metrics.clip import Clip, PocketClip, image_features, load_clip, text_features
 from unitune.metrics.judge import Judge, found, load_judge, reduced, save_judge, shared_judge
 from unitune.metrics.similarity import Alignment
 from unitune.scenes import Object, Scene, render
@@ -155,13 +155,13 @@ def test_a_saved_clip_scores_as_before_and_loads_in_stock_open_clip(tmp_path: Pa
 
 def test_alignment_is_the_cosine_with_the_prompt(clip: Clip, clip_folder: Path):
     images, prompts = pictures(2, 128), ["A cat in the snow ", "a dog at night"]
-    values = Alignment(Pocket(clip_folder))(edits_of(images, [Request(p) for p in prompts]))
+    values = Alignment(PocketClip(clip_folder))(edits_of(images, [Request(p) for p in prompts]))
     expected = (
         image_features(clip, images) * text_features(clip, ["a cat in the snow", "a dog at night"])
     ).sum(dim=1)
     assert values == pytest.approx(expected.tolist(), abs=1e-6)
     assert all(-1 <= v <= 1 for v in values)
-    assert Alignment(Pocket(clip_folder))([]) == []
+    assert Alignment(PocketClip(clip_folder))([]) == []
 
 
 def test_word_order_and_every_word_matter_to_the_text_tower(clip: Clip):

@@ -1,4 +1,7 @@
-"""What holds for every metric: order, mixed sizes, features computed once, no number where it does not apply, a full card; and weights that cannot be had."""
+"""What holds for every metric: order, mixed sizes, no number where it does not apply, a full card.
+
+Features are computed once, and weights that cannot be had are refused.
+"""
 
 import math
 import time
@@ -10,7 +13,7 @@ import scoring
 import torch
 
 from unitune.metrics import batches, cards, score, weights
-from unitune.metrics.clip import Pocket, features_of, image_features
+from unitune.metrics.clip import PocketClip, StockClip, features_of, image_features
 from unitune.metrics.lpips import LPIPS, UneditedLPIPS, heads
 from unitune.metrics.pixel import (
     MSE,
@@ -29,7 +32,6 @@ from unitune.metrics.similarity import (
     EditedAlignment,
     ImageSimilarity,
 )
-from unitune.metrics.stock_clip import Stock
 from unitune.metrics.structure import StructureDistance
 from unitune.types import Edit, Example, Metric, Refused, Request
 
@@ -43,16 +45,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pocket(tmp_path_factory: pytest.TempPathFactory) -> Pocket:
+def pocket(tmp_path_factory: pytest.TempPathFactory) -> PocketClip:
     torch.manual_seed(0)
-    return Pocket(scoring.pocket(tmp_path_factory.mktemp("pocket")) / "clip")
+    return PocketClip(scoring.pocket(tmp_path_factory.mktemp("pocket")) / "clip")
 
 
 @pytest.fixture(scope="module")
-def every(pocket: Pocket, tmp_path_factory: pytest.TempPathFactory) -> list[Metric]:
+def every(pocket: PocketClip, tmp_path_factory: pytest.TempPathFactory) -> list[Metric]:
     """All metrics that compare with the base image, prompt or mask; random weights."""
     folder = tmp_path_factory.mktemp("weights")
-    stock = Stock(scoring.MODEL, "random", str(scoring.stock_clip(folder)))
+    stock = StockClip(scoring.MODEL, "random", str(scoring.stock_clip(folder)))
     clips = [
         kind(source)
         for source in (pocket, stock)
@@ -215,7 +217,7 @@ def test_a_picture_and_a_text_are_encoded_once(pocket, monkeypatch):
     score(
         [
             Alignment(pocket),
-            DirectionalSimilarity(Pocket(str(pocket.folder))),
+            DirectionalSimilarity(PocketClip(str(pocket.folder))),
             ImageSimilarity(pocket),
         ],
         edits,
@@ -280,10 +282,10 @@ def test_every_card_is_full(every):
 
 def test_metrics_of_one_folder_share_a_clip_until_its_weights_change(tmp_path):
     folder = scoring.pocket(tmp_path) / "clip"
-    first = Pocket(folder).load()
-    assert Pocket(folder).load() is first
+    first = PocketClip(folder).load()
+    assert PocketClip(folder).load() is first
     scoring.pocket(tmp_path)
-    assert Pocket(folder).load() is not first
+    assert PocketClip(folder).load() is not first
 
 
 def test_the_heads_of_lpips_are_of_the_authors_shapes():
@@ -295,7 +297,7 @@ def test_the_heads_of_lpips_are_of_the_authors_shapes():
     ("build", "said"),
     [
         (
-            lambda: Alignment(Stock("ViT-B-32", "openai")),
+            lambda: Alignment(StockClip("ViT-B-32", "openai")),
             r"the CLIP ViT-B-32 \(openai\) is not .*; give file= its open_clip_model\.safetensors",
         ),
         (
@@ -308,13 +310,13 @@ def test_the_heads_of_lpips_are_of_the_authors_shapes():
             r"the DINO facebook/dino-vitb8 is not .*; give source= a folder",
         ),
         (lambda: LPIPS("vgg"), "no network 'vgg'; use one of alex, squeeze"),
-        (lambda: Stock("ViT-B-33", "openai").load(), "'ViT-B-33' is no plain CLIP"),
+        (lambda: StockClip("ViT-B-33", "openai").load(), "'ViT-B-33' is no plain CLIP"),
         (
-            lambda: Stock("ViT-B-32", "openia").load(),
+            lambda: StockClip("ViT-B-32", "openia").load(),
             "no weights 'openia'; open_clip knows: openai, laion400m_e31",
         ),
         (
-            lambda: Stock("ViT-B-32", "openai", "absent.safetensors").load(),
+            lambda: StockClip("ViT-B-32", "openai", "absent.safetensors").load(),
             r"absent\.safetensors: no such file",
         ),
         (lambda: LPIPS("alex", "absent.pth"), r"absent\.pth: no such file of weights"),
@@ -334,7 +336,7 @@ def test_weights_of_something_else_are_refused(tmp_path):
     (tmp_path / "not.safetensors").write_text("x")
     (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
     with pytest.raises(Refused, match="only safetensors are read"):
-        Stock("ViT-B-32", "openai", str(tmp_path / "not.safetensors")).load()
+        StockClip("ViT-B-32", "openai", str(tmp_path / "not.safetensors")).load()
     with pytest.raises(Refused, match="cannot be read as a plain state dict"):
         LPIPS("alex", str(tmp_path / "evil.pth"))
     with pytest.raises(Refused, match="does not hold torchvision's alexnet"):

@@ -1,4 +1,7 @@
-"""Our numbers beside the reference implementations, on 20 pictures; where a model's weights need a download, both sides get the same random ones."""
+"""Our numbers beside the reference implementations, on 20 pictures.
+
+Where a model's weights need a download, both sides get the same random ones.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +20,7 @@ from transformers import ViTModel
 
 from unitune import images
 from unitune.metrics import pixel
+from unitune.metrics.clip import StockClip
 from unitune.metrics.lpips import LPIPS, UneditedLPIPS
 from unitune.metrics.similarity import (
     Alignment,
@@ -24,7 +28,6 @@ from unitune.metrics.similarity import (
     EditedAlignment,
     ImageSimilarity,
 )
-from unitune.metrics.stock_clip import Stock
 from unitune.metrics.structure import StructureDistance
 from unitune.types import Edit, Example, Refused, Request
 
@@ -131,9 +134,9 @@ def test_lpips_with_a_random_backbone_and_the_true_heads_is_that_of_torchmetrics
 
 
 @pytest.fixture(scope="module")
-def clip(folder: Path) -> tuple[Stock, torch.nn.Module, object, object]:
+def clip(folder: Path) -> tuple[StockClip, torch.nn.Module, object, object]:
     """Ours, and open_clip's network, preprocessing and tokenizer with the same random weights."""
-    source = Stock(scoring.MODEL, "random", str(scoring.stock_clip(folder)))
+    source = StockClip(scoring.MODEL, "random", str(scoring.stock_clip(folder)))
     network, _, preprocess = open_clip.create_model_and_transforms(
         scoring.MODEL, pretrained=str(folder / "clip.safetensors")
     )
@@ -187,7 +190,10 @@ def test_clip_features_without_resizing_are_those_of_open_clip_within_1e_5(edits
 
 @pytest.mark.parametrize("white", [1, 255])  # 255: PIE-Bench normalises bytes
 def test_structure_distance_with_random_weights_is_its_definition_within_1e_5(edits, folder, white):
-    """Written out a second time: hidden states of the layer before the last, its normalisation and key projection by hand, cosines of every pair."""
+    """Written out a second time, by hand.
+
+    Hidden states of the layer before the last, normalised, projected to keys; cosines of all pairs.
+    """
     source = scoring.dino(folder)
     vit = ViTModel.from_pretrained(source, add_pooling_layer=False).eval()
     named = dict(vit.named_modules())

@@ -1,4 +1,7 @@
-"""Edit success in three columns, and which edits are feasible: a judge with written answers where the rule is asked, the shipped judge where its eyes are."""
+"""Edit success in three columns, and which edits are feasible.
+
+A judge with written answers where the rule is asked, the shipped judge where its eyes are.
+"""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ from unitune.metrics import judge as reading
 from unitune.metrics import success
 from unitune.metrics.judge import Judge, read_facts, save_judge, shared_judge
 from unitune.metrics.success import COLUMNS, BaseSuccess, EditSuccess, feasible, obstacles
-from unitune.runs import outcome
+from unitune.runs import reference_rows
 from unitune.scenes import Object, Scene, render
 from unitune.scenes.changes import change_place
 from unitune.types import Edit, Example, Picture, Refused, Request
@@ -98,7 +101,7 @@ def test_what_appears_and_what_stays_are_told_apart(world, folder):
 
 def test_reference_rows_are_scored_as_edits_are(world, folder):
     example = Example("one", world.picture(), (replace(SNOW, target=world.picture(place="snow")),))
-    rows = dict(outcome.references(example))
+    rows = dict(reference_rows.model_free(example))
     assert columns(folder, [rows["copy"], rows["target"]]) == [(0, 1, 0), (1, 1, 1)]
 
 
@@ -279,12 +282,14 @@ def test_facts_that_the_judge_cannot_read_are_refused(folder, facts):
     [
         (
             {"facts": {}, "appear": APPEAR},
-            r"appear asks for \{'place': 'snow'\}, but the request's facts are empty; appear may name only what facts names too",
+            r"appear asks for \{'place': 'snow'\}, but the request's facts are empty; "
+            "appear may name only what facts names too",
         ),
         ({"facts": {}, "stay": STAY}, "stay asks for .* facts are empty"),
         (
             {"appear": {"place": "beach"}},
-            r"appear asks for \{'place': 'beach'\}, but the request's facts hold .*'snow'.* add it there, or take it out of appear",
+            r"appear asks for \{'place': 'beach'\}, but the request's facts hold .*'snow'.* "
+            "add it there, or take it out of appear",
         ),
         ({"stay": {"style": "plain"}}, r"stay asks for \{'style': 'plain'\}"),
         ({"stay": {"nouns": ["cat", "dog"]}}, "stay asks for .*dog"),
@@ -329,7 +334,7 @@ def test_facts_are_refused_before_anything_is_sampled(folder):
 
 
 def test_the_reading_decides(folder):
-    """The network's own reading, not a written one: all it sees is found, and what it does not see is not."""
+    """The network's own reading, not a written one: what it sees is found, and nothing else is."""
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     seen = read_facts(shared_judge(folder), image)[0]
     right = {name: seen[name] for name in ("place", "time", "style", "count")} | {
@@ -371,7 +376,7 @@ def test_the_shipped_judge_tells_a_scene_from_its_copy():
     request = Request(
         edit.prompt, target=target, facts=edit.facts, appear=edit.appear, stay=edit.stay
     )
-    rows = dict(outcome.references(Example("one", base, (request,))))
+    rows = dict(reference_rows.model_free(Example("one", base, (request,))))
     assert columns(ASSETS / "pocket/judge", [rows["copy"], rows["target"]]) == [
         (0, 1, 0),
         (1, 1, 1),

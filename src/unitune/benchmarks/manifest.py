@@ -1,28 +1,37 @@
-"""The one format of benchmarks: a folder with images and `edits.jsonl`, one line per edit; lines with the same image are one Example.
+"""The one format of benchmarks: a folder with images and `edits.jsonl`, one line per edit.
 
-A line holds `image` and `edit`, and may hold caption, noun (class of the main object), kind, instruction (the same edit as an instruction), local (less than
-half of the picture may change), composed_alike (the objects of the base keep place and outline), target, mask (paths inside the folder; white = may
-change), facts (what a judge must find in the result), appear and stay (those of them that the base image lacks, and those that it has), and `outputs`:
-pictures that other methods made of this edit, {name: path}.
+Lines with the same image are one Example. A line holds `image` and `edit`, and may hold caption,
+noun (class of the main object), kind, instruction (the same edit as an instruction), local (less
+than half of the picture may change), composed_alike (the objects of the base keep place and
+outline), target, mask (paths inside the folder; white = may change), facts (what a judge must find
+in the result), appear and stay (those of them that the base image lacks, and those that it has),
+and `outputs`: pictures that other methods made of this edit, {name: path}.
 """
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import torch
-
 from unitune import images
-from unitune.types import Edit, Example, Refused, Request, whole
+from unitune.images import LoadedImage
+from unitune.types import Edit, Example, Mask, Picture, Refused, Request, whole
 
 log = logging.getLogger(__name__)
+Line = dict  # of edits.jsonl
+TEXTS = ("image", "edit", "caption", "noun", "kind", "instruction", "target", "mask", "imagic")
 LABELS = ("local", "composed_alike")
 FACTS = ("facts", "appear", "stay")
-TEXTS = ("image", "edit", "caption", "noun", "kind", "instruction", "target", "mask", "imagic")
+IN_REQUEST = ("kind", "instruction", *LABELS, *FACTS)  # as they are
 FIELDS = {*TEXTS, *LABELS, *FACTS, "outputs"}
-Line = dict  # of edits.jsonl
+EXAMPLE_OF_FACTS = '{"nouns": ["cat"], "place": "snow"}'
+# (fields, their type where they are given, what to give instead)
+TYPES = (
+    (TEXTS, str, "text"),
+    (LABELS, bool | None, "true or false, or leave it out"),
+    (FACTS, dict, f"an object, e.g. {EXAMPLE_OF_FACTS}"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,26 +43,83 @@ class Folder:
     limit: int = 0
     name: str = "folder"
 
+    def lines(self) -> list[Line]:
+        """Return the edits as lines of edits.jsonl."""
+        return read(Path(self.path))
+
+    def identify(self, image: str) -> str:
+        """Name an example after its image."""
+        return by_stem(image)
+
     def examples(self, resolution: int) -> list[Example]:
         """Read all examples at `resolution` px; every path must stay inside the folder."""
-        return examples(
-            Path(self.path),
-            read(Path(self.path)),
-            resolution=resolution,
-            fit=self.fit,
-            limit=self.limit,
-        )
+        return [self._example(image, lines, resolution) for image, lines in self._by_image()]
 
     def outputs(self, name: str, resolution: int) -> list[Edit]:
-        """Read the pictures that another method made of these edits."""
-        return outputs(
-            Path(self.path),
-            read(Path(self.path)),
-            name,
-            resolution=resolution,
-            fit=self.fit,
-            limit=self.limit,
+        """Read the pictures that another method made of these edits; cropped as the images are."""
+        made = []
+        for example, (_, lines) in zip(self.examples(resolution), self._by_image(), strict=True):
+            for request, line in zip(example.requests, lines, strict=True):
+                held = {"imagic": line["imagic"]} if "imagic" in line else {}
+                held |= line.get("outputs", {})
+                if name not in held:
+                    raise Refused(
+                        f"{self.path} holds no output {name!r} of {request.prompt!r}; "
+                        f"it holds: {', '.join(sorted(held)) or 'none'}"
+                    )
+                made.append(output(example, request, self._picture(held[name], resolution)))
+        return made
+
+    def _by_image(self) -> list[tuple[str, list[Line]]]:
+        """Group edits by image; two images of one id, and one edit twice, are refused."""
+        grouped: dict[str, list[Line]] = {}
+        for line in self.lines():
+            edits = grouped.setdefault(line["image"], [])
+            if any(line["edit"] == other["edit"] for other in edits):
+                raise Refused(
+                    f"{self.path} has the edit {line['edit']!r} of {line['image']} twice; "
+                    "list each edit once"
+                )
+            edits.append(line)
+        known: dict[str, str] = {}
+        for image in grouped:
+            name = self.identify(image)
+            other = known.setdefault(name, image)
+            if other != image:
+                raise Refused(
+                    f"{self.path}: {other} and {image} would both have the id {name!r}, "
+                    "and their results one file name; rename one"
+                )
+        return first([*grouped.items()], self.limit)
+
+    def _example(self, image: str, lines: Sequence[Line], resolution: int) -> Example:
+        loaded = load(inside(Path(self.path), image), resolution, self.fit)
+        requests = tuple(self._request(line, resolution, loaded.source) for line in lines)
+        caption, noun = (lines[0].get(name, "") for name in ("caption", "noun"))
+        return Example(self.identify(image), loaded.image, requests, caption=caption, noun=noun)
+
+    def _request(self, line: Line, resolution: int, size: tuple[int, int]) -> Request:
+        target, mask = line.get("target"), line.get("mask")
+        given = {name: line[name] for name in IN_REQUEST if name in line}
+        return Request(
+            line["edit"],
+            target=self._picture(target, resolution) if target else None,
+            mask=self._mask(mask, resolution, size) if mask else None,
+            **given,
         )
+
+    def _picture(self, path: str, resolution: int) -> Picture:
+        return images.load(inside(Path(self.path), path), size=resolution, fit=self.fit).image
+
+    def _mask(self, path: str, resolution: int, size: tuple[int, int]) -> Mask:
+        file = inside(Path(self.path), path)
+        mask, (w, h) = images.load_mask(file, size=resolution, fit=self.fit)
+        if (w, h) != size:
+            raise Refused(
+                f"the mask {path} is {w}x{h} px, its image {size[0]}x{size[1]} px; "
+                "give a mask of the image's size"
+            )
+        return mask
 
 
 def read(root: Path) -> list[Line]:
@@ -61,7 +127,8 @@ def read(root: Path) -> list[Line]:
     file = root / "edits.jsonl"
     if not file.is_file():
         raise Refused(
-            f"no benchmark at {root}: it needs edits.jsonl (one JSON object a line with image and edit)"
+            f"no benchmark at {root}: "
+            "it needs edits.jsonl (one JSON object a line with image and edit)"
         )
     lines = []
     for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
@@ -74,24 +141,20 @@ def read(root: Path) -> list[Line]:
             raise Refused(
                 f"{file}, line {number}: expected a JSON object with image and edit ({error})"
             ) from None
-        if unknown := set(line) - FIELDS:
-            raise Refused(
-                f"{file}, line {number}: unknown field {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(FIELDS))}"
-            )
-        if wrong := _mistyped(line):
+        if wrong := _wrong(line):
             raise Refused(f"{file}, line {number}: {wrong}")
         lines.append(line)
     return lines
 
 
-def _mistyped(line: Line) -> str:
-    """Say what is wrong with a field's type, "" where nothing is; what is left out is not wrong."""
-    if wrong := [name for name in TEXTS if not isinstance(line.get(name, ""), str)]:
-        return f"{wrong[0]} is {line[wrong[0]]!r}; give text"
-    if wrong := [name for name in LABELS if not isinstance(line.get(name), bool | None)]:
-        return f"{wrong[0]} is {line[wrong[0]]!r}; give true or false, or leave it out"
-    if wrong := [name for name in FACTS if not isinstance(line.get(name, {}), dict)]:
-        return f'{wrong[0]} is {line[wrong[0]]!r}; give an object, e.g. {{"nouns": ["cat"], "place": "snow"}}'
+def _wrong(line: Line) -> str:
+    """Say what is wrong with a line's fields, "" where nothing is."""
+    if unknown := set(line) - FIELDS:
+        return f"unknown field {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(FIELDS))}"
+    for names, kind, instead in TYPES:
+        for name in names:
+            if name in line and not isinstance(line[name], kind):
+                return f"{name} is {line[name]!r}; give {instead}"
     outputs = line.get("outputs", {})
     if not isinstance(outputs, dict) or not all(isinstance(path, str) for path in outputs.values()):
         return f'outputs is {outputs!r}; give paths by method, e.g. {{"imagic": "imagic/a.png"}}'
@@ -102,7 +165,8 @@ def first(found: Sequence, limit: int) -> list:
     """Take the first `limit` images (0 = all)."""
     if not (whole(limit) and limit >= 0):
         raise Refused(
-            f"benchmark.limit must be a whole number of images of at least 0 (0 = all), got {limit!r}"
+            "benchmark.limit must be a whole number of images of at least 0 (0 = all), "
+            f"got {limit!r}"
         )
     return [*found[: limit or None]]
 
@@ -112,174 +176,31 @@ def by_stem(image: str) -> str:
     return "-".join(PurePosixPath(image).with_suffix("").parts)
 
 
-def examples(
-    root: Path,
-    lines: Sequence[Line],
-    *,
-    resolution: int,
-    fit: str = "crop",
-    limit: int = 0,
-    identify: Callable[[str], str] = by_stem,
-) -> list[Example]:
-    """Build the examples of a benchmark's lines; two images of one id, and an edit that an image has twice, are refused."""
-    grouped: dict[str, list[Line]] = {}
-    for line in lines:
-        edits = grouped.setdefault(line["image"], [])
-        if any(line["edit"] == other["edit"] for other in edits):
-            raise Refused(
-                f"{root} has the edit {line['edit']!r} of {line['image']} twice; list each edit once"
-            )
-        edits.append(line)
-    known: dict[str, str] = {}
-    for image in grouped:
-        if (other := known.setdefault(identify(image), image)) != image:
-            raise Refused(
-                f"{root}: {other} and {image} would both have the id {identify(image)!r}, and their results one file name; rename one"
-            )
-    return [
-        _example(root, image, edits, resolution, fit, identify(image))
-        for image, edits in first([*grouped.items()], limit)
-    ]
+def output(example: Example, request: Request, image: Picture) -> Edit:
+    """Make an Edit of another method's picture, whose dials are not known."""
+    return Edit(example, request, seed=0, weight=1.0, start=1.0, prompt=request.prompt, image=image)
 
 
-def outputs(
-    root: Path,
-    lines: Sequence[Line],
-    name: str,
-    *,
-    resolution: int,
-    fit: str = "crop",
-    limit: int = 0,
-    identify: Callable[[str], str] = by_stem,
-) -> list[Edit]:
-    """Build an Edit of each line's output of that name; what is cropped of the base image is cropped of the output."""
-    files = {
-        (line["image"], line["edit"]): ({"imagic": line["imagic"]} if "imagic" in line else {})
-        | line.get("outputs", {})
-        for line in lines
-    }
-    images_of = {identify(line["image"]): line["image"] for line in lines}
-    found = []
-    for example in examples(
-        root, lines, resolution=resolution, fit=fit, limit=limit, identify=identify
-    ):
-        for request in example.requests:
-            held = files[images_of[example.id], request.prompt]
-            if name not in held:
-                raise Refused(
-                    f"{root} holds no output {name!r} of {request.prompt!r}; it holds: {', '.join(sorted(held)) or 'none'}"
-                )
-            picture = images.load(inside(root, held[name]), size=resolution, fit=fit).image
-            found.append(
-                Edit(
-                    example,
-                    request,
-                    seed=0,
-                    weight=1.0,
-                    start=1.0,
-                    prompt=request.prompt,
-                    image=picture,
-                )
-            )
-    return found
-
-
-def _example(
-    root: Path, image: str, edits: list[Line], resolution: int, fit: str, name: str
-) -> Example:
-    loaded = images.load(inside(root, image), size=resolution, fit=fit)
+def load(path: Path, resolution: int, fit: str) -> LoadedImage:
+    """Read a base image; what was done to its pixels is logged."""
+    loaded = images.load(path, size=resolution, fit=fit)
     for note in loaded.notes:
         log.info("%s", note)
-    requests = tuple(
-        Request(
-            prompt=line["edit"],
-            kind=line.get("kind", ""),
-            instruction=line.get("instruction", ""),
-            local=line.get("local"),
-            composed_alike=line.get("composed_alike"),
-            target=images.load(inside(root, line["target"]), size=resolution, fit=fit).image
-            if line.get("target")
-            else None,
-            mask=_mask(root, line["mask"], resolution, fit, loaded.source)
-            if line.get("mask")
-            else None,
-            facts=line.get("facts", {}),
-            appear=line.get("appear", {}),
-            stay=line.get("stay", {}),
-        )
-        for line in edits
-    )
-    return Example(
-        name,
-        loaded.image,
-        requests,
-        caption=edits[0].get("caption", ""),
-        noun=edits[0].get("noun", ""),
-    )
-
-
-def _mask(root: Path, path: str, resolution: int, fit: str, size: tuple[int, int]) -> torch.Tensor:
-    mask, (w, h) = images.load_mask(inside(root, path), size=resolution, fit=fit)
-    if (w, h) != size:
-        raise Refused(
-            f"the mask {path} is {w}x{h} px, its image {size[0]}x{size[1]} px; give a mask of the image's size"
-        )
-    return mask
+    return loaded
 
 
 def inside(root: Path, path: str) -> Path:
-    """Resolve a path of a manifest; refuse one that leaves the folder, or is not relative to it: results are named after it."""
+    """Resolve a path of a benchmark; refuse one that leaves the folder or is not relative to it.
+
+    Results are named after it.
+    """
     try:
         full = (root / path).resolve()
     except (ValueError, OSError, RuntimeError):  # a NUL, half a character, a loop of links
         raise Refused(f"{path!r} is no file's name; give paths relative to {root}") from None
     if PurePosixPath(path).is_absolute() or not full.is_relative_to(root.resolve()):
         raise Refused(
-            f"{path!r} leaves the benchmark's folder {root}; paths must be relative to it and stay inside"
+            f"{path!r} leaves the benchmark's folder {root}; "
+            "paths must be relative to it and stay inside"
         )
     return full
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One's own picture with its edit prompts."""
-
-    path: Path
-    prompts: tuple[str, ...]
-    fit: str = "crop"
-    caption: str = ""
-    noun: str = ""
-    mask: Path | None = None  # white where the picture may change
-    name: str = "image"
-
-    def examples(self, resolution: int) -> list[Example]:
-        """Read the picture at `resolution` px."""
-        if not self.prompts:
-            raise Refused(
-                "no edit prompt was given; say what the result should show, e.g. edit='a cat in the snow'"
-            )
-        loaded = images.load(self.path, size=resolution, fit=self.fit)
-        for note in loaded.notes:
-            log.info("%s", note)
-        mask = None if self.mask is None else self._mask(loaded.source, resolution)
-        requests = tuple(Request(prompt, mask=mask) for prompt in self.prompts)
-        return [
-            Example(
-                Path(self.path).stem, loaded.image, requests, caption=self.caption, noun=self.noun
-            )
-        ]
-
-    def _mask(self, size: tuple[int, int], resolution: int) -> torch.Tensor:
-        mask, (w, h) = images.load_mask(Path(self.mask or ""), size=resolution, fit=self.fit)
-        if (w, h) != size:
-            raise Refused(
-                f"mask_file={self.mask} is {w}x{h} px, {self.path} is {size[0]}x{size[1]} px; give a mask of the picture's size"
-            )
-        if (one := mask.unique()).numel() == 1:
-            said = (
-                "white everywhere, so everything may change: leave it out"
-                if one.item()
-                else "black everywhere, so nothing may change: paint white what may"
-            )
-            raise Refused(f"mask_file={self.mask} is {said}")
-        return mask

@@ -1,11 +1,15 @@
-"""PIE-Bench (PnP Inversion, arXiv 2310.01506): 700 images of 512 px, each with an edit prompt, its own caption and the mask of what the edit may change.
+"""PIE-Bench (PnP Inversion, arXiv 2310.01506): 700 images of 512 px with one edit each.
 
-Read as published: `mapping_file.json`, {key: {image_path, original_prompt, editing_prompt, editing_type_id, blended_word, mask}}, and
-`annotation_images/IMAGE_PATH`; another method's outputs lie in `output/METHOD/annotation_images/IMAGE_PATH`. Three rules of its own code are kept:
+An edit has a prompt, its own caption and the mask of what it may change. Read as published:
+`mapping_file.json`, {key: {image_path, original_prompt, editing_prompt, editing_type_id,
+blended_word, mask}}, and `annotation_images/IMAGE_PATH`; another method's outputs lie in
+`output/METHOD/annotation_images/IMAGE_PATH`. Three rules of its own code are kept:
 - square brackets mark the words that an edit changes; they are taken out of both prompts;
-- a mask is runs of start and length over the 512 x 512 pixels, row by row, 1 = may change; a run over the end stops there;
+- a mask is runs of start and length over the 512 x 512 pixels, row by row, 1 = may change; a run
+  over the end stops there;
 - the outermost rows and columns are set to 1, whatever the mask says, as annotations err there.
-At another resolution a pixel may change where any of its pixels at 512 px may; the published numbers need 512.
+At another resolution a pixel may change where any of its pixels at 512 px may; the published
+numbers need 512.
 """
 
 import json
@@ -20,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune import images
-from unitune.benchmarks.manifest import by_stem, first, inside
+from unitune.benchmarks.manifest import by_stem, first, inside, output
 from unitune.errors import whole
 from unitune.types import Edit, Example, Picture, Refused, Request
 
@@ -41,7 +45,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class PIEBench:
-    """PIE-Bench on disk; `limit` takes the first images only (0 = all). An example's noun is the first of its blended words, where it has any."""
+    """PIE-Bench on disk; `limit` takes the first images only (0 = all).
+
+    An example's noun is the first of its blended words, where it has any.
+    """
 
     path: Path
     limit: int = 0
@@ -49,30 +56,16 @@ class PIEBench:
 
     def examples(self, resolution: int) -> list[Example]:
         """Read all examples at `resolution` px."""
-        return [_example(Path(self.path), key, item, resolution) for key, item in self._items()]
+        return [self._example(key, item, resolution) for key, item in self._items()]
 
     def outputs(self, name: str, resolution: int) -> list[Edit]:
-        """Read the outputs of a method, which must be square: a strip of several pictures is not cut here."""
-        found = []
+        """Read the outputs of a method, which must be square: a strip of pictures is not cut."""
+        made = []
         for key, item in self._items():
-            example = _example(Path(self.path), key, item, resolution)
-            image = _square(
-                Path(self.path),
-                str(Path("output") / name / IMAGES / item["image_path"]),
-                resolution,
-            )
-            found.append(
-                Edit(
-                    example,
-                    example.requests[0],
-                    seed=0,
-                    weight=1.0,
-                    start=1.0,
-                    prompt=example.requests[0].prompt,
-                    image=image,
-                )
-            )
-        return found
+            example = self._example(key, item, resolution)
+            path = Path("output") / name / IMAGES / item["image_path"]
+            made.append(output(example, example.requests[0], self._square(path, resolution)))
+        return made
 
     def _items(self) -> list[tuple[str, dict]]:
         file = Path(self.path) / FILE
@@ -81,24 +74,44 @@ class PIEBench:
                 f"no PIE-Bench at {self.path}: it needs {FILE} beside {IMAGES}/, as published"
             )
         try:
-            items = [
-                (str(key), dict(item))
-                for key, item in json.loads(
-                    file.read_text(encoding="utf-8"), object_pairs_hook=list
-                )
-            ]
+            # As pairs, so that a key that is there twice is seen.
+            pairs = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=list)
+            items = [(str(key), dict(item)) for key, item in pairs]
             paths = [by_stem(item["image_path"]) for _, item in items]
-            _ = [
-                (item["original_prompt"], item["editing_prompt"], item["mask"]) for _, item in items
-            ]
+            for _, item in items:
+                _ = item["original_prompt"], item["editing_prompt"], item["mask"]
         except (ValueError, KeyError, TypeError) as error:
             raise Refused(
-                f"{file} is not PIE-Bench's mapping of keys to image_path, original_prompt, editing_prompt and mask ({error})"
+                f"{file} is not PIE-Bench's mapping of keys to image_path, original_prompt, "
+                f"editing_prompt and mask ({error})"
             ) from None
         for what, names in (("key", [key for key, _ in items]), ("image", paths)):
             if twice := next((name for name, count in Counter(names).items() if count > 1), None):
                 raise Refused(f"{file} has the {what} {twice} twice; list each once")
         return first(items, self.limit)
+
+    def _example(self, key: str, item: dict, resolution: int) -> Example:
+        image = self._square(Path(IMAGES) / item["image_path"], resolution, side=SIDE)
+        try:
+            mask = F.adaptive_max_pool2d(decode(item["mask"]), resolution)
+        except Refused as error:
+            raise Refused(f"{Path(self.path) / FILE}, key {key}: {error}") from None
+        number = str(item.get("editing_type_id", ""))
+        kind = KINDS[int(number)] if number.isdigit() and int(number) < len(KINDS) else number
+        request = Request(plain(item["editing_prompt"]), kind=kind, mask=mask)
+        caption, words = plain(item["original_prompt"]), str(item.get("blended_word", "")).split()
+        noun = words[0] if words else ""
+        return Example(by_stem(item["image_path"]), image, (request,), caption=caption, noun=noun)
+
+    def _square(self, path: Path, resolution: int, *, side: int = 0) -> Picture:
+        loaded = images.load(inside(Path(self.path), str(path)), size=resolution)
+        w, h = loaded.source
+        if w != h or (side and w != side):
+            needed = "that size" if side else "the square edit alone"
+            raise Refused(
+                f"{path} is {w}x{h} px; PIE-Bench's masks are of {SIDE}x{SIDE} px, so give {needed}"
+            )
+        return loaded.image
 
 
 def plain(prompt: str) -> str:
@@ -110,44 +123,17 @@ def decode(runs: Sequence[int], *, side: int = SIDE) -> Float[Tensor, "1 1 side 
     """Turn runs of start and length into a mask, 1 = may change, its border set to 1."""
     if not isinstance(runs, list) or len(runs) % 2 or not all(whole(n) and n >= 0 for n in runs):
         raise Refused(
-            "a mask must be a list of start, length, start, length ... of whole numbers of at least 0"
+            "a mask must be a list of start, length, start, length ... "
+            "of whole numbers of at least 0"
         )
     mask = torch.zeros(side * side)
     for start, length in zip(runs[::2], runs[1::2], strict=True):
         if start >= side * side:
             raise Refused(
-                f"a run begins at pixel {start}, but a mask of {side} px has {side * side}; this mask is of another size"
+                f"a run begins at pixel {start}, but a mask of {side} px has {side * side}; "
+                "this mask is of another size"
             )
         mask[start : start + length] = 1
     mask = mask.reshape(1, 1, side, side)
     mask[..., [0, -1], :] = mask[..., [0, -1]] = 1
     return mask
-
-
-def _example(root: Path, key: str, item: dict, resolution: int) -> Example:
-    image = _square(root, str(Path(IMAGES) / item["image_path"]), resolution, side=SIDE)
-    try:
-        mask = F.adaptive_max_pool2d(decode(item["mask"]), resolution)
-    except Refused as error:
-        raise Refused(f"{root / FILE}, key {key}: {error}") from None
-    number = str(item.get("editing_type_id", ""))
-    kind = KINDS[int(number)] if number.isdigit() and int(number) < len(KINDS) else number
-    request = Request(plain(item["editing_prompt"]), kind=kind, mask=mask)
-    noun = next(iter(str(item.get("blended_word", "")).split()), "")
-    return Example(
-        by_stem(item["image_path"]),
-        image,
-        (request,),
-        caption=plain(item["original_prompt"]),
-        noun=noun,
-    )
-
-
-def _square(root: Path, path: str, resolution: int, *, side: int = 0) -> Picture:
-    loaded = images.load(inside(root, path), size=resolution)
-    w, h = loaded.source
-    if w != h or (side and w != side):
-        raise Refused(
-            f"{path} is {w}x{h} px; PIE-Bench's masks are of {SIDE}x{SIDE} px, so give {'that size' if side else 'the square edit alone'}"
-        )
-    return loaded.image

@@ -1,6 +1,9 @@
-"""Scoring in batches: pictures of one size go through a function together, and the features of a base image are computed once for its edits."""
+"""What all scores of pictures share: batches of one size, and refusals of other sizes.
 
-from collections.abc import Callable, Iterator, Sequence
+A base image's features are computed once for all of its edits.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import torch
@@ -8,25 +11,64 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unitune.types import Edit, Picture, Refused
+from unitune.types import Edit, Refused
 
-CHUNK = 2  # pictures per call: on a CPU 16 take 1.4 times as long per picture (ST-LPIPS, 256 px), as their activations leave the cache
+CHUNK = 2  # pictures per call; 16 take a CPU 1.4 times as long per picture (they leave its cache)
+NAN = float("nan")
 Features = Sequence[Tensor]  # (B, ...) each
+Measure = Callable[[Tensor, Tensor], Tensor]  # (B, C, H, W) on [0, 1], twice -> (B,)
 
 
-def in_batches(function: Callable[..., Tensor], *columns: Sequence[Tensor]) -> list[float]:
-    """Call a function of (B, C, H, W) tensors on columns of (1, C, H, W) ones, pictures of one size at a time; it returns (B,)."""
-    values = [float("nan")] * len(columns[0])
-    for rows in _alike([(tuple(image.shape),) for image in columns[0]]):
-        found = function(*(torch.cat([column[k] for k in rows]) for column in columns))
+def compared(
+    edits: Sequence[Edit],
+    pictures: Callable[[Edit], Sequence[Tensor] | None],
+    measure: Callable[..., Tensor],
+) -> list[float]:
+    """Measure what `pictures` takes of each edit, a few of one size together.
+
+    `pictures` returns tensors (1, C, H, W), or None for an edit that has no number. `measure`
+    takes as many tensors (B, C, H, W) and returns (B,).
+    """
+    taken = {k: pictures(edit) for k, edit in enumerate(edits)}
+    given = {k: tensors for k, tensors in taken.items() if tensors is not None}
+    values = [NAN] * len(edits)
+    for rows in _chunks({k: (tensors[0].shape,) for k, tensors in given.items()}):
+        columns = zip(*(given[k] for k in rows), strict=True)
+        found = measure(*(torch.cat(column) for column in columns))
         for k, value in zip(rows, found.tolist(), strict=True):
             values[k] = value
     return values
 
 
-def unit(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Turn pictures in [-1, 1] to float32 in [0, 1], on the CPU. Done to a batch, not to a benchmark, whose copies would fill the memory."""
-    return (image.float().cpu() + 1) / 2
+def with_base(edits: Sequence[Edit], measure: Measure) -> list[float]:
+    """Compare edits with their base images."""
+
+    def pictures(edit: Edit) -> tuple[Tensor, Tensor]:
+        check_size(edit, edit.example.image, "base image")
+        return edit.image, edit.example.image
+
+    return compared(edits, pictures, lambda image, base: measure(unit(image), unit(base)))
+
+
+def unedited(edits: Sequence[Edit], measure: Measure) -> list[float]:
+    """Compare what must stay as PIE-Bench does: both pictures on [0, 1] times (1 - mask), whole.
+
+    NaN without a mask, or where the mask lets everything change.
+    """
+
+    def pictures(edit: Edit) -> tuple[Tensor, Tensor, Tensor] | None:
+        mask = edit.request.mask
+        if mask is None or not bool((mask < 1).any()):
+            return None
+        check_size(edit, mask, "mask")
+        check_size(edit, edit.example.image, "base image")
+        return edit.image, edit.example.image, mask
+
+    def masked(image: Tensor, base: Tensor, mask: Tensor) -> Tensor:
+        stays = 1 - mask.float().cpu()
+        return measure(unit(image) * stays, unit(base) * stays)
+
+    return compared(edits, pictures, masked)
 
 
 def paired(
@@ -35,21 +77,19 @@ def paired(
     distance: Callable[[Features, Features], Tensor],
 ) -> list[float]:
     """Compare the features of each edit with those of its base image, which are computed once."""
-    check_sizes(edits)
-    keys = [
-        (tuple(edit.image.shape), digest)
-        for edit, digest in zip(edits, base_digests(edits), strict=True)
-    ]
-    values, kept = [float("nan")] * len(edits), {}
-    for rows in _alike(keys):
+    for edit in edits:
+        check_size(edit, edit.example.image, "base image")
+    digests = {key: e.digest for key, e in {id(e.example): e.example for e in edits}.items()}
+    keys = {k: (e.image.shape, digests[id(e.example)]) for k, e in enumerate(edits)}
+    values, kept = [NAN] * len(edits), {}
+    for rows in _chunks(keys):
         new = {keys[k]: edits[k].example.image for k in rows if keys[k] not in kept}
-        levels = features(torch.cat(list(new.values())).float().cpu()) if new else []
-        kept |= {
-            key: [level[place : place + 1] for level in levels] for place, key in enumerate(new)
-        }
-        kept = {
-            keys[k]: kept[keys[k]] for k in rows
-        }  # edits of one base image stand together, so what is left behind is not asked for again
+        if new:
+            levels = features(torch.cat(list(new.values())).float().cpu())
+            for place, key in enumerate(new):
+                kept[key] = [level[place : place + 1] for level in levels]
+        # The edits of one base image stand together, so that earlier ones are not needed again.
+        kept = {keys[k]: kept[keys[k]] for k in rows}
         of_bases = [torch.cat(level) for level in zip(*(kept[keys[k]] for k in rows), strict=True)]
         of_edits = features(torch.cat([edits[k].image for k in rows]).float().cpu())
         for k, value in zip(rows, distance(of_edits, of_bases).tolist(), strict=True):
@@ -57,45 +97,39 @@ def paired(
     return values
 
 
-def base_digests(edits: Sequence[Edit]) -> list[str]:
-    """Return the digest of each edit's base image; it is computed once per example."""
-    known = {
-        key: example.digest
-        for key, example in {id(edit.example): edit.example for edit in edits}.items()
-    }
-    return [known[id(edit.example)] for edit in edits]
+def _chunks(keys: Mapping[int, tuple]) -> Iterator[list[int]]:
+    """Yield rows whose keys begin with the same shape, at most CHUNK; equal keys stand together."""
+    order = sorted(keys, key=keys.__getitem__)
+    for _, group in groupby(order, key=lambda k: keys[k][0]):
+        rows = list(group)
+        yield from (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
 
 
-def check_sizes(edits: Sequence[Edit]) -> None:
-    """Refuse an edit whose base image is of another size."""
-    for edit in edits:
-        check_size(edit, edit.example.image, "base image")
-
-
-def check_size(edit: Edit, other: Picture | Tensor, what: str) -> None:
+def check_size(edit: Edit, other: Tensor, what: str) -> None:
     """Refuse what is compared with an edit and is of another size."""
-    if other.shape[-2:] != edit.image.shape[-2:]:
-        (h, w), (y, x) = other.shape[-2:], edit.image.shape[-2:]
+    (h, w), (y, x) = other.shape[-2:], edit.image.shape[-2:]
+    if (h, w) != (y, x):
         raise Refused(
-            f"{edit.request.prompt!r}: the {what} is {w}x{h} px, the edit {x}x{y} px; pictures of one size are compared"
+            f"{edit.request.prompt!r}: the {what} is {w}x{h} px, the edit {x}x{y} px; "
+            "pictures of one size are compared"
         )
+
+
+def unit(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Turn pictures in [-1, 1] to float32 in [0, 1], on the CPU."""
+    return (image.float().cpu() + 1) / 2
 
 
 def resized(
     image: Float[Tensor, "B C H W"], size: int, *, mode: str
 ) -> Float[Tensor, "B C size size"]:
-    """Resize the shorter side to `size` px by antialiased bilinear or bicubic, as Pillow does but without rounding to bytes; keep the centre."""
+    """Resize the shorter side to `size` px and keep the centre.
+
+    `mode` is antialiased bilinear or bicubic, as Pillow's but without rounding to bytes.
+    """
     shorter = min(image.shape[-2:])
     if shorter != size:
         h, w = (max(size, round(side * size / shorter)) for side in image.shape[-2:])
         image = F.interpolate(image, (h, w), mode=mode, antialias=True)
     top, left = (image.shape[-2] - size) // 2, (image.shape[-1] - size) // 2
     return image[..., top : top + size, left : left + size]
-
-
-def _alike(keys: Sequence[tuple]) -> Iterator[list[int]]:
-    """Yield the places of pictures of one shape, the first of a key, in parts of at most CHUNK; equal keys stand together."""
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    for _, group in groupby(order, key=lambda k: keys[k][0]):
-        rows = list(group)
-        yield from (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))

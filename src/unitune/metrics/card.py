@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
-AVERAGING = "one number per edit; means with an interval: edits and seeds of an image first, then images; others: over samples; left out where there is none"
+AVERAGING = (
+    "one number per edit; means with an interval: edits and seeds of an image first, then images; "
+    "others: over samples; left out where there is none"
+)
 
 
 def card(
@@ -15,7 +18,7 @@ def card(
     version: str,
     more: Mapping[str, str] | None = None,
 ) -> Mapping[str, str]:
-    """Write a card; `nan` says when there is no number, `more` what else is known of the backbone, such as its accuracy."""
+    """Write a card: `nan` says when there is no number, `more` holds further or other fields."""
     fields = {
         "what": what,
         "backbone": backbone,

@@ -1,4 +1,7 @@
-"""The judge: a small network that reads the facts of a scene off a picture. What is asked of it about edits is in success.py."""
+"""The judge: a small network that reads the facts of a scene off a picture.
+
+What is asked of it about edits is in success.py.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +16,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unitune.metrics.weights import changed
 from unitune.models import parameters
 from unitune.scenes.scene import MAX_OBJECTS
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
@@ -22,6 +26,7 @@ SIZE = 64  # px
 CHUNK = 64  # pictures per forward pass
 SETS = ("nouns", "colours")  # facts of several words in any order
 LISTS = (*SETS, "order")
+ONE_OF_MANY = ("place", "time", "style")
 VOCABULARY: Mapping[str, Sequence[str]] = {
     "nouns": tuple(NOUNS),
     "place": tuple(PLACES),
@@ -33,11 +38,9 @@ VOCABULARY: Mapping[str, Sequence[str]] = {
 
 def reduced(image: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 size size"]:
     """Average pictures down to a square of `size` px."""
-    return (
-        image
-        if image.shape[-2:] == (size, size)
-        else F.interpolate(image, (size, size), mode="area")
-    )
+    if image.shape[-2:] == (size, size):
+        return image
+    return F.interpolate(image, (size, size), mode="area")
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -49,14 +52,12 @@ def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequentia
 class Residual(nn.Module):
     """Two 3x3 convolutions beside a shortcut; stride 2 halves the side."""
 
-    def __init__(self, channels: int, out: int, *, stride: int) -> None:
+    def __init__(self, channels: int, out: int, *, stride: int = 1) -> None:
         super().__init__()
         self.body = nn.Sequential(_conv(channels, out, 3, stride), nn.ReLU(), _conv(out, out, 3))
-        self.skip = (
-            nn.Identity()
-            if stride == 1 and channels == out
-            else nn.Sequential(nn.AvgPool2d(stride), _conv(channels, out, 1))
-        )
+        self.skip: nn.Module = nn.Identity()
+        if stride > 1 or channels != out:
+            self.skip = nn.Sequential(nn.AvgPool2d(stride), _conv(channels, out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out, H / stride, W / stride)."""
@@ -66,10 +67,11 @@ class Residual(nn.Module):
 class Judge(nn.Module):
     """Logits of facts from pictures in [-1, 1]; about 0.7 M parameters.
 
-    `nouns` and `colours` (some object is painted so) are multi-label, `place`, `time`, `style`, `count` (objects less one) one of many; `side` tells for each
-    noun whether its object stands right of the middle. Thin at 32 px and wide at 16 and 8 px, where a CPU trains fastest; the mean tells the place, the maxima
-    of the left and the right half tell that an object is there.
-    `card` holds what is known of its accuracy.
+    `nouns` and `colours` (some object is painted so) are multi-label; `place`, `time`, `style` and
+    `count` (objects less one) are one of many; `side` tells for each noun whether its object stands
+    right of the middle. The network is thin at 32 px and wide at 16 and 8 px, where a CPU trains
+    fastest; the mean tells the place, the maxima of the left and the right half that an object is
+    there. `card` holds what is known of its accuracy.
     """
 
     def __init__(
@@ -83,14 +85,17 @@ class Judge(nn.Module):
         self.vocabulary = {name: tuple(words) for name, words in vocabulary.items()}
         self.card: Mapping[str, str] = {}
         self.trunk = nn.Sequential(
-            _conv(3, 24, 3, 2), nn.ReLU(), _conv(24, 32, 3), nn.ReLU(),
-            Residual(32, 64, stride=2), Residual(64, 64, stride=1), Residual(64, 128, stride=2), Residual(128, 128, stride=1),
-        )  # fmt: skip
-        widths = {
-            **{name: len(words) for name, words in self.vocabulary.items()},
-            "side": len(self.vocabulary["nouns"]),
-            "count": max_objects,
-        }
+            _conv(3, 24, 3, 2),
+            nn.ReLU(),
+            _conv(24, 32, 3),
+            nn.ReLU(),
+            Residual(32, 64, stride=2),
+            Residual(64, 64),
+            Residual(64, 128, stride=2),
+            Residual(128, 128),
+        )
+        widths = {name: len(words) for name, words in self.vocabulary.items()}
+        widths |= {"side": widths["nouns"], "count": max_objects}
         self.heads = nn.ModuleDict(
             {name: nn.Linear(3 * 128, width) for name, width in widths.items()}
         )
@@ -98,30 +103,21 @@ class Judge(nn.Module):
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Return the logits of every fact, (B, words) each."""
         x = self.trunk(reduced(image, SIZE))
-        left, right = x.chunk(2, dim=3)
-        features = torch.cat(
-            [x.mean(dim=(2, 3)), left.amax(dim=(2, 3)), right.amax(dim=(2, 3))], dim=1
-        )
+        left, right = (half.amax(dim=(2, 3)) for half in x.chunk(2, dim=3))
+        features = torch.cat([x.mean(dim=(2, 3)), left, right], dim=1)
         return {name: head(features) for name, head in self.heads.items()}
 
 
 def save_judge(judge: Judge, folder: Path) -> None:
     """Write `model.safetensors` (float16) and `config.json` (the vocabulary)."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {
-            k: v.half().contiguous() if v.is_floating_point() else v
-            for k, v in judge.state_dict().items()
-        },
-        folder / "model.safetensors",
-    )
-    (folder / "config.json").write_text(
-        json.dumps(
-            {"size": SIZE, "vocabulary": judge.vocabulary, "max_objects": judge.max_objects},
-            indent=2,
-        )
-        + "\n"
-    )
+    weights = {
+        name: value.half().contiguous() if value.is_floating_point() else value
+        for name, value in judge.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    config = {"size": SIZE, "vocabulary": judge.vocabulary, "max_objects": judge.max_objects}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def read_card(folder: Path) -> dict[str, str]:
@@ -135,29 +131,24 @@ def read_card(folder: Path) -> dict[str, str]:
 
 
 def load_judge(folder: str | Path) -> Judge:
-    """Load a saved judge in float32, ready to read pictures; its card holds the accuracies of `card.json` when there."""
+    """Load a saved judge in float32, ready to read pictures."""
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise Refused(
-            f"no judge in {folder}: config.json is missing; name the folder that holds model.safetensors and config.json"
+            f"no judge in {folder}: config.json is missing; "
+            "name the folder that holds model.safetensors and config.json"
         )
     config = json.loads((folder / "config.json").read_text())
     judge = Judge(config["vocabulary"], max_objects=config.get("max_objects", MAX_OBJECTS))
-    judge.load_state_dict(
-        {
-            k: v.float() if v.is_floating_point() else v
-            for k, v in parameters.load(folder / "model.safetensors").items()
-        }
-    )
+    judge.load_state_dict(parameters.load(folder / "model.safetensors"))
     judge.card = read_card(folder)
     return judge.eval().requires_grad_(False)
 
 
 def shared_judge(folder: str | Path) -> Judge:
-    """Load a saved judge once per process, for all that ask for the same folder, as long as the file of its weights stays the same."""
+    """Load a saved judge once per process as long as the file of its weights stays the same."""
     folder = Path(folder).resolve()
-    file = folder / "model.safetensors"
-    return _loaded(folder, file.stat().st_mtime_ns if file.exists() else 0)
+    return _loaded(folder, changed(folder / "model.safetensors"))
 
 
 @lru_cache(maxsize=4)
@@ -167,43 +158,39 @@ def _loaded(folder: Path, changed: int) -> Judge:
 
 @torch.no_grad()
 def read_facts(judge: Judge, image: Float[Tensor, "B 3 H W"]) -> list[dict[str, object]]:
-    """Return what the judge sees in each picture: {"nouns": set, "colours": set, "place": str, "time": str, "style": str, "count": int, "right": dict}.
+    """Return what a judge in eval mode sees in each picture.
 
-    `right` is a logit per noun: how surely it stands right of the middle. Put the judge in eval mode first.
+    That is {"nouns": set, "colours": set, "place": str, "time": str, "style": str, "count": int,
+    "right": dict}; `right` is a logit per noun: how surely it stands right of the middle.
     """
     device = next(judge.parameters()).device
     seen: list[dict[str, object]] = []
     for chunk in image.split(CHUNK):
         logits = {name: value.cpu() for name, value in judge(chunk.to(device).float()).items()}
         for row in range(len(chunk)):
-            present = {
-                name: {
-                    word
-                    for word, logit in zip(
-                        judge.vocabulary[name], logits[name][row].tolist(), strict=True
-                    )
-                    if logit > 0
-                }
-                for name in SETS
-            }
-            best = {
-                name: judge.vocabulary[name][int(logits[name][row].argmax())]
-                for name in ("place", "time", "style")
-            }
-            right = dict(zip(judge.vocabulary["nouns"], logits["side"][row].tolist(), strict=True))
-            seen.append(
-                {**present, **best, "count": int(logits["count"][row].argmax()) + 1, "right": right}
-            )
+            seen.append(_facts(judge.vocabulary, {name: x[row] for name, x in logits.items()}))
     return seen
 
 
-def found(facts: Mapping[str, object], seen: Mapping[str, Any]) -> bool:
+def _facts(words: Mapping[str, Sequence[str]], logits: Mapping[str, Tensor]) -> dict[str, object]:
+    facts: dict[str, object] = {}
+    for name in SETS:
+        scored = zip(words[name], logits[name].tolist(), strict=True)
+        facts[name] = {word for word, logit in scored if logit > 0}
+    for name in ONE_OF_MANY:
+        facts[name] = words[name][int(logits[name].argmax())]
+    facts["count"] = int(logits["count"].argmax()) + 1
+    facts["right"] = dict(zip(words["nouns"], logits["side"].tolist(), strict=True))
+    return facts
+
+
+def found(facts: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
     """Say whether all facts are among those seen; `order` lists nouns from left to right."""
-    sides = [seen["right"][noun] for noun in facts.get("order", ())]  # type: ignore[attr-defined]
+    sides = [seen["right"][noun] for noun in facts.get("order", ())]
     if any(a >= b for a, b in pairwise(sides)):
         return False
     return all(
         set(value) <= seen[name] if name in SETS else seen[name] == value
         for name, value in facts.items()
         if name != "order"
-    )  # type: ignore
+    )

@@ -1,7 +1,8 @@
-"""LPIPS (arXiv 1801.03924), version 0.1 of its authors: Alex or squeeze; whole, or outside the mask as PIE-Bench defines it.
+"""LPIPS (arXiv 1801.03924), version 0.1: Alex or squeeze; whole, or outside the mask (PIE-Bench).
 
-The linear heads lie in the torchmetrics wheel, the backbone is torchvision's. Features of a base image are computed once for its edits, which the function
-of torchmetrics cannot do; tests hold the two equal.
+The linear heads lie in the torchmetrics wheel, the backbone is torchvision's. Features of a base
+image are computed once for its edits, which the function of torchmetrics cannot do; tests hold the
+two equal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,28 +14,37 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision import models
 
 from unitune.metrics import weights
-from unitune.metrics.batches import paired
+from unitune.metrics.batches import paired, unedited
 from unitune.metrics.card import card
-from unitune.metrics.masks import unedited
 from unitune.types import Edit, Refused
 
-LEVELS = {
-    "alex": (2, 5, 8, 10, 12),
-    "squeeze": (2, 5, 8, 10, 11, 12, 13),
-}  # layers of torchvision's `features` before each activation that is compared
-SHIFT, SCALE = (
-    (-0.030, -0.088, -0.188),
-    (0.458, 0.448, 0.450),
-)  # of pictures in [-1, 1]: the authors' scaling layer
+# net: (torchvision's function, its weights, the backbone's name, the layers of `features` before
+# each activation that is compared)
+BACKBONES = {
+    "alex": (
+        models.alexnet,
+        models.AlexNet_Weights.IMAGENET1K_V1,
+        "AlexNet",
+        (2, 5, 8, 10, 12),
+    ),
+    "squeeze": (
+        models.squeezenet1_1,
+        models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
+        "SqueezeNet 1.1",
+        (2, 5, 8, 10, 11, 12, 13),
+    ),
+}
+# The authors' scaling layer, of pictures in [-1, 1].
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 @dataclass(frozen=True)
-class Network:
+class PerceptualNetwork:
     """A backbone in pieces, one per level, and the linear head of each level, (1, C, 1, 1)."""
 
     pieces: Sequence[nn.Module]
@@ -50,13 +60,10 @@ class Network:
         return levels
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Float[Tensor, " B"]:
-        """Return squared differences, weighted by channel, averaged over the picture, summed over levels."""
-        return torch.stack(
-            [
-                ((x - y).square() * head).sum(dim=1).mean(dim=(1, 2))
-                for x, y, head in zip(a, b, self.heads, strict=True)
-            ]
-        ).sum(dim=0)
+        """Return squared differences: weighted by channel, mean over pixels, summed over levels."""
+        levels = zip(a, b, self.heads, strict=True)
+        weighted = [((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in levels]
+        return torch.stack(weighted).sum(dim=0)
 
 
 def heads(net: str) -> list[Tensor]:
@@ -68,57 +75,46 @@ def heads(net: str) -> list[Tensor]:
 
 
 @lru_cache(maxsize=4)
-def load(net: str, file: str | None) -> Network:
-    """Build the network; `file` gives torchvision's weights of the backbone, else they come from torch's cache or are downloaded."""
-    if net not in LEVELS:
-        raise Refused(f"lpips has no network {net!r}; use one of {', '.join(LEVELS)}")
-    build, published = {
-        "alex": (torchvision.models.alexnet, torchvision.models.AlexNet_Weights.IMAGENET1K_V1),
-        "squeeze": (
-            torchvision.models.squeezenet1_1,
-            torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
-        ),
-    }[net]
+def load(net: str, file: str | None) -> PerceptualNetwork:
+    """Build the network; torchvision's weights come from `file`, torch's cache or a download."""
+    if net not in BACKBONES:
+        raise Refused(f"lpips has no network {net!r}; use one of {', '.join(BACKBONES)}")
+    build, published, _, cuts = BACKBONES[net]
     values = weights.of_torchvision(published.url, what=f"the backbone of LPIPS ({net})", file=file)
+    prefix = "features."
+    values = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
     with torch.device("meta"):  # nothing is drawn at random only to be replaced
         backbone = build(weights=None).features
     try:
-        backbone.load_state_dict(
-            {
-                name.removeprefix("features."): value
-                for name, value in values.items()
-                if name.startswith("features.")
-            },
-            assign=True,
-        )
+        backbone.load_state_dict(values, assign=True)
     except RuntimeError as error:
         raise Refused(
-            f"{file or published.url} does not hold torchvision's {build.__name__}; give {published.url}, or the same as safetensors"
+            f"{file or published.url} does not hold torchvision's {build.__name__}; "
+            f"give {published.url}, or the same as safetensors"
         ) from error
     backbone = backbone.eval().requires_grad_(False)
-    cuts = (0, *LEVELS[net])
-    return Network([backbone[first:last] for first, last in pairwise(cuts)], heads(net))
-
-
-def _card(what: str, net: str, nan: str) -> Mapping[str, str]:
-    backbone = {"alex": "AlexNet", "squeeze": "SqueezeNet 1.1"}[net]
-    return card(
-        what,
-        backbone=f"torchvision {backbone} (ImageNet), linear heads v0.1",
-        preprocessing="[-1, 1], at the edit's size",
-        nan=nan,
-        version=f"own code, heads of torchmetrics {version('torchmetrics')}, torchvision {version('torchvision')}",
-    )
+    pieces = [backbone[first:last] for first, last in pairwise((0, *cuts))]
+    return PerceptualNetwork(pieces, heads(net))
 
 
 class LPIPS:
     """LPIPS of edit and base image at the edit's size; 0 for equal pictures."""
 
     higher_is_better = False
+    name_of = "lpips_{}"
+    what = "LPIPS ({}), distance of edit and base image"
+    nan = "never"
 
     def __init__(self, net: str = "alex", file: str | None = None) -> None:
-        self.network, self.name = load(net, file), f"lpips_{net}"
-        self.card = _card(f"LPIPS ({net}), distance of edit and base image", net, "never")
+        self.network, self.name = load(net, file), self.name_of.format(net)
+        self.card: Mapping[str, str] = card(
+            self.what.format(net),
+            backbone=f"torchvision {BACKBONES[net][2]} (ImageNet), linear heads v0.1",
+            preprocessing="[-1, 1], at the edit's size",
+            nan=self.nan,
+            version=f"own code, heads of torchmetrics {version('torchmetrics')}, "
+            f"torchvision {version('torchvision')}",
+        )
 
     @torch.no_grad()
     def __call__(self, edits: list[Edit]) -> list[float]:
@@ -126,25 +122,24 @@ class LPIPS:
         return paired(edits, self.network.features, self.network.distance)
 
 
-class UneditedLPIPS:
-    """LPIPS of edit and base image, both made 0 where the mask lets them change (PIE-Bench); NaN without a mask or where nothing must stay."""
+class UneditedLPIPS(LPIPS):
+    """LPIPS of edit and base image, both made 0 where the mask lets them change (PIE-Bench).
 
-    higher_is_better = False
+    NaN without a mask or where nothing must stay.
+    """
+
+    name_of = "lpips_{}_unedited"
+    what = "LPIPS ({}) of edit and base image, both times (1 - mask) on [0, 1]"
+    nan = "no mask, or one that is 1 everywhere"
 
     def __init__(self, net: str = "squeeze", file: str | None = None) -> None:
-        self.network, self.name = load(net, file), f"lpips_{net}_unedited"
-        self.card = _card(
-            f"LPIPS ({net}) of edit and base image, both times (1 - mask) on [0, 1]",
-            net,
-            "no mask, or one that is 1 everywhere",
-        )
+        super().__init__(net, file)
 
     @torch.no_grad()
     def __call__(self, edits: list[Edit]) -> list[float]:
         """Score edits."""
-        return unedited(edits, self._between)
+        return unedited(edits, self._distance)
 
-    def _between(self, image: Tensor, base: Tensor) -> Tensor:
-        return self.network.distance(
-            self.network.features(image * 2 - 1), self.network.features(base * 2 - 1)
-        )
+    def _distance(self, image: Tensor, base: Tensor) -> Tensor:
+        of_image, of_base = (self.network.features(x * 2 - 1) for x in (image, base))
+        return self.network.distance(of_image, of_base)

@@ -1,7 +1,8 @@
-"""ST-LPIPS (Alex): a perceptual distance that tolerates shifts of a pixel (arXiv 2207.13686); our own code, the authors' weights.
+"""ST-LPIPS (Alex): a perceptual distance that tolerates shifts of a pixel (arXiv 2207.13686).
 
-Only the weights file of the package `stlpips-pytorch` is used, and the package is never imported. The network is AlexNet whose first convolution
-has stride 1 and whose every subsampling is a 3x3 binomial blur with stride 2 behind a reflection padding of 2.
+Our own code: of the authors' package `stlpips-pytorch` only the weights file is used, and it is
+never imported. The network is AlexNet whose first convolution has stride 1 and whose every
+subsampling is a 3x3 binomial blur with stride 2 behind a reflection padding of 2.
 """
 
 import importlib.metadata
@@ -34,16 +35,14 @@ POOLED = (1, 2)  # the convolutions that follow a max pooling
 def weights_file() -> Path:
     """Return where the installed package keeps the Alex weights, without importing it."""
     spec = importlib.util.find_spec("stlpips_pytorch")
-    file = (
-        Path(spec.submodule_search_locations[0]) / FILE
-        if spec and spec.submodule_search_locations
-        else None
-    )
-    if file is None or not file.exists():
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [Path(folder) / FILE for folder in folders]
+    if not (files and files[0].exists()):
         raise Refused(
-            f"the metric stlpips needs the weights file of the package {PACKAGE}, which is not installed; install it or leave the metric out"
+            f"the metric stlpips needs the weights file of the package {PACKAGE}, "
+            "which is not installed; install it or leave the metric out"
         )
-    return file
+    return files[0]
 
 
 def _blur(x: Tensor) -> Tensor:
@@ -54,10 +53,9 @@ def _blur(x: Tensor) -> Tensor:
 
 def features(weights: Mapping[str, Tensor], image: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
     """Return the five activations, each with unit length over channels."""
+    x = (image - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
     # Channels last: blurring and pooling take a third of the time on a CPU.
-    x = ((image - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]).contiguous(
-        memory_format=torch.channels_last
-    )
+    x = x.contiguous(memory_format=torch.channels_last)
     levels = []
     for k, (name, padding) in enumerate(CONVOLUTIONS):
         if k in POOLED:
@@ -71,31 +69,30 @@ def features(weights: Mapping[str, Tensor], image: Float[Tensor, "B 3 H W"]) -> 
 def distance(
     weights: Mapping[str, Tensor], a: Sequence[Tensor], b: Sequence[Tensor]
 ) -> Float[Tensor, " B"]:
-    """Return the distance of two lists of features: squared differences, weighted by channel, averaged over the picture, summed over levels."""
+    """Return squared differences: weighted by channel, mean over pixels, summed over levels."""
     heads = [weights[f"lin{k}.model.1.weight"] for k in range(len(CONVOLUTIONS))]
-    return torch.stack(
-        [
-            F.conv2d((x - y).square(), head).mean(dim=(1, 2, 3))
-            for x, y, head in zip(a, b, heads, strict=True)
-        ]
-    ).sum(dim=0)
+    levels = zip(a, b, heads, strict=True)
+    weighted = [F.conv2d((x - y).square(), head).mean(dim=(1, 2, 3)) for x, y, head in levels]
+    return torch.stack(weighted).sum(dim=0)
 
 
 class STLPIPS:
-    """ST-LPIPS (Alex) between the edit and its base image at their size; 0 for equal pictures. Not comparable with LPIPS."""
+    """ST-LPIPS (Alex) between edit and base image; 0 for equal pictures.
+
+    Not comparable with LPIPS.
+    """
 
     name = "stlpips"
     higher_is_better = False
 
     def __init__(self) -> None:
-        self.weights: Mapping[str, Tensor] = torch.load(
-            weights_file(), weights_only=True, map_location="cpu"
-        )
+        self.weights = torch.load(weights_file(), weights_only=True, map_location="cpu")
         self.card: Mapping[str, str] = card(
             "ST-LPIPS (Alex), distance of edit and base image",
             backbone="shift-tolerant AlexNet with linear heads, vST0.0",
             preprocessing="[-1, 1], at the edit's size",
-            version=f"weights of {PACKAGE} {importlib.metadata.version(PACKAGE)}, own implementation",
+            version=f"weights of {PACKAGE} {importlib.metadata.version(PACKAGE)}, "
+            "own implementation",
         )
 
     @torch.no_grad()

@@ -1,4 +1,7 @@
-"""Where a scoring model's weights come from: a local file, the local cache, or a download; what cannot be had is refused within 3 seconds."""
+"""Where a scoring model's weights come from: a local file, the local cache, or a download.
+
+What cannot be had is refused within 3 seconds.
+"""
 
 import threading
 from pathlib import Path
@@ -12,12 +15,12 @@ from unitune.models import parameters
 from unitune.storage.disk import shown
 from unitune.types import Refused
 
-TIMEOUT_S = 2.0  # of one request; a name server that does not answer ignores it, so the whole question has a limit too
-LIMIT_S = 2.5
+TIMEOUT_S = 2.0  # of one request
+LIMIT_S = 2.5  # of the whole question: a name server that does not answer ignores TIMEOUT_S
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors or, as torchvision publishes its weights, from a .pth file of tensors and nothing else."""
+    """Read a state dict from safetensors, or from torchvision's .pth, of tensors and no code."""
     if not file.is_file():
         raise Refused(
             f"{shown(file)}: no such file of weights; name an existing .safetensors or .pth file"
@@ -28,12 +31,18 @@ def read(file: Path) -> dict[str, Tensor]:
         return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # damaged, or a pickle that is more than tensors
         raise Refused(
-            f"the weights {shown(file)} cannot be read as a plain state dict ({type(error).__name__}); give torchvision's file, or safetensors"
+            f"the weights {shown(file)} cannot be read as a plain state dict "
+            f"({type(error).__name__}); give torchvision's file, or safetensors"
         ) from error
 
 
+def changed(file: Path) -> int:
+    """Return when a file was last changed, ns, 0 where there is none: what a cache is kept by."""
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
 def check_reachable(url: str, *, what: str, otherwise: str) -> None:
-    """Refuse a download that cannot begin now: `what` is needed, `otherwise` says what to do instead."""
+    """Refuse a download of `what` that cannot begin now; `otherwise` says what to do instead."""
     errors: list[Exception] = []
 
     def question() -> None:
@@ -58,9 +67,8 @@ def of_torchvision(url: str, *, what: str, file: str | Path | None) -> dict[str,
         return read(Path(file))
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.is_file():
-        check_reachable(
-            url, what=what, otherwise=f"give file= its weights ({url}, or the same as safetensors)"
-        )
+        otherwise = f"give file= its weights ({url}, or the same as safetensors)"
+        check_reachable(url, what=what, otherwise=otherwise)
     return torch.hub.load_state_dict_from_url(
         url, map_location="cpu", progress=False, check_hash=True, weights_only=True
     )
@@ -75,14 +83,15 @@ def of_hub(repository: str, name: str, *, what: str, otherwise: str) -> Path:
         return Path(found)
     if constants.HF_HUB_OFFLINE:
         raise Refused(
-            f"{what} is not in the local cache, and HF_HUB_OFFLINE forbids to look further; {otherwise}"
+            f"{what} is not in the local cache, and HF_HUB_OFFLINE forbids to look further; "
+            f"{otherwise}"
         )
     check_reachable(hf_hub_url(repository, name), what=what, otherwise=otherwise)
     try:
         return Path(hf_hub_download(repository, name))
     except (
         Exception
-    ) as error:  # the HTTP library under the hub's, and so its errors, differ by version
+    ) as error:  # of the HTTP library under the hub's, whose errors differ by version
         raise Refused(
             f"{what} cannot be downloaded ({type(error).__name__}); {otherwise}"
         ) from error
