@@ -34,10 +34,10 @@ test-slow: setup ## run the tests that take minutes each
 	$(PY) -m pytest -m slow --timeout 3600
 
 bench: setup ## measure speed and memory, ours and side by side with stock diffusers
-	$(PY) experiments/bench.py
-	$(PY) experiments/bench_stock.py
-	$(PY) experiments/bench_tuning.py
-	$(PY) experiments/bench_scoring.py
+	$(PY) experiments/bench/job.py
+	$(PY) experiments/bench/stock.py
+	$(PY) experiments/bench/tuning.py
+	$(PY) experiments/bench/scoring.py
 
 check: setup ## check format, lint and types
 	$(VENV)/bin/ruff format --check .

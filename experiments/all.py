@@ -1,8 +1,9 @@
-"""Every claim in turn: the cells of its sweep that are missing are run, then its script is asked; what is finished is not run again.
+"""Every claim in turn: what its sweep lacks is run, then it is asked; finished cells are kept.
 
-Command:  python experiments/all.py --quick        2 images: shows that everything works, too few for a verdict
-          python experiments/all.py --full         24 images: verdicts; may be interrupted and called again
-          python experiments/all.py --from-records > docs/claims.md      tables and verdicts of the kept records, and which claims have none; runs nothing
+Command:  python experiments/all.py --quick     2 images: shows that all works, decides nothing
+          python experiments/all.py --full      24 images: verdicts; may be interrupted
+          python experiments/all.py --from-records > docs/claims.md
+                                                what the kept records say, and which claims have none
 Minutes:  quick 45 planned on two CPU cores (about 150 without AVX-512), full 12 hours planned.
 """
 
@@ -11,44 +12,29 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
-from claims import CLAIMS, SEVERAL, SWEEPS, recipe
+from claims import sweeps
+from claims.table import CLAIMS, ENTRIES, Entry
 
 from unitune.storage import records
 
-HERE = Path(__file__).parent
 QUICK, FULL = 2, 24  # images
 EDITS = 3  # of each image of the scenes benchmark
-LARGER = {"best_of_n": ["seeds=64"]}  # at full size
+HEAD = """# Claims
+
+Written by `python experiments/all.py --from-records > docs/claims.md`. What a claim is of, what is
+expected here and its minutes: `python -m experiments.claims NAME --help`.
+"""
 Call = Callable[[Sequence[str]], int]
 
 
-def grid(sweep: str) -> dict[str, list[str]]:
-    """Read the settings that a sweep varies."""
-    params = yaml.safe_load((HERE.parent / f"conf/experiment/{sweep}.yaml").read_text())["hydra"][
-        "sweeper"
-    ]["params"]
-    return {key: str(values).split(",") for key, values in params.items()}
-
-
-def cells(sweep: str) -> list[dict[str, str]]:
-    """List the cells of a sweep."""
-    varied = grid(sweep)
-    return [
-        dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())
-    ]
-
-
-def label(cell: Mapping[str, str]) -> str:
-    """Name a cell's folder, as Hydra's override_dirname does."""
-    return ",".join(sorted(f"{key}={value}" for key, value in cell.items()))
-
-
 def finished(folder: Path, images: int) -> bool:
-    """Whether a run has recorded all of its images: each kind of reference that it has, the exact target among them, is there of every edit."""
+    """Whether a run has recorded all of its images.
+
+    Each kind of reference that it has, the exact target among them, is there of every edit.
+    """
     file = folder / records.FILE
     known: dict[str, set[tuple[str, str]]] = {"target": set()}
     for record in records.read(file) if file.is_file() else ():
@@ -58,59 +44,56 @@ def finished(folder: Path, images: int) -> bool:
 
 
 def missing(sweep: str, images: int) -> list[list[str]]:
-    """List the commands that run what a sweep lacks: all of it, or cells that differ only in the setting that varies fastest; each loads the model once."""
-    left = [
-        cell
-        for cell in cells(sweep)
-        if not finished(SWEEPS / f"{sweep}-{images}" / label(cell), images)
-    ]
+    """List the commands that run what a sweep lacks; each loads the model once.
+
+    That is all of it, or cells that differ only in the setting that varies fastest.
+    """
+    folder, cells = sweeps.folder(sweep, images), sweeps.cells(sweep)
+    left = [cell for cell in cells if not finished(folder / sweeps.label(cell), images)]
     start = ["run.py", "-m", f"experiment={sweep}", f"benchmark.limit={images}"]
-    if left == cells(sweep):
+    if left == cells:
         return [start]
     commands = []
-    for slow, members in itertools.groupby(
-        left, key=lambda cell: [f"{key}={value}" for key, value in cell.items()][:-1]
-    ):
-        fast = [[*cell.items()][-1] for cell in members]
-        settings = [*slow, f"{fast[0][0]}={','.join(value for _, value in fast)}"]
-        commands.append([*start, "hydra.sweeper.params=null", *settings])
+    settings = ([f"{key}={value}" for key, value in cell.items()] for cell in left)
+    for slow, members in itertools.groupby(settings, key=lambda cell: cell[:-1]):
+        names, _, values = zip(*(cell[-1].partition("=") for cell in members), strict=True)
+        fast = f"{names[0]}={','.join(values)}"
+        commands.append([*start, "hydra.sweeper.params=null", *slow, fast])
     return commands
 
 
-def ask(claim: str, images: int, call: Call) -> list[str]:
-    """Run what a claim lacks and its script; return the commands that failed."""
-    larger = LARGER.get(claim, []) if images >= FULL else []
-    commands = [
-        [*command, *larger]
-        for sweep in SEVERAL.get(claim, (claim,))
-        for command in missing(sweep, images)
-    ]
-    commands.append([str(HERE / f"{claim}.py"), f"--images={images}"])
+def question(entry: Entry, *arguments: str) -> list[str]:
+    """The command that asks an entry."""
+    return ["-m", "experiments.claims", entry.name, *arguments]
+
+
+def ask(entry: Entry, images: int, call: Call) -> list[str]:
+    """Run what a claim lacks and ask it; return the commands that failed."""
+    larger = entry.full if images >= FULL else ()
+    commands = [[*run, *larger] for sweep in entry.sweeps for run in missing(sweep, images)]
+    commands.append(question(entry, f"--images={images}"))
     return [" ".join(command) for command in commands if call(command) != 0]
 
 
-def tell(claims: Sequence[str], call: Call) -> list[str]:
-    """Let the scripts of the claims that have kept records say what those hold, and name the others; return the commands that failed."""
-    kept = [claim for claim in claims if (HERE / f"records/{claim}.jsonl").is_file()]
-    commands = [[str(HERE / f"{claim}.py"), "--from-records"] for claim in kept]
-    print(
-        "# Claims\n\nWritten by `python experiments/all.py --from-records > docs/claims.md`; what each claim is of stands in its script's header.\n"
-    )
-    if lacking := [f"- `{claim}`: `{recipe(claim)}`" for claim in claims if claim not in kept]:
+def tell(entries: Sequence[Entry], call: Call) -> list[str]:
+    """Say what the kept records hold and which claims have none; return what failed."""
+    kept = [entry for entry in entries if (sweeps.RECORDS / f"{entry.name}.jsonl").is_file()]
+    print(HEAD, "| claim | what it asks |", "|---|---|", sep="\n")
+    print(*(f"| `{entry.name}` | {entry.title} |" for entry in entries), sep="\n", end="\n\n")
+    if lacking := [entry for entry in entries if entry not in kept]:
         print(
-            f"Without records, so nothing is said of them ({len(lacking)} of {len(claims)} claims), and how to make them:",
-            "",
-            *lacking,
-            sep="\n",
-            end="\n\n",
+            f"Without records, so nothing is said of them ({len(lacking)} of {len(entries)} "
+            "claims), and how to make them:\n"
         )
-    sys.stdout.flush()  # before the scripts write
+        print(*(f"- `{entry.name}`: `{entry.recipe}`" for entry in lacking), sep="\n", end="\n\n")
+    sys.stdout.flush()  # before the commands write
+    commands = [question(entry, "--from-records") for entry in kept]
     return [" ".join(command) for command in commands if call(command) != 0]
 
 
 def python(command: Sequence[str]) -> int:
-    """Run a script of ours from the project's folder."""
-    return subprocess.call([sys.executable, *command])
+    """Run a command of ours from the project's folder."""
+    return subprocess.call([sys.executable, *command], cwd=sweeps.ROOT)
 
 
 def main() -> int:
@@ -130,16 +113,15 @@ def main() -> int:
         help=f"of {', '.join(CLAIMS)}",
     )
     options = parser.parse_args()
+    entries = [ENTRIES[name] for name in options.only]
     began, failed = time.monotonic(), []
     if not options.images:
-        failed += tell(options.only, python)
-    for claim in options.only if options.images else ():
+        failed += tell(entries, python)
+    for entry in entries if options.images else ():
         start = time.monotonic()
-        failed += ask(claim, options.images, python)
-        print(
-            f"{claim}: {(time.monotonic() - start) / 60:.1f} min, {(time.monotonic() - began) / 60:.1f} min in all",
-            flush=True,
-        )
+        failed += ask(entry, options.images, python)
+        spent, whole = ((time.monotonic() - since) / 60 for since in (start, began))
+        print(f"{entry.name}: {spent:.1f} min, {whole:.1f} min in all", flush=True)
     for command in failed:
         print(f"failed: {command}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""make figures: from kept records alone, the same bytes twice, and one line for records that cannot be used."""
+"""make figures: from kept records alone, the same bytes twice; unusable records in one line."""
 
 import dataclasses
 import itertools
@@ -27,17 +27,13 @@ SWEEPS = {
 
 
 def record(run: str, method: str, image: int, **more) -> Record:
-    scores = {
-        "both": 0.5,
-        "alignment": 0.1 * image + len(run) / 100,
-        "psnr": 20.0 + image,
-        "stlpips": 0.4 + image / 50,
-    }
-    scores |= {"error_inside": 0.1, "base_error_inside": 0.2}
+    scores = {"both": 0.5, "alignment": 0.1 * image + len(run) / 100, "psnr": 20.0 + image}
+    scores |= {"stlpips": 0.4 + image / 50, "error_inside": 0.1, "base_error_inside": 0.2}
+    sampler = "" if "row" in more else "unitune"
     return Record(
-        run=run, method=method, sampler="" if "row" in more else "unitune", model="pocket", example=f"i{image}", kind="add",
-        local=True, composed_alike=True, prompt="a dog",
-        text="", seed=0, weight=6.0, start=0.9, steps=64, image="a.png", scores=scores, cost={"seconds": 1.0}, environment={}, **more,
+        run=run, method=method, sampler=sampler, model="pocket", example=f"i{image}", kind="add",
+        local=True, composed_alike=True, prompt="a dog", text="", seed=0, weight=6.0, start=0.9,
+        steps=64, image="a.png", scores=scores, cost={"seconds": 1.0}, environment={}, **more,
     )  # fmt: skip
 
 
@@ -61,19 +57,9 @@ def kept(tmp_path) -> Path:
 def figures(kept: Path, monkeypatch, capsys, out: str = "out") -> list[Path]:
     monkeypatch.syspath_prepend(HERE)
     (kept / "docs").mkdir(exist_ok=True)
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        [
-            "figures.py",
-            "--records",
-            str(kept),
-            "--out",
-            str(kept / out),
-            "--docs",
-            str(kept / "docs"),
-        ],
-    )
+    folders = {"records": kept, "out": kept / out, "docs": kept / "docs"}
+    options = [f"--{name}={folder}" for name, folder in folders.items()]
+    monkeypatch.setattr(sys, "argv", ["figures.py", *options])
     runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
     printed = capsys.readouterr().out.splitlines()
     (kept / "missing").write_text(
@@ -120,14 +106,12 @@ def test_claims_without_records_are_told(kept, monkeypatch, capsys):
     told = (kept / "missing").read_text().splitlines()
     named = [line.partition(".jsonl")[0].rpartition("/")[2] for line in told]
     assert "stages" in named and "first_edits" in named and not {*SWEEPS} & {*named}
-    assert (
-        f"missing: {kept.name}/stages.jsonl; make it: python run.py -m experiment=stages && python experiments/stages.py"
-        in told
-    )
+    command = "python run.py -m experiment=stages && python -m experiments.claims stages"
+    assert f"missing: {kept.name}/stages.jsonl; make it: {command}" in told
 
 
 def test_the_committed_records_are_drawn(monkeypatch, capsys, tmp_path):
-    """Whichever are there: each is of the version that is read and gets its table; the claims that have none are told."""
+    """Whichever are there, each gets its table; the claims that have none are told."""
     for file in (HERE / "records").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     drawn = {path.stem for path in figures(tmp_path, monkeypatch, capsys)}

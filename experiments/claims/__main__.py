@@ -1,0 +1,5 @@
+"""`python -m experiments.claims NAME`; --help lists the names, NAME --help tells of one."""
+
+from .answer import main
+
+main()
