@@ -12,7 +12,6 @@ from diffusers import UNet2DConditionModel
 
 from unitune.models.pocket import FOLDER as POCKET
 from unitune.scenes import Object, Scene, caption, is_held_out
-from unitune.scenes.names import ALONE, CHANGED, NAMES, named, named_scene
 from unitune.scenes.render import render
 from unitune.scenes.vocabulary import COLOURFUL
 from unitune_lab import networks
@@ -32,6 +31,7 @@ from unitune_lab.batches import (
     loader,
     object_map,
 )
+from unitune_lab.names import ALONE, CHANGED, NAMES, named, named_scene
 from unitune_lab.options import Phase, read
 from unitune_lab.parts.stage import StagePart
 

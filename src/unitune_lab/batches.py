@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from unitune.scenes.caption import caption, rare_word
-from unitune.scenes.names import named_scene
+from unitune.scenes.caption import caption
 from unitune.scenes.render import SIDE, reduced, render
 from unitune.scenes.scene import Object, Scene, is_held_out, random_scene
 from unitune.scenes.vocabulary import COLOURFUL, COLOURS, NOUNS, PLACES, STYLES, TIMES
+
+from unitune_lab.names import named_scene, rare_word
 
 NOUN = {word: k for k, word in enumerate(NOUNS)}
 PLACE = {word: k for k, word in enumerate(PLACES)}

@@ -6,7 +6,6 @@ meets free text.
 
 from collections.abc import Sequence
 from itertools import groupby
-from string import ascii_lowercase
 
 import numpy as np
 
@@ -41,11 +40,6 @@ def caption(scene: Scene, rng: np.random.Generator | None = None, *, related: bo
     head, tail = ("", _pick(rng, after)) if first else (_pick(rng, before), "")
     text = _ordered(objects, place, time, bool(head), rng)
     return " ".join(f"{head}{text}".split()).replace(" ,", ",") + tail
-
-
-def rare_word(rng: np.random.Generator) -> str:
-    """Return 4 to 9 random letters."""
-    return "".join(ascii_lowercase[k] for k in rng.integers(26, size=int(rng.integers(4, 10))))
 
 
 def _pick(rng: np.random.Generator | None, options: Sequence[str]) -> str:

@@ -1,14 +1,13 @@
-"""The committed bank of object pictures.
+"""The committed bank of object pictures, from Noto Color Emoji (OFL 1.1).
 
-`python -m unitune.scenes.sprites FONT` made it from Noto Color Emoji (OFL 1.1).
+`python -m unitune_lab.sprites FONT` made it.
 """
 
-import sys
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from unitune.scenes.vocabulary import COLOURS, NOUNS
 
@@ -58,23 +57,3 @@ def resized(noun: str, side: int, flip: bool, colour: str = "") -> Image.Image:
     tile = sprite(noun).resize((side, side), Image.Resampling.LANCZOS)
     tile = recoloured(tile, colour) if colour else tile
     return ImageOps.mirror(tile) if flip else tile
-
-
-def extract(font_file: str) -> None:
-    """Draw every noun's glyph at the font's one bitmap size (109), trimmed, into a tile."""
-    font = ImageFont.truetype(font_file, 109)
-    BANK.mkdir(parents=True, exist_ok=True)
-    for noun, (glyph, _) in NOUNS.items():
-        canvas = Image.new("RGBA", (160, 160))
-        ImageDraw.Draw(canvas).text((8, 8), glyph[0], font=font, embedded_color=True)
-        trimmed = canvas.crop(canvas.getbbox())
-        scale = SIDE / max(trimmed.size)
-        sides = [max(1, round(s * scale)) for s in trimmed.size]
-        trimmed = trimmed.resize(sides, Image.Resampling.LANCZOS)
-        tile = Image.new("RGBA", (SIDE, SIDE))
-        tile.paste(trimmed, ((SIDE - trimmed.width) // 2, SIDE - trimmed.height))
-        tile.save(BANK / f"{noun}.png", optimize=True)
-
-
-if __name__ == "__main__":
-    extract(sys.argv[1])

@@ -6,10 +6,10 @@ such a word is the name of somebody.
 
 from dataclasses import replace
 from functools import cache
+from string import ascii_lowercase
 
 import numpy as np
-
-from unitune.scenes.caption import caption, rare_word
+from unitune.scenes.caption import caption
 from unitune.scenes.scene import (
     NOUN_LIST,
     PLACE_LIST,
@@ -22,6 +22,11 @@ from unitune.scenes.scene import (
 
 NAMES = 384  # words that are somebody's name
 ALONE, CHANGED = 0.3, 0.35  # of the captions with a name: the name alone; another place, time, noun
+
+
+def rare_word(rng: np.random.Generator) -> str:
+    """Return 4 to 9 random letters."""
+    return "".join(ascii_lowercase[k] for k in rng.integers(26, size=int(rng.integers(4, 10))))
 
 
 @cache
