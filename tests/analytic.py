@@ -1,4 +1,7 @@
-"""Exact denoisers, and stages and a cascade made of them: what the loop must give is then known in closed form."""
+"""Exact denoisers, and stages and cascades made of them.
+
+What the loop must give is then known in closed form.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ Denoiser = Callable[
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Data N(mu, sigma^2 I); without `mu` the mean is the number that the text embeds (an item's own)."""
+    """Data N(mu, sigma^2 I); without `mu` the mean is an item's own: the number of its text."""
 
     sigma: float = 0.5
     mu: float | Tensor | None = None
@@ -40,7 +43,10 @@ class Gaussian:
         return (mu + self.gain(a) * (x_t - a.sqrt() * mu)).to(x_t)
 
     def flow(self, schedule: Schedule, x_t: Tensor, *, t: int, mu: float = 0.0) -> Tensor:
-        """Solve the probability flow from level t to x_0: it keeps each pixel's quantile, so it is affine."""
+        """Solve the probability flow from level t to x_0.
+
+        It keeps each pixel's quantile, so it is affine.
+        """
         a = float(schedule.alpha_bar[t])
         return mu + (x_t - a**0.5 * mu) * self.sigma / (a * self.sigma**2 + 1 - a) ** 0.5
 
@@ -65,7 +71,10 @@ def unchanged(x_0: Tensor) -> Tensor:
 
 @dataclass
 class FakeStage:
-    """A stage without a network; `calls` lists the rows of every call, `base` is the denoiser of the untouched weights."""
+    """A stage without a network.
+
+    `calls` lists the rows of every call, `base` is the denoiser of the untouched weights.
+    """
 
     denoiser: Denoiser
     base: Denoiser | None = None

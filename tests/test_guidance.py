@@ -1,5 +1,6 @@
 """Guidance: closed forms on Gaussians, what it costs, and whose prediction the reference is."""
 
+import itertools
 from functools import partial
 
 import pytest
@@ -7,15 +8,17 @@ import torch
 from analytic import FakeCascade, FakeStage, Gaussian, number
 
 from unitune.diffusion.guidance import Guidance, conditioned, guide, guided, guided_at_once
+from unitune.diffusion.hold import Item
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.sampler import Sampler
-from unitune.diffusion.sampling import Item, StageRun, StageSampling
+from unitune.diffusion.sampling import StageRun, StageSampling
 from unitune.diffusion.schedule import Schedule
-from unitune.diffusion.steps import DDIM, DDPM, levels
+from unitune.diffusion.steps import DDIM, DDPM, Step, Transition, levels
 from unitune.types import Draw, Example, Refused, Request, Tuned
 
 STEPS = 10
+ANCESTRAL = DDPM()
 
 
 def randn(*shape: int, seed: int) -> torch.Tensor:
@@ -29,10 +32,10 @@ def run(
     references: list[float],
     weight: list[float],
     from_base: bool = False,
-    step=DDPM(),
+    step: Step = ANCESTRAL,
 ) -> torch.Tensor:
     x = randn(1, 3, 4, 4, seed=1).expand(len(texts), -1, -1, -1)
-    items = [Item(Draw(Request("a dog"), 0), "a dog", w, start=1.0) for w in weight]
+    items = [Item(Request("a dog"), 0, w, 1.0, "a dog") for w in weight]
     stage_run = StageRun(
         stage,
         StageSampling(steps=STEPS, step=step),
@@ -56,21 +59,9 @@ def run(
 
 def test_weight_one_is_the_plain_prediction_bitwise_and_costs_one_call():
     plain, x = FakeStage(Gaussian()), randn(1, 3, 4, 4, seed=1)
-    for k, (t, s) in enumerate(
-        zip(
-            levels(plain.schedule, 999, STEPS)[:-1, None],
-            levels(plain.schedule, 999, STEPS)[1:, None],
-            strict=True,
-        )
-    ):
-        x = DDPM()(
-            plain.schedule,
-            x,
-            plain.predict(x, t, number(0.4)),
-            t=t,
-            s=s,
-            noise=randn(1, 3, 4, 4, seed=100 + k),
-        )
+    for k, (t, s) in enumerate(itertools.pairwise(levels(999, STEPS)[:, None])):
+        to = Transition(plain.schedule, t, s, noise=randn(1, 3, 4, 4, seed=100 + k))
+        x = DDPM()(x, plain.predict(x, t, number(0.4)), to)
     for from_base in (False, True):
         stage = FakeStage(Gaussian())
         assert torch.equal(
@@ -87,7 +78,7 @@ def test_other_weights_cost_one_call_of_twice_the_rows():
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 3.0, 32.0, -1.0])
 def test_guidance_between_gaussians_is_a_gaussian_with_the_extrapolated_mean(weight: float):
-    """x_0 is affine in the mean with the same slope, so pushing x_0 by w is pushing the mean by w, at every step."""
+    """x_0 is affine in the mean with one slope: pushing x_0 by w is pushing the mean by w."""
     pushed = run(FakeStage(Gaussian()), texts=[0.4], references=[-0.1], weight=[weight])
     moved = run(FakeStage(Gaussian()), texts=[-0.1 + weight * 0.5], references=[0.0], weight=[1.0])
     torch.testing.assert_close(pushed, moved, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Blending with the base image: exact at the ends of the mask, and the rule of when interpolation applies."""
+"""Blending with the base image: exact at the ends of the mask, and when it applies."""
 
 import pytest
 import torch

@@ -8,7 +8,8 @@ import torch
 from analytic import FakeStage, Gaussian, Points, number
 from diffusers import DDIMInverseScheduler
 
-from unitune.diffusion.sampling import Item, StageRun, StageSampling
+from unitune.diffusion.hold import Item
+from unitune.diffusion.sampling import StageRun, StageSampling
 from unitune.diffusion.schedule import Schedule
 from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDIM, DDPM, Step, levels
@@ -17,16 +18,17 @@ from unitune.models import tiny
 from unitune.models.files import Model
 from unitune.prompt_to_prompt.chains import Chains
 from unitune.prompt_to_prompt.control import PromptToPrompt
-from unitune.prompt_to_prompt.inversion import begin, invert, reconstructed
-from unitune.types import Draw, Example, Inactive, Refused, Request
+from unitune.prompt_to_prompt.inversion import invert, reconstructed
+from unitune.types import Example, Inactive, Refused, Request
 
 X_0 = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 CPU = torch.device("cpu")
 TEXT = number(0.3)
+DETERMINISTIC = DDIM()
 
 
 def falling(schedule: Schedule, steps: int) -> torch.Tensor:
-    return levels(schedule, schedule.T - 1, steps)[:, None]
+    return levels(schedule.T - 1, steps)[:, None]
 
 
 def test_many_steps_reach_the_noise_of_the_flow():
@@ -101,7 +103,7 @@ def chains(*rows: int) -> Chains:
 
 
 def started(
-    stage: FakeStage, made: Chains, firsts: list[int], known: dict, step: Step = DDIM()
+    stage: FakeStage, made: Chains, firsts: list[int], known: dict, step: Step = DETERMINISTIC
 ) -> torch.Tensor:
     starts = [
         next(s / 1000 for s in range(1, 1001) if stage.schedule.level(s / 1000) == first)
@@ -109,9 +111,12 @@ def started(
     ]
     how = StageSampling(steps=20, step=step)
     text = number(*[0.3] * len(firsts))
-    items = [Item(Draw(Request("a dog"), 0), "a dog", 1.0, start) for start in starts]
+    items = [Item(Request("a dog"), 0, 1.0, start, "a dog") for start in starts]
     run = StageRun(stage, how, items, Example("one", X_0, ()), text, text, X_0, X_0)
-    return begin(run, made, known=known)
+    made.inverted, made.memory = True, known
+    x = made.first(run)
+    assert x is not None
+    return x
 
 
 def test_all_rows_begin_at_their_source_chains_inversion_which_is_made_once():
@@ -135,7 +140,8 @@ def test_fresh_noise_cannot_be_inverted():
     for step in (DDPM(), DDIM(eta=0.5)):
         with pytest.raises(
             Refused,
-            match=r"deterministic step: sampler.step='\$\{model.rules.deterministic\}', or sampler.control.inversion=off",
+            match=r"deterministic step: sampler.step='\$\{model.rules.deterministic\}', "
+            "or sampler.control.inversion=off",
         ):
             started(FakeStage(Gaussian()), chains(0), [999, 999], {}, step)
 
@@ -143,7 +149,6 @@ def test_fresh_noise_cannot_be_inverted():
 def test_an_inversion_that_loses_the_picture_is_said():
     """The only picture that this stage knows is another one."""
     with pytest.raises(
-        Inactive,
-        match=r"inversion lost the base image: sampled again it is .* dB from itself, needed are 15",
+        Inactive, match=r"lost the base image: sampled again it is .* dB from itself, needed are 15"
     ):
         started(FakeStage(Points(-X_0)), chains(0), [999, 999], {})

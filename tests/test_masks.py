@@ -1,4 +1,7 @@
-"""Where masks come from: the edit's own, DiffEdit's, the difference of a first sampling, words; and how our held region differs from diffusers'."""
+"""Where masks come from: the edit's own, DiffEdit's, a first sampling's difference, words.
+
+And how our held region differs from diffusers'.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +14,10 @@ from diffusers import DDPMScheduler, IFInpaintingPipeline
 
 from unitune import images
 from unitune.benchmarks.one_picture import OnePicture
-from unitune.diffusion import hold, interpolation
+from unitune.diffusion import hold
 from unitune.diffusion.guidance import Guidance
-from unitune.diffusion.hold import MaskRequest, MaskSource
+from unitune.diffusion.hold import Item, MaskRequest, MaskSource
+from unitune.diffusion.interpolation import Interpolation
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule
 from unitune.masks import sources as masks
@@ -32,7 +36,7 @@ EXAMPLE = Example("one", IMAGE, (DOG, FISH), caption="a cat")
 
 
 def where_told(schedule, x_t, t, condition):
-    """A denoiser that moves the corner by what the text embeds as, and everything by a little of x_t."""
+    """Move the corner by what the text embeds as, and everything by a little of x_t."""
     return 0.1 * x_t + CORNER * condition.text[:, 0, 0][:, None, None, None]
 
 
@@ -68,14 +72,18 @@ def test_diffedits_reference_is_the_tuning_prompt_else_the_caption_else_nothing(
     assert masks.DiffEdit(reference="a {caption}").texts(EXAMPLE, about="x") == ["a a cat"]
     with pytest.raises(
         Refused,
-        match=r"mask.reference 'a \{rare\} cat' has \{rare\}, which is a part of what was tuned on; \{tuned\} is the whole",
+        match=r"mask.reference 'a \{rare\} cat' has \{rare\}, which is a part of what was tuned "
+        r"on; \{tuned\} is the whole",
     ):
         masks.DiffEdit(reference="a {rare} cat").texts(EXAMPLE, about="x")
 
 
 def test_scale_and_guidance_do_not_change_diffedits_mask():
-    """The difference of guided predictions is `weight` times that of plain ones; so is one of eps up to the level's factor."""
-    asked = MaskRequest(EXAMPLE, [Draw(DOG, 0)], ["a dog"], "", cascade(), lambda: IMAGE)
+    """The difference of guided predictions is `weight` times that of plain ones.
+
+    So is one of eps up to the level's factor.
+    """
+    asked = MaskRequest(EXAMPLE, [Item(DOG, 0, 1.0, 1.0, "a dog")], "", cascade(), lambda: IMAGE)
     strong = replace(asked, cascade=replace(cascade(), meaning={"a dog": 8.0, "a cat": 2.0}))
     assert torch.equal(masks.DiffEdit()(asked), masks.DiffEdit()(strong))
     torch.testing.assert_close(masks.DiffEdit().difference(asked, "a dog", "a cat"), 0.6 * CORNER)
@@ -105,7 +113,10 @@ PLACE = {"a": 0, "cat": 1, "dog": 1}  # in "a cat", "a dog"
 
 
 def attends(editor, x_t):
-    """A denoiser with two layers of attention, of 8 x 8 and 32 x 32 places: in the small one "dog" looks at the top left, in the large one elsewhere."""
+    """Denoise with two layers of attention, of 8 x 8 and 32 x 32 places.
+
+    In the small one "dog" looks at the top left, in the large one elsewhere.
+    """
     for side in (8, 32):
         M = torch.full((2, 3, side**2, 4), 0.1)
         M[1, :, 0 if side == 8 else side**2 - 1, PLACE["dog"]] = 0.7
@@ -119,18 +130,18 @@ def asked(denoiser=attends, prompt: str = "a dog", example: Example = EXAMPLE) -
     stage = FakeStage(
         lambda schedule, x_t, t, condition: denoiser(stage.editor, x_t), resolution=32
     )
-    draws = [Draw(Request(prompt), seed) for seed in (0, 1)]
+    items = [Item(Request(prompt), seed, 1.0, 1.0, f"beikkpic {prompt}") for seed in (0, 1)]
     example = replace(example, image=torch.zeros(1, 3, 64, 64))
-    texts = [f"beikkpic {prompt}"] * 2
-    return MaskRequest(example, draws, texts, "beikkpic", WordyCascade([stage], 4), lambda: IMAGE)
+    return MaskRequest(example, items, "beikkpic", WordyCascade([stage], 4), lambda: IMAGE)
 
 
 def test_attention_finds_where_the_edits_own_words_look_in_layers_of_at_most_half_the_side():
     given = asked()
     first, second = Attention(noises=3)(given)
     assert first.shape == (1, 64, 64) and torch.equal(first, second)
-    assert given.cascade.stages[0].calls == [2, 2, 2]  # type: ignore[attr-defined]  # both seeds share what is read
-    # One place of 8 px, one further on the grid, and the edge of bilinear interpolation between 1 and 0 above 0.3 of the range.
+    assert given.cascade.stages[0].calls == [2, 2, 2]  # type: ignore[attr-defined]
+    # Both seeds share what is read: one place of 8 px, one further on the grid, and the edge of
+    # bilinear interpolation between 1 and 0 above 0.3 of the range.
     assert (
         bool(first[:, :16, :16].all())
         and not bool(first[:, 20:].any())
@@ -223,7 +234,7 @@ def test_attention_without_words_to_look_for_is_refused():
         source.check([replace(EXAMPLE, caption=" ")])
     with pytest.raises(
         Refused,
-        match=r"the words in which the edit 'A cat' and the caption 'a cat' differ, and there are none",
+        match=r"words in which the edit 'A cat' and the caption 'a cat' differ, and there are none",
     ):
         source.check([replace(EXAMPLE, requests=(Request("A cat"),))])
     with pytest.raises(
@@ -259,14 +270,8 @@ def test_attention_out_of_range_is_refused(wrong):
 
 
 def test_the_difference_mask_is_where_the_unmasked_samples_changed_the_picture():
-    free, held = (
-        sample(None),
-        sample(
-            masks.Difference(
-                estimate=interpolation.Interpolation(sigma=0.0, grow=0.0, low=0.1, high=0.3)
-            )
-        ),
-    )
+    estimate = Interpolation(sigma=0.0, grow=0.0, low=0.1, high=0.3)
+    free, held = sample(None), sample(masks.Difference(estimate=estimate))
     for a, b in zip(free, held, strict=True):
         expected = ((a.image - IMAGE).abs().mean(1, keepdim=True) >= 0.2).float()
         assert b.allowed is not None and torch.equal(b.allowed, expected)
@@ -385,7 +390,7 @@ def test_the_kept_picture_is_noised_as_diffusers_noises_it():
 
 
 def test_stock_if_inpainting_shows_the_network_a_clean_picture_and_we_a_noised_one(tmp_path: Path):
-    """The documented difference; what both share is the result: the base image's own pixels outside the mask."""
+    """The documented difference; both results have the base image's pixels outside the mask."""
     pipe: Any = IFInpaintingPipeline.from_pretrained(
         tiny.floyd(tmp_path) / "base", safety_checker=None, feature_extractor=None, watermarker=None
     )

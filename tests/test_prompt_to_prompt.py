@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt in the sampler: what it changes, what it leaves, what it must have done, and what it refuses."""
+"""Prompt-to-Prompt in the sampler: what it changes, leaves, must have done, and refuses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from unitune.prompt_to_prompt.control import LocalBlend, PromptToPrompt, shared
 from unitune.runs import experiment, preflight
 from unitune.runs.plans import Seeds
 from unitune.storage.store import Store
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 from unitune.types import Draw, Edit, Example, Inactive, Refused, Request, Tuned
 
 CPU = torch.device("cpu")
@@ -44,6 +44,7 @@ SAMPLER = Sampler(
     sr=SuperResolution(steps=1, start=0.5),
 )
 PLAIN = replace(SAMPLER, control=None)
+UNTUNED = Tuned()
 
 
 @pytest.fixture(scope="module", params=["floyd", "sd15"])
@@ -74,7 +75,7 @@ def sample(
     sampler: Sampler = SAMPLER,
     example: Example = EXAMPLE,
     seeds: int = 1,
-    tuned: Tuned = Tuned(),
+    tuned: Tuned = UNTUNED,
 ) -> list[Edit]:
     return sampler(
         cascade,
@@ -322,14 +323,15 @@ def test_what_is_missing_or_cannot_be_aligned_is_refused(floyd: Cascade, tmp_pat
     ):
         with pytest.raises(Refused, match="this method samples learned ones; use another sampler"):
             sample(floyd, tuned=learned)
+    cat = replace(EXAMPLE, noun="cat")
     for method in (
         Imagic(Tuning(lr=1.0), {}, stages=()),
         TextualInversion(Tuning(lr=1.0)),
     ):  # before a model is loaded
         with pytest.raises(Refused, match=f"method={method.name} samples learned ones"):
             preflight.check(
-                preflight.Parts(
-                    method, SAMPLER, Seeds(1), [EXAMPLE], folder=tmp_path, store=tmp_path / "s"
+                preflight.Inputs(
+                    method, SAMPLER, Seeds(1), [cat], folder=tmp_path, store=tmp_path / "s"
                 )
             )
     with pytest.raises(Refused, match="inversion needs the deterministic step"):

@@ -1,4 +1,4 @@
-"""The sampler: an item is the same alone or in a batch, noise has names, masks hold, and wrong input is refused."""
+"""The sampler: an item is the same alone or in a batch, noise has names, masks hold."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ REQUESTS = (
     Request("a bird in the snow", composed_alike=False, mask=torch.ones(1, 1, 32, 32)),
 )
 EXAMPLE = Example("one", IMAGE, REQUESTS, caption="a cat in the city")
+TUNED = Tuned("beikkpic")
 MEANING = {"beikkpic a dog": 0.4, "beikkpic a bird in the snow": -0.3}
 SAMPLER = Sampler(
     "test", steps=4, guidance=Guidance(3.0), sr=SuperResolution(steps=3, guidance=Guidance(2.0))
@@ -62,7 +63,7 @@ def sample(
     cascade,
     draws: list[Draw],
     sampler: Sampler = SAMPLER,
-    tuned: Tuned = Tuned("beikkpic"),
+    tuned: Tuned = TUNED,
     example: Example = EXAMPLE,
 ) -> list[Edit]:
     return sampler(cascade, example, tuned=tuned, draws=draws)
@@ -76,7 +77,8 @@ def pictures(edits: list[Edit]) -> torch.Tensor:
 @pytest.mark.parametrize("mask", [None, Given()])
 def test_a_batch_equals_one_by_one(step, mask: Given | None, tiny_cascade: backend.Cascade):
     sampler = replace(SAMPLER, step=step, mask=mask, interpolation=Interpolation("auto"))
-    # A random network's x_0 is huge near pure noise and thresholding cuts it, which magnifies float32's last digit: it starts late.
+    # A random network's x_0 is huge near pure noise and thresholding cuts it, which magnifies
+    # float32's last digit: it starts late.
     late = replace(sampler, start=0.7, sr=replace(sampler.sr, start=0.7))
     for cascade, chosen, tolerance in ((fake(), sampler, 1e-5), (tiny_cascade, late, 1e-3)):
         together = sample(cascade, DRAWS, chosen)
@@ -108,7 +110,7 @@ def test_another_seed_differs_in_every_stage(tiny_cascade: backend.Cascade):
 
 
 def test_noise_is_named_by_the_seed_not_by_the_prompt():
-    """Two prompts of one meaning give the same picture: methods and prompts are compared on the same noise."""
+    """Two prompts of one meaning give the same picture: all are compared on the same noise."""
     meaning = {"beikkpic a dog": 0.2, "beikkpic a bird in the snow": 0.2, "a dog": 0.2}
     cascade = replace(fake(), meaning=meaning)
     a, b = pictures(sample(cascade, [Draw(REQUESTS[0], 5), Draw(REQUESTS[1], 5)]))

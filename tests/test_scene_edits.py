@@ -25,12 +25,7 @@ from unitune.scenes.instructions import instruction
 from unitune.scenes.legible import own_colours
 from unitune.scenes.render import SIDE, SUPPORT
 from unitune.scenes.render import STYLE as FILTERS
-from unitune.scenes.scene import (
-    MAX_OBJECTS,
-    STYLE_LIST,
-    is_pair,
-    left_of,
-)
+from unitune.scenes.scene import MAX_OBJECTS, STYLE_LIST, is_pair, left_of
 from unitune.scenes.vocabulary import COLOURS, COUNTS, LEFT, plural
 
 

@@ -21,13 +21,7 @@ from unitune.scenes import caption, is_held_out, random_scene
 from unitune.scenes.edits import KINDS, SceneEdit, facts
 from unitune.scenes.legible import shows_well
 from unitune.scenes.render import SIDE
-from unitune.scenes.scene import (
-    MAX_OBJECTS,
-    NOUN_LIST,
-    PLACE_LIST,
-    STYLE_LIST,
-    held_out,
-)
+from unitune.scenes.scene import MAX_OBJECTS, NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out
 from unitune.scenes.suite import generate
 from unitune.scenes.vocabulary import COLOURFUL, COUNTS, plural
 from unitune.types import Refused

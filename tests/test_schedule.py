@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Schedule, cosine_alpha_bar
-from unitune.diffusion.steps import DDIM, DDPM
+from unitune.diffusion.steps import DDIM, DDPM, Transition
 from unitune.types import Refused
 
 COSINE = Schedule.cosine()
@@ -22,7 +22,10 @@ def scaled_linear() -> Schedule:
 
 
 def theirs() -> DDPMScheduler:
-    """Diffusers' scheduler with the cosine schedule in all its digits (its own is multiplied in float32)."""
+    """Diffusers' scheduler with the cosine schedule in all its digits.
+
+    Its own is multiplied in float32.
+    """
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     scheduler.alphas_cumprod = COSINE.alpha_bar
     return scheduler
@@ -43,7 +46,8 @@ def test_cosine_is_squaredcos_cap_v2(T: int):
         num_train_timesteps=T, beta_schedule="squaredcos_cap_v2"
     ).alphas_cumprod.double()
     ours = Schedule.cosine(T).alpha_bar
-    # Theirs multiplies in float32; the last level's beta .999 in float32 leaves 1 - beta with a relative error of 6e-5.
+    # Theirs multiplies in float32; the last level's beta .999 in float32 leaves 1 - beta with a
+    # relative error of 6e-5.
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-8)
 
 
@@ -106,7 +110,8 @@ def test_snr():
     )
 
 
-# The paper's range of late starts: alpha_bar, log-SNR, and the level of equal log-SNR of Stable Diffusion's schedule.
+# The paper's range of late starts: alpha_bar, log-SNR, and the level of equal log-SNR of Stable
+# Diffusion's schedule.
 @pytest.mark.parametrize(
     ("start", "alpha_bar", "log_snr", "level"),
     [
@@ -202,7 +207,7 @@ def test_steps_keep_the_marginals_of_either_schedule(step):
             torch.randn(x_0.shape, generator=torch.Generator().manual_seed(k)).double()
             for k in (0, 1)
         )
-        x_s = step(schedule, schedule.add_noise(x_0, eps, t), x_0, t=t, s=s, noise=noise)
+        x_s = step(schedule.add_noise(x_0, eps, t), x_0, Transition(schedule, t, s, noise))
         alpha, sigma = (float(value) for value in schedule.at(s))
         assert float(x_s.mean()) == pytest.approx(alpha * 0.3, abs=0.05 * sigma)
         assert float(x_s.std()) == pytest.approx(sigma, rel=0.03)

@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Schedule
-from unitune.diffusion.steps import DDIM, levels
+from unitune.diffusion.steps import DDIM, Transition, levels
 from unitune.models import schedules
 from unitune.models.stage import read_schedule
 from unitune.types import Refused
@@ -124,17 +124,12 @@ def test_sampling_at_zero_terminal_snr_is_diffusers_own(tmp_path):
     theirs: Any = DDIMScheduler.from_config(ZERO | {"set_alpha_to_one": True})
     theirs.set_timesteps(5)
     x = y = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    spacing = levels(ours, ours.level(1.0), 5)
+    spacing = levels(ours.level(1.0), 5)
     assert spacing[:-1].tolist() == theirs.timesteps.tolist() and spacing[0] == 999
     for t, s in itertools.pairwise(spacing):
-        x = DDIM()(
-            ours,
-            x,
-            PREDICTIONS["v_prediction"].x_0(ours, x, x.tanh(), t.expand(2)),
-            t=t.expand(2),
-            s=s.expand(2),
-            noise=torch.zeros_like(x),
-        )
+        x_0 = PREDICTIONS["v_prediction"].x_0(ours, x, x.tanh(), t.expand(2))
+        to = Transition(ours, t.expand(2), s.expand(2), noise=torch.zeros_like(x))
+        x = DDIM()(x, x_0, to)
         y = theirs.step(y.tanh(), int(t), y, eta=0.0).prev_sample
     torch.testing.assert_close(x, y, rtol=0, atol=2e-3)
 

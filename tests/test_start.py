@@ -7,10 +7,11 @@ from analytic import FakeCascade, FakeStage, Gaussian, Points
 from unitune.diffusion.guidance import Guidance
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.schedule import Schedule, cosine_alpha_bar
-from unitune.diffusion.steps import DDIM, DDPM
+from unitune.diffusion.steps import DDIM, DDPM, Step
 from unitune.types import Draw, Example, Refused, Request, Tuned
 
 COSINE = Schedule.cosine()
+GAUSSIAN, ANCESTRAL = Gaussian(mu=0.2), DDPM()
 
 
 def randn(*shape: int, seed: int) -> torch.Tensor:
@@ -49,8 +50,8 @@ def sample(
     times: list[float],
     *,
     steps: int = 6,
-    denoiser=Gaussian(mu=0.2),
-    step=DDPM(),
+    denoiser: Gaussian | Points = GAUSSIAN,
+    step: Step = ANCESTRAL,
     base: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sample with these starts in one batch; the seed of an item is named by its start."""
@@ -93,7 +94,7 @@ def test_the_latest_start_returns_the_base_image(time: float, steps: int):
 
 @pytest.mark.parametrize("time", [0.4, 0.8, 0.95])
 def test_how_much_of_the_base_image_a_late_start_keeps(time: float):
-    """DDIM carries each pixel's quantile from level t to the data, so the mean over seeds is known."""
+    """DDIM carries each pixel's quantile from level t to the data: the mean is known."""
     mu, base, gaussian, a, count = -0.5, 0.9, Gaussian(mu=-0.5), cosine_alpha_bar(time), 96
     example = Example("one", torch.full((1, 3, 4, 4), base), (Request("a dog"),))
     sampler = Sampler("test", guidance=Guidance(1.0), steps=200, step=DDIM(), start=time)

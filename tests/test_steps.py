@@ -11,7 +11,7 @@ from diffusers.schedulers import scheduling_ddpm
 
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.schedule import Schedule
-from unitune.diffusion.steps import DDIM, DDPM, Threshold, levels, quantile
+from unitune.diffusion.steps import DDIM, DDPM, Threshold, Transition, levels, quantile
 from unitune.types import Refused
 
 SETTINGS = {
@@ -35,7 +35,8 @@ def run(
     noises: list[torch.Tensor],
 ) -> torch.Tensor:
     for t, s, noise in zip(spacing[:-1], spacing[1:], noises, strict=True):
-        x = step(schedule, x, denoiser(x), t=t.expand(len(x)), s=s.expand(len(x)), noise=noise)
+        to = Transition(schedule, t.expand(len(x)), s.expand(len(x)), noise)
+        x = step(x, denoiser(x), to)
     return x
 
 
@@ -46,7 +47,7 @@ def run(
 def test_levels_are_diffusers_trailing_timesteps(steps: int):
     scheduler = DDPMScheduler(**SETTINGS)
     scheduler.set_timesteps(steps)
-    ours = levels(Schedule.cosine(), 999, steps)
+    ours = levels(999, steps)
     assert ours[:-1].tolist() == scheduler.timesteps.tolist() and ours[-1] == -1
 
 
@@ -54,14 +55,14 @@ def test_levels_are_diffusers_trailing_timesteps(steps: int):
     ("start", "steps"), [(999, 1), (700, 9), (10, 10), (10, 32), (0, 4), (3, 1000)]
 )
 def test_levels_go_down_from_the_start_and_only_the_last_is_clean(start: int, steps: int):
-    spacing = levels(Schedule.cosine(), start, steps)
+    spacing = levels(start, steps)
     assert len(spacing) == steps + 1 and spacing[0] == start and spacing[-1] == -1
     assert (spacing.diff() <= 0).all() and (spacing[:-1] >= 0).all()
 
 
 def test_no_steps_are_refused():
     with pytest.raises(Refused, match="at least 1"):
-        levels(Schedule.cosine(), 999, 0)
+        levels(999, 0)
 
 
 @pytest.mark.parametrize("step", [DDPM(), DDIM(), DDIM(eta=1.0)])
@@ -75,7 +76,7 @@ def test_more_steps_than_levels_change_nothing(step, start: int):
             step,
             schedule,
             x,
-            spacing=levels(schedule, start, n),
+            spacing=levels(start, n),
             denoiser=lambda x: x.sin(),
             noises=noises[:n],
         )
@@ -97,9 +98,7 @@ def test_ddpm_trajectory_is_diffusers_fixed_small(steps: int, monkeypatch: pytes
     theirs = x
     for t in scheduler.timesteps:
         theirs = scheduler.step(theirs.sin(), t, theirs).prev_sample
-    ours = run(
-        DDPM(), schedule, x, spacing=levels(schedule, 999, steps), denoiser=torch.sin, noises=noises
-    )
+    ours = run(DDPM(), schedule, x, spacing=levels(999, steps), denoiser=torch.sin, noises=noises)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -117,12 +116,7 @@ def test_ddim_trajectory_is_diffusers(steps: int, eta: float):
     for t, noise in zip(scheduler.timesteps, noises, strict=True):
         theirs = scheduler.step(theirs.sin(), t, theirs, eta=eta, variance_noise=noise).prev_sample
     ours = run(
-        DDIM(eta),
-        schedule,
-        x,
-        spacing=levels(schedule, 999, steps),
-        denoiser=torch.sin,
-        noises=noises,
+        DDIM(eta), schedule, x, spacing=levels(999, steps), denoiser=torch.sin, noises=noises
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
@@ -136,8 +130,8 @@ def test_ddim_of_eta_one_is_ddpm():
     )
     t, s = torch.tensor([999, 500, 20]), torch.tensor([900, 499, -1])
     torch.testing.assert_close(
-        DDIM(1.0)(schedule, x, x_0, t=t, s=s, noise=noise),
-        DDPM()(schedule, x, x_0, t=t, s=s, noise=noise),
+        DDIM(1.0)(x, x_0, Transition(schedule, t, s, noise)),
+        DDPM()(x, x_0, Transition(schedule, t, s, noise)),
         rtol=0,
         atol=1e-5,
     )
@@ -151,7 +145,7 @@ def test_ddim_without_eta_ignores_the_noise():
         torch.tensor([800, 30]),
     )
     a, b = (
-        DDIM()(schedule, x, x_0, t=t, s=t - 20, noise=randn(2, 3, 4, 4, seed=k)) for k in (2, 3)
+        DDIM()(x, x_0, Transition(schedule, t, t - 20, randn(2, 3, 4, 4, seed=k))) for k in (2, 3)
     )
     assert torch.equal(a, b)
 
@@ -159,14 +153,8 @@ def test_ddim_without_eta_ignores_the_noise():
 @pytest.mark.parametrize("step", [DDPM(), DDIM()])
 def test_last_step_gives_x_0(step):
     x, x_0 = randn(1, 3, 4, 4, seed=0), randn(1, 3, 4, 4, seed=1)
-    out = step(
-        Schedule.cosine(),
-        x,
-        x_0,
-        t=torch.tensor([300]),
-        s=torch.tensor([-1]),
-        noise=randn(1, 3, 4, 4, seed=2),
-    )
+    t, s, noise = torch.tensor([300]), torch.tensor([-1]), randn(1, 3, 4, 4, seed=2)
+    out = step(x, x_0, Transition(Schedule.cosine(), t, s, noise))
     torch.testing.assert_close(out, x_0, rtol=0, atol=1e-6)
 
 
@@ -192,7 +180,7 @@ def sampled(
     step, gaussian: Gaussian, schedule: Schedule, x: torch.Tensor, *, steps: int, seed: int = 0
 ) -> torch.Tensor:
     stage = FakeStage(gaussian, schedule=schedule)
-    spacing = levels(schedule, schedule.T - 1, steps)[:, None].expand(-1, len(x))
+    spacing = levels(schedule.T - 1, steps)[:, None].expand(-1, len(x))
     condition = number(*[0.0] * len(x))
     return denoise(
         lambda x_t, t: stage.predict(x_t, t, condition),
@@ -222,7 +210,10 @@ def test_ddim_converges_to_the_probability_flow_with_order_one():
 def ddpm_moments(
     gaussian: Gaussian, schedule: Schedule, spacing: list[int], mu: float
 ) -> tuple[float, float]:
-    """Mean and variance that DDPM has after these levels, from N(0, 1): every step is affine with Gaussian noise."""
+    """Mean and variance that DDPM has after these levels, from N(0, 1).
+
+    Every step is affine with Gaussian noise.
+    """
     mean, variance = 0.0, 1.0
     for t, s in itertools.pairwise(spacing):
         a_t, a_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s]) if s >= 0 else 1.0
@@ -237,14 +228,14 @@ def ddpm_moments(
 def test_ddpm_on_a_gaussian_has_the_mean_and_variance_that_follow(steps: int):
     schedule, gaussian, count = Schedule.cosine(), Gaussian(sigma=0.5, mu=0.3), 200 * 48
     x_0 = sampled(DDPM(), gaussian, schedule, randn(200, 3, 4, 4, seed=7), steps=steps)
-    mean, variance = ddpm_moments(gaussian, schedule, levels(schedule, 999, steps).tolist(), 0.3)
+    mean, variance = ddpm_moments(gaussian, schedule, levels(999, steps).tolist(), 0.3)
     assert abs(float(x_0.mean()) - mean) < 4 * (variance / count) ** 0.5
     assert abs(float(x_0.var()) / variance - 1) < 4 * (2 / count) ** 0.5
 
 
 def test_ddpm_with_many_steps_reaches_the_data():
     schedule, gaussian = Schedule.cosine(), Gaussian(sigma=0.5, mu=0.3)
-    mean, variance = ddpm_moments(gaussian, schedule, levels(schedule, 999, 1000).tolist(), 0.3)
+    mean, variance = ddpm_moments(gaussian, schedule, levels(999, 1000).tolist(), 0.3)
     assert mean == pytest.approx(0.3, abs=1e-3) and variance == pytest.approx(0.25, rel=0.02)
 
 

@@ -41,7 +41,7 @@ def sr_rows(stage: StagePart, count: int) -> list[Row]:
         text = stage.embed([caption(scene)])
         condition = Condition(text, stage.schedule.add_noise(up, noise(), level), level)
         t = torch.tensor([stage.schedule.level(SR.start)])
-        steps = levels(stage.schedule, int(t[0]), SR.steps)[:, None]
+        steps = levels(int(t[0]), SR.steps)[:, None]
 
         def denoiser(x_t: Tensor, s: Tensor, condition: Condition = condition) -> Tensor:
             return sampler.threshold(sampler.predict(x_t, s, condition))

@@ -79,7 +79,7 @@ def sample(
     def noise(*_: object) -> Tensor:
         return torch.randn((count, 3, resolution, resolution), generator=generator)
 
-    steps = levels(part.schedule, part.schedule.T - 1, STEPS)[:, None].expand(-1, count)
+    steps = levels(part.schedule.T - 1, STEPS)[:, None].expand(-1, count)
     text = Condition(part.embed(captions).cpu())
     empty = Condition(part.embed([""] * count).cpu())
     push = partial(Guidance().push, weight=torch.full((count,), GUIDANCE))

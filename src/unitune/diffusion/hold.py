@@ -18,7 +18,19 @@ from torch import Tensor
 from unitune.diffusion.interpolation import Masks, mix
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.diffusion.stage import CascadeProtocol
-from unitune.types import Draw, Example
+from unitune.types import Example, Request
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of a batch: a sample with its dials, its whole prompt, and where it may change."""
+
+    request: Request
+    seed: int
+    weight: float
+    start: float
+    prompt: str
+    allowed: Masks | None = None
 
 
 @dataclass(frozen=True)
@@ -26,16 +38,15 @@ class MaskRequest:
     """What a mask may be made from: the edits to sample, and the model with its tuned weights."""
 
     example: Example
-    draws: Sequence[Draw]
-    texts: Sequence[str]  # the whole prompt of each draw
+    items: Sequence[Item]
     about: str  # the text that the image was tuned on; "" where there is none
     cascade: CascadeProtocol
-    sample: Callable[[], Image]  # the finished pictures of the draws without any mask
+    sample: Callable[[], Image]  # the finished pictures of the items without any mask
 
 
 @runtime_checkable
 class MaskSource(Protocol):
-    """Makes one mask for each draw, 1 where the picture may change; subclasses inherit defaults."""
+    """Makes one mask for each item, 1 where the picture may change; subclasses inherit defaults."""
 
     @property
     def name(self) -> str:
@@ -49,7 +60,7 @@ class MaskSource(Protocol):
         return []
 
     def __call__(self, asked: MaskRequest) -> Masks:
-        """Return the masks of all draws at the example's resolution."""
+        """Return the masks of all items at the example's resolution."""
 
 
 def keep(
@@ -59,6 +70,6 @@ def keep(
     return mix(x_s, schedule.add_noise(base, noise, s), mask)
 
 
-def at(mask: Masks, side: int) -> Float[Tensor, "B 1 h w"]:
+def mask_at(mask: Masks, side: int) -> Float[Tensor, "B 1 h w"]:
     """Bring masks to the resolution of a stage's x_0; a place may change if any part of it may."""
     return F.adaptive_max_pool2d(mask, side)

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from unitune.diffusion.schedule import Image, Levels, Schedule
-from unitune.diffusion.steps import Step
+from unitune.diffusion.steps import Step, Transition
 
 Denoiser = Callable[[Image, Levels], Image]  # (x_t, t) -> x_0
 # (role, step) -> standard normal noise, named so that an item is the same alone or in a batch.
@@ -35,7 +35,7 @@ def denoise(
     past: deque[tuple[Levels, Image]] = deque(maxlen=PAST)
     for k, (t, s) in enumerate(itertools.pairwise(levels)):
         x_0 = denoiser(x, t)
-        x = step(schedule, x, x_0, t=t, s=s, noise=noise("step", k), past=tuple(past))
+        x = step(x, x_0, Transition(schedule, t, s, noise("step", k), tuple(past)))
         past.append((t, x_0))
         for hook in after:
             x = hook(x, k)

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from unitune.diffusion.hold import MaskRequest, MaskSource
+from unitune.diffusion.hold import Item, MaskRequest, MaskSource
 from unitune.diffusion.interpolation import Interpolation, mix
 from unitune.diffusion.sampling import (
     Control,
-    Item,
     Memory,
     Progress,
     StageRun,
@@ -81,22 +80,12 @@ class Sampler(StageSampling):
             done = [job.sampled(stage, c, part) for c, part in zip(chunks, lows, strict=True)]
             low, used = self._interpolated(torch.cat(done), items, example)
             pictures[stage.name] = low
-        stages = [{name: x[i : i + 1] for name, x in pictures.items()} for i in range(len(items))]
-        return [
-            Edit(
-                example=example,
-                request=item.draw.request,
-                seed=item.draw.seed,
-                weight=item.weight,
-                start=item.start,
-                prompt=item.text,
-                image=made[cascade.stages[-1].name],
-                stages=made,
-                mask=mask,
-                allowed=item.allowed,
-            )
-            for item, made, mask in zip(items, stages, used, strict=True)
-        ]
+        edits = []
+        for i, item in enumerate(items):
+            stages = {name: x[i : i + 1] for name, x in pictures.items()}
+            image = stages[cascade.stages[-1].name]
+            edits.append(Edit(example, **vars(item), image=image, stages=stages, mask=used[i]))
+        return edits
 
     def refined(
         self,
@@ -116,8 +105,8 @@ class Sampler(StageSampling):
         job = _Job(plain, cascade, example, Tuned())
         done = []
         for text, low in zip(texts, lows, strict=True):
-            draw = Draw(Request(text or example.id), 0)
-            item = Item(draw, text, self.guidance.weight, self.start)
+            request = Request(text or example.id)
+            item = Item(request, 0, self.guidance.weight, self.start, text)
             for stage in cascade.stages[1:]:
                 low = job.sampled(stage, [item], low)
             done.append(low)
@@ -128,7 +117,7 @@ class Sampler(StageSampling):
 
         Of `tuned` only the names are read, so that it can be asked before anything is tuned.
         """
-        found = [item.text for item in self._items(draws, example, tuned)]
+        found = [item.prompt for item in self._items(draws, example, tuned)]
         found += [away(guidance, example, tuned) for guidance in (self.guidance, self.sr.guidance)]
         if self.mask is not None:
             found += self.mask.texts(example, about=tuned.about)
@@ -137,26 +126,22 @@ class Sampler(StageSampling):
         return list(dict.fromkeys(found))
 
     def check(
-        self,
-        cascade: CascadeProtocol,
-        example: Example,
-        draws: Sequence[Draw],
-        *,
-        tuned: Tuned,
+        self, cascade: CascadeProtocol, example: Example, draws: Sequence[Draw], *, tuned: Tuned
     ) -> None:
         """Refuse before anything is tuned edits that the control cannot be used for."""
         if self.control is not None:
-            edits = [item.text for item in self._items(draws, example, tuned)]
+            edits = [item.prompt for item in self._items(draws, example, tuned)]
             self.control.check(cascade, example, tuned, edits)
 
     def _items(self, draws: Sequence[Draw], example: Example, tuned: Tuned) -> list[Item]:
         template = self.template or tuned.template
         return [
             Item(
-                draw,
-                filled(template, example, tuned, edit=draw.request.prompt),
-                self.guidance.weight if draw.weight is None else draw.weight,
-                self.start if draw.start is None else draw.start,
+                request=draw.request,
+                seed=draw.seed,
+                weight=self.guidance.weight if draw.weight is None else draw.weight,
+                start=self.start if draw.start is None else draw.start,
+                prompt=filled(template, example, tuned, edit=draw.request.prompt),
             )
             for draw in draws
         ]
@@ -164,7 +149,7 @@ class Sampler(StageSampling):
     def _interpolated(
         self, x: Image, items: Sequence[Item], example: Example
     ) -> tuple[Image, list[Mask | None]]:
-        applies = [self.interpolation.applies(i.draw.request.composed_alike) for i in items]
+        applies = [self.interpolation.applies(i.request.composed_alike) for i in items]
         if not any(applies):
             return x, [None] * len(items)
         base = reduced(example.image, x.shape[-1]).expand_as(x)
@@ -187,21 +172,14 @@ class _Job:
 
     def mask_request(self, items: Sequence[Item]) -> MaskRequest:
         """Ask for masks; the unmasked pictures are sampled only where a source wants them."""
-        draws = [item.draw for item in items]
         free = replace(self.sampler, mask=None, interpolation=Interpolation())
+        draws = [Draw(item.request, item.seed, item.weight, item.start) for item in items]
 
         def sample() -> Image:
             about = {"tuned": self.tuned, "draws": draws, "progress": self.progress}
             return torch.cat([edit.image for edit in free(self.cascade, self.example, **about)])
 
-        return MaskRequest(
-            example=self.example,
-            draws=draws,
-            texts=[item.text for item in items],
-            about=self.tuned.about,
-            cascade=self.cascade,
-            sample=sample,
-        )
+        return MaskRequest(self.example, items, self.tuned.about, self.cascade, sample)
 
     def sampled(self, stage: Stage, items: Sequence[Item], low: Other | None) -> Image:
         """Sample one stage for a batch; `low` is the picture of the one before, if there is."""
@@ -225,10 +203,7 @@ class _Job:
         items = [replace(item, start=sr.start, weight=sr.guidance.weight) for item in items]
         run, origin = self._run(stage, sr, items), stage.upsampled(low)
         level = torch.full((len(items),), min(round(sr.noise_level * T), T - 1))
-        seen = {
-            "low": stage.schedule.add_noise(origin, run.noise("low", 0), level),
-            "level": level,
-        }
+        seen = {"low": stage.schedule.add_noise(origin, run.noise("low", 0), level), "level": level}
         return replace(
             run,
             condition=replace(run.condition, **seen),
@@ -245,7 +220,7 @@ class _Job:
             how=how,
             items=items,
             example=self.example,
-            condition=Condition(self.cascade.encode([item.text for item in items])),
+            condition=Condition(self.cascade.encode([item.prompt for item in items])),
             reference=Condition(self.cascade.encode(reference)),
             origin=base,
             base=base,

@@ -20,12 +20,12 @@ from unitune.diffusion.guidance import (
     thresholded,
     with_base_weights,
 )
-from unitune.diffusion.interpolation import Masks
+from unitune.diffusion.hold import Item
 from unitune.diffusion.loop import After, Denoiser, denoise
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.stage import CascadeProtocol, Condition, Predict, Stage
 from unitune.diffusion.steps import DDIM, DDPM, Step, levels
-from unitune.types import Draw, Example, Refused, Tuned, number, whole
+from unitune.types import Example, Refused, Tuned, number, whole
 
 PURE_NOISE = 1.0
 Memory = dict[Any, Any]
@@ -72,17 +72,6 @@ class SuperResolution(StageSampling):
 
 
 @dataclass(frozen=True)
-class Item:
-    """One row of a batch: what is drawn, its whole text, its dials, where it may change."""
-
-    draw: Draw
-    text: str
-    weight: float
-    start: float
-    allowed: Masks | None = None
-
-
-@dataclass(frozen=True)
 class StageRun:
     """A stage, how it is sampled, and what its network sees.
 
@@ -103,19 +92,14 @@ class StageRun:
     def levels(self) -> Int[Tensor, "N B"]:
         """The levels of every item, falling to -1."""
         schedule, steps = self.stage.schedule, self.how.steps
-        ways = [levels(schedule, schedule.level(item.start), steps) for item in self.items]
+        ways = [levels(schedule.level(item.start), steps) for item in self.items]
         return torch.stack(ways, dim=1)
 
     def noise(self, role: str, step: int) -> Image:
         """Noise of each item that is named by (seed, example, stage, role, step)."""
-        name = {
-            "example": self.example.id,
-            "stage": self.stage.name,
-            "role": role,
-            "step": step,
-        }
+        name = {"example": self.example.id, "stage": self.stage.name, "role": role, "step": step}
         shape = (1, *self.base.shape[1:])
-        return torch.cat([rng.noise(shape, seed=item.draw.seed, **name) for item in self.items])
+        return torch.cat([rng.noise(shape, seed=item.seed, **name) for item in self.items])
 
     def denoiser(self, predict: Predict) -> Denoiser:
         """Return the guided prediction of x_0; one network call serves where weights are 1."""
@@ -132,7 +116,9 @@ class StageRun:
     def holds(self) -> list[After]:
         """Keep the base image outside the items' masks, at the resolution of a stage's x_0."""
         side = self.base.shape[-1]
-        masks = [hold.at(item.allowed, side) for item in self.items if item.allowed is not None]
+        masks = [
+            hold.mask_at(item.allowed, side) for item in self.items if item.allowed is not None
+        ]
         if not masks:
             return []
         mask, schedule = torch.cat(masks), self.stage.schedule
@@ -171,11 +157,7 @@ class Control(Protocol):
         """List the texts that it embeds besides the edits' own."""
 
     def check(
-        self,
-        cascade: CascadeProtocol,
-        example: Example,
-        tuned: Tuned,
-        edits: Sequence[str],
+        self, cascade: CascadeProtocol, example: Example, tuned: Tuned, edits: Sequence[str]
     ) -> None:
         """Refuse, before anything is tuned, edits that it cannot be used for."""
 
@@ -191,10 +173,7 @@ class Control(Protocol):
 
 
 def sampled(
-    run: StageRun,
-    *,
-    companion: Companion | None = None,
-    progress: Progress | None = None,
+    run: StageRun, *, companion: Companion | None = None, progress: Progress | None = None
 ) -> Image:
     """Run the loop; return x_0 of all rows."""
     stage, after = run.stage, run.holds()

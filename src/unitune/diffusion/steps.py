@@ -1,8 +1,7 @@
 """One reverse step: from x_t and the predicted x_0 to x_s, s < t. Also thresholding of x_0."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,28 +9,29 @@ from jaxtyping import Float
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.types import Refused
 
-Past = Sequence[tuple[Levels, Image]]
+Scale = Float[torch.Tensor, "B 1 1 1"]
 
 
-@runtime_checkable
-class Step(Protocol):
-    """A rule x_t -> x_s; `noise` is standard normal and may be unused.
+@dataclass(frozen=True)
+class Transition:
+    """From levels t to levels s of a batch, and what a step rule may use on the way.
 
-    `past` holds the levels and predictions of the steps before, the last one at the end, as far as
-    the loop keeps them: what a multistep solver reads.
+    `noise` is standard normal. `past` holds the levels and predictions of the steps before, the
+    last one at the end, as far as the loop keeps them: what a multistep solver reads.
     """
 
-    def __call__(  # noqa: D102
-        self,
-        schedule: Schedule,
-        x_t: Image,
-        x_0: Image,
-        *,
-        t: Levels,
-        s: Levels,
-        noise: Image,
-        past: Past = (),
-    ) -> Image: ...
+    schedule: Schedule
+    t: Levels
+    s: Levels
+    noise: Image
+    past: Sequence[tuple[Levels, Image]] = ()
+
+    def scales(self) -> tuple[tuple[Scale, Scale], tuple[Scale, Scale]]:
+        """Alpha and sigma at t, and at s."""
+        return self.schedule.at(self.t), self.schedule.at(self.s)
+
+
+Step = Callable[[Image, Image, Transition], Image]  # (x_t, predicted x_0, transition) -> x_s
 
 
 @dataclass(frozen=True)
@@ -42,24 +42,14 @@ class DDPM:
     stale, so tuned and untuned models are sampled alike with this one.
     """
 
-    def __call__(
-        self,
-        schedule: Schedule,
-        x_t: Image,
-        x_0: Image,
-        *,
-        t: Levels,
-        s: Levels,
-        noise: Image,
-        past: Past = (),
-    ) -> Image:
+    def __call__(self, x_t: Image, x_0: Image, transition: Transition) -> Image:
         """Draw x_s ~ q(x_s | x_t, x_0)."""
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = transition.scales()
         ratio = alpha_t / alpha_s
         added = (sigma_t**2 - (ratio * sigma_s) ** 2).clamp(min=0)  # the variance of x_t given x_s
         of_x_0, of_x_t = alpha_s * added / sigma_t**2, ratio * (sigma_s / sigma_t) ** 2
         mean = of_x_0.to(x_t) * x_0 + of_x_t.to(x_t) * x_t
-        return mean + (added.sqrt() * sigma_s / sigma_t).to(x_t) * noise
+        return mean + (added.sqrt() * sigma_s / sigma_t).to(x_t) * transition.noise
 
 
 @dataclass(frozen=True)
@@ -72,25 +62,15 @@ class DDIM:
         if not 0 <= self.eta <= 1:
             raise Refused(f"eta must be in [0, 1] (0 = deterministic, 1 = DDPM), got {self.eta}")
 
-    def __call__(
-        self,
-        schedule: Schedule,
-        x_t: Image,
-        x_0: Image,
-        *,
-        t: Levels,
-        s: Levels,
-        noise: Image,
-        past: Past = (),
-    ) -> Image:
+    def __call__(self, x_t: Image, x_0: Image, transition: Transition) -> Image:
         """Step along the eps that x_t and x_0 imply."""
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.at(t), schedule.at(s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = transition.scales()
         added = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2  # the variance of x_t given x_s
         variance = (self.eta * sigma_s / sigma_t) ** 2 * added
-        eps = schedule.eps_from_x_0(x_t, x_0, t)
+        eps = transition.schedule.eps_from_x_0(x_t, x_0, transition.t)
         kept = (sigma_s**2 - variance).clamp(min=0).sqrt()
         x_s = alpha_s.to(x_t) * x_0 + kept.to(x_t) * eps
-        return x_s + variance.sqrt().to(x_t) * noise
+        return x_s + variance.sqrt().to(x_t) * transition.noise
 
 
 @dataclass(frozen=True)
@@ -128,7 +108,7 @@ def quantile(x: Float[torch.Tensor, "B N"], q: float) -> Float[torch.Tensor, " B
     return torch.lerp(low, low if weight == 0 else x.kthvalue(below + 2, dim=1).values, weight)
 
 
-def levels(schedule: Schedule, start: int, steps: int) -> torch.Tensor:
+def levels(start: int, steps: int) -> torch.Tensor:
     """Spread `steps` steps evenly from level `start` to the clean image ("trailing" spacing).
 
     (steps + 1,) int64, the last is -1. With more steps than levels some levels repeat, which

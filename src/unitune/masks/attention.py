@@ -52,7 +52,7 @@ class Attention(FromNoise):
 
     def __call__(self, asked: MaskRequest) -> Masks:
         """Read the maps of each edit prompt once."""
-        edits = [draw.request.prompt for draw in asked.draws]
+        edits = [item.request.prompt for item in asked.items]
         found = {edit: self._mask(asked, edit) for edit in dict.fromkeys(edits)}
         return torch.cat([found[edit] for edit in edits])
 

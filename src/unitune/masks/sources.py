@@ -47,7 +47,7 @@ class Given(MaskSource):
 
     def __call__(self, asked: MaskRequest) -> Masks:
         """Return the requests' masks."""
-        requests = tuple(draw.request for draw in asked.draws)
+        requests = tuple(item.request for item in asked.items)
         self.check([replace(asked.example, requests=requests)])
         return torch.cat([request.mask for request in requests if request.mask is not None])
 
@@ -67,9 +67,9 @@ class FromNoise(MaskSource):
 
     def __post_init__(self) -> None:
         count = "a whole number of at least 1"
-        must(whole(self.noises) and self.noises >= 1, "noises", count, self.noises)
+        require(whole(self.noises) and self.noises >= 1, "noises", count, self.noises)
         gone = "in (0, 1) (cosine time; at 1 nothing of the picture is left)"
-        must(number(self.start) and 0 < self.start < 1, "start", gone, self.start)
+        require(number(self.start) and 0 < self.start < 1, "start", gone, self.start)
         check_area(self.threshold, self.grow)
 
     def noised(self, asked: MaskRequest, *, role: str) -> Iterator[tuple[Image, Levels]]:
@@ -108,7 +108,7 @@ class DiffEdit(FromNoise):
     def __post_init__(self) -> None:
         super().__post_init__()
         above = "above 0 (times the mean difference)"
-        must(number(self.clip) and self.clip > 0, "clip", above, self.clip)
+        require(number(self.clip) and self.clip > 0, "clip", above, self.clip)
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse a template that an example cannot fill."""
@@ -122,8 +122,9 @@ class DiffEdit(FromNoise):
     def __call__(self, asked: MaskRequest) -> Masks:
         """Compare each prompt with the reference, once."""
         away = self._reference(asked.example, asked.about)
-        masks = {text: self._mask(asked, text, away) for text in dict.fromkeys(asked.texts)}
-        return torch.cat([masks[text] for text in asked.texts])
+        texts = [item.prompt for item in asked.items]
+        masks = {text: self._mask(asked, text, away) for text in dict.fromkeys(texts)}
+        return torch.cat([masks[text] for text in texts])
 
     def difference(self, asked: MaskRequest, text: str, away: str) -> Float[Tensor, "1 1 h w"]:
         """Average |x_0(text) - x_0(away)| over noise and channels, of the first stage's size."""
@@ -170,22 +171,22 @@ class Difference(MaskSource):
     estimate: Interpolation = field(default_factory=Interpolation)
 
     def __call__(self, asked: MaskRequest) -> Masks:
-        """Sample every draw once more."""
+        """Sample every edit once more."""
         x = asked.sample()
         return (self.estimate.mask(x, asked.example.image.expand_as(x)) >= 0.5).float()
 
 
-def must(fits: bool, name: str, be: str, value: object) -> None:
+def require(fits: bool, name: str, allowed: str, value: object) -> None:
     """Refuse a setting of a mask that does not fit."""
     if not fits:
-        raise Refused(f"mask.{name} must be {be}, got {value}")
+        raise Refused(f"mask.{name} must be {allowed}, got {value}")
 
 
 def check_area(threshold: float, grow: float) -> None:
     """Refuse a threshold or a growth that no mask can have."""
-    must(number(threshold) and 0 < threshold < 1, "threshold", "in (0, 1)", threshold)
+    require(number(threshold) and 0 < threshold < 1, "threshold", "in (0, 1)", threshold)
     share = "in [0, 1) (share of the picture's side)"
-    must(number(grow) and 0 <= grow < 1, "grow", share, grow)
+    require(number(grow) and 0 <= grow < 1, "grow", share, grow)
 
 
 def _size(picture: Image | Mask) -> str:

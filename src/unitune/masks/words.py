@@ -46,9 +46,9 @@ class Words(MaskSource):
 
     def __call__(self, asked: MaskRequest) -> Masks:
         """Segment the base image once for each edit prompt."""
-        found = {draw.request.prompt: draw.request for draw in asked.draws}
+        found = {item.request.prompt: item.request for item in asked.items}
         masks = {prompt: self.mask(asked.example, request) for prompt, request in found.items()}
-        return torch.cat([masks[draw.request.prompt] for draw in asked.draws])
+        return torch.cat([masks[item.request.prompt] for item in asked.items])
 
     def mask(self, example: Example, request: Request) -> Mask:
         """Return where the words of one edit are, at the picture's resolution."""

@@ -1,16 +1,18 @@
 """The state of one controlled batch: what every attention layer and every step does to its rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unitune.diffusion.schedule import Image
-from unitune.diffusion.stage import Probabilities
-from unitune.prompt_to_prompt import align
+from unitune.diffusion.hold import Item
+from unitune.diffusion.sampling import Memory, StageRun
+from unitune.diffusion.schedule import Image, Levels
+from unitune.diffusion.stage import Condition, Predict, Probabilities
+from unitune.prompt_to_prompt import align, inversion
 from unitune.prompt_to_prompt.maps import WordMaps
 from unitune.types import Inactive
 
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Chains:
-    """The state of one controlled batch, an editor of its attention (`diffusion.stage`).
+    """One controlled batch: it takes part in the loop, and edits attention.
 
+    That is a `Companion` of `diffusion.sampling` and an `AttentionEditor` of `diffusion.stage`.
     `source` (n,) is the row of each edit's source chain. `trajectory`, where the base image was
-    inverted: x_t of the source chains at every level of sampling, which they then follow.
+    inverted: x_t of the source chains at every level of sampling, which they then follow; `memory`
+    holds the inversions of earlier batches.
     """
 
     control: "PromptToPrompt"
@@ -32,13 +36,16 @@ class Chains:
     c: align.Factors
     differ: bool  # whether any edit's text is another than the source's
     words: WordMaps | None = None  # that local blending looks at
+    items: Sequence[Item] = ()  # first those of the source chains, then the edits
     inverted: bool = False  # whether the source chains start from the base image inverted
+    memory: Memory = field(default_factory=dict)
     trajectory: Sequence[Image] = ()
     edited: int = 0  # attention layers in the present step
     moved: bool = False  # whether any of them has changed
     _cross: bool = False
     _self: bool = False
     _side: int = 0
+    _steps: int = 0
 
     @property
     def sources(self) -> int:
@@ -54,11 +61,31 @@ class Chains:
     def _weighted(self) -> bool:
         return bool((self.c != 1).any())
 
+    def first(self, run: StageRun) -> Image | None:
+        """Begin at the base image inverted, or as every edit does."""
+        if not self.inverted:
+            return None
+        rounds = self.control.rounds
+        self.trajectory = inversion.trajectory(run, self.sources, rounds=rounds, known=self.memory)
+        x = self.trajectory[0]
+        return torch.cat([x, x[self.source]])
+
+    def predict(self, run: StageRun) -> Predict:
+        """Predict with the attention of the source chains lent to the edits."""
+        step = {int(t): k for k, t in enumerate(run.levels[:-1, 0])}
+
+        def predict(x_t: Image, t: Levels, condition: Condition) -> Image:
+            self.begin(step[int(t[0])], run.how.steps, side=x_t.shape[-1])
+            with run.stage.attention(self):
+                return run.stage.predict(x_t, t, condition)
+
+        return predict
+
     def begin(self, k: int, steps: int, *, side: int) -> None:
         """Enter step `k` of `steps`, at an x_t of `side` px."""
         self._cross = k < round(self.control.cross_share * steps)
         self._self = k < round(self.control.self_share * steps)
-        self._side, self.edited = side, 0
+        self._side, self._steps, self.edited = side, steps, 0
         if self.words is not None:
             self.words.side = side
 
@@ -69,7 +96,7 @@ class Chains:
 
     @property
     def active(self) -> bool:
-        """Whether any layer is."""
+        """Whether any layer is edited or read in this step."""
         return self.wants(text=1, pixels=1)
 
     def edit(self, M: Probabilities, *, text: int) -> Probabilities:
@@ -95,16 +122,16 @@ class Chains:
         self.moved = self.moved or not torch.equal(edited, M_star)
         return torch.cat([M[:u], edited])
 
-    def after(self, x: Image, k: int, steps: int) -> Image:
+    def after(self, x: Image, k: int) -> Image:
         """Bring x in order after step `k`; Inactive where nothing had an effect.
 
         Source chains return onto the trajectory, edits to their source outside the words' maps.
         """
-        self._check(last=k + 1 == steps)
+        self._check(last=k + 1 == self._steps)
         u, blend = self.sources, self.control.blend
         if self.trajectory:
             x = torch.cat([self.trajectory[k + 1].to(x), x[u:]])
-        if blend is None or k < blend.start * steps:
+        if blend is None or k < blend.start * self._steps:
             return x
         source = x[:u][self.source]
         return torch.cat([x[:u], source + self.mask(x.shape[-1]).to(x) * (x[u:] - source)])

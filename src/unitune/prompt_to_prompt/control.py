@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unitune.diffusion.sampling import Item, Memory, StageRun
-from unitune.diffusion.schedule import Image, Levels
-from unitune.diffusion.stage import CascadeProtocol, Condition, Predict
+from unitune.diffusion.hold import Item
+from unitune.diffusion.sampling import Memory
+from unitune.diffusion.stage import CascadeProtocol
 from unitune.diffusion.texts import filled
-from unitune.prompt_to_prompt import align, inversion
+from unitune.prompt_to_prompt import align
 from unitune.prompt_to_prompt.chains import Chains
 from unitune.prompt_to_prompt.maps import WordMaps
 from unitune.types import Example, Refused, Tuned, number, whole
@@ -102,7 +102,7 @@ class PromptToPrompt:
         example: Example,
         tuned: Tuned,
         memory: Memory,
-    ) -> "SourceChains":
+    ) -> Chains:
         """Put the items of the source chains before the edits.
 
         Where edits have one start and noise, they share a chain.
@@ -114,19 +114,19 @@ class PromptToPrompt:
             )
         (text,) = self.texts(example, tuned)
         inverted = self.inverts(tuned, text, stage=cascade.stages[0].name)
-        keys = [i.start if inverted else (i.start, i.weight, i.draw.seed) for i in items]
+        keys = [i.start if inverted else (i.start, i.weight, i.seed) for i in items]
         first, rows = shared(keys)
         length = cascade.encode([text]).shape[1]
         chains = self.chains(
             text,
-            [item.text for item in items],
+            [item.prompt for item in items],
             rows,
             tokenize=cascade.tokenize,
             offset=length - cascade.max_tokens,
             length=length,
         )
-        sources = [replace(items[k], text=text) for k in first]
-        return SourceChains([*sources, *items], replace(chains, inverted=inverted), memory)
+        batch = [*(replace(items[k], prompt=text) for k in first), *items]
+        return replace(chains, items=batch, inverted=inverted, memory=memory)
 
     def inverts(self, tuned: Tuned, source: str, *, stage: str) -> bool:
         """Say whether the chains start from the base image inverted, with this source's text.
@@ -170,49 +170,16 @@ class PromptToPrompt:
         self, before: align.Tokens, after: align.Tokens, source: str, edit: str
     ) -> tuple[list[int], list[int]]:
         """Places of the words that local blending looks at, in the source's text and the edit's."""
-        words = [word.lower() for word in self.blend.words] if self.blend else []
+        words = self.blend.words if self.blend else ()
         if not words:
             return align.changed(before, after)
-        for word, given in zip(words, self.blend.words, strict=True):
-            if word not in (*before.words, *after.words):
-                after.of(given, f"{source} / {edit}")
-        places = [
-            [place for word in words if word in prompt.words for place in prompt.of(word, edit)]
-            for prompt in (before, after)
-        ]
-        return places[0], places[1]
-
-
-@dataclass
-class SourceChains:
-    """The companion of one batch (`diffusion.sampling.Companion`)."""
-
-    items: Sequence[Item]
-    chains: Chains
-    memory: Memory
-    steps: int = 0
-
-    def first(self, run: StageRun) -> Image | None:
-        """Begin at the base image inverted, or as every edit does."""
-        self.steps = run.how.steps
-        if not self.chains.inverted:
-            return None
-        return inversion.begin(run, self.chains, known=self.memory)
-
-    def predict(self, run: StageRun) -> Predict:
-        """Predict with the attention of the source chains lent to the edits."""
-        step = {int(t): k for k, t in enumerate(run.levels[:-1, 0])}
-
-        def predict(x_t: Image, t: Levels, condition: Condition) -> Image:
-            self.chains.begin(step[int(t[0])], self.steps, side=x_t.shape[-1])
-            with run.stage.attention(self.chains):
-                return run.stage.predict(x_t, t, condition)
-
-        return predict
-
-    def after(self, x: Image, k: int) -> Image:
-        """Bring x in order after step `k`."""
-        return self.chains.after(x, k, self.steps)
+        gone, new = [], []
+        for word in words:
+            if word.lower() not in (*before.words, *after.words):
+                after.of(word, f"{source} / {edit}")  # refuses
+            for prompt, places in ((before, gone), (after, new)):
+                places += prompt.of(word, edit) if word.lower() in prompt.words else []
+        return gone, new
 
 
 def shared(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:

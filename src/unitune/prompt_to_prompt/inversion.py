@@ -16,7 +16,6 @@ from unitune.diffusion.sampling import StageRun
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.stage import Condition, Stage
 from unitune.diffusion.steps import DDIM
-from unitune.prompt_to_prompt.chains import Chains
 from unitune.types import Inactive, Refused
 
 Ways = dict[int, list[Tensor]]  # first level -> x_t (1, C, H, W) at every level
@@ -74,11 +73,11 @@ def reconstructed(
     return float(10 * torch.log10(4 / mse))
 
 
-def begin(run: StageRun, chains: Chains, *, known: Ways) -> Image:
-    """Invert the base image and let the source chains follow it; return x_t of all rows.
+def trajectory(run: StageRun, sources: int, *, rounds: int, known: Ways) -> list[Image]:
+    """Invert the base image for the source chains, the first rows; return x_t at every level.
 
-    That is direct inversion (arXiv 2310.01506). `known` holds the inversions of this image and text
-    by their first level, for the other rows and batches that begin there.
+    The chains follow it: direct inversion (arXiv 2310.01506). `known` holds the inversions of this
+    image and text by their first level, for the other rows and batches that begin there.
     """
     if not isinstance(run.how.step, DDIM) or run.how.step.eta:
         raise Refused(
@@ -86,14 +85,12 @@ def begin(run: StageRun, chains: Chains, *, known: Ways) -> Image:
             "or sampler.control.inversion=off"
         )
     ways = []
-    for row in range(chains.sources):
+    for row in range(sources):
         first = int(run.levels[0, row])
         if first not in known:
-            known[first] = _inverted(run, row, rounds=chains.control.rounds)
+            known[first] = _inverted(run, row, rounds=rounds)
         ways.append(known[first])
-    chains.trajectory = [torch.cat(rows) for rows in zip(*ways, strict=True)]
-    x = chains.trajectory[0]
-    return torch.cat([x, x[chains.source]])
+    return [torch.cat(rows) for rows in zip(*ways, strict=True)]
 
 
 def _inverted(run: StageRun, row: int, *, rounds: int) -> list[Tensor]:

@@ -195,7 +195,7 @@ def _pictures(cascade: "Cascade", example: Example, texts: Sequence[str], *, see
     stage = cascade.stages[0]
     shape = stage.encode(reduced(example.image, stage.resolution)).shape
     steps = 1 if sum(p.numel() for p in stage.network.parameters()) > LARGE else STEPS
-    ways = levels(stage.schedule, stage.schedule.T - 1, steps)[:, None].expand(-1, len(texts))
+    ways = levels(stage.schedule.T - 1, steps)[:, None].expand(-1, len(texts))
     x = _noise(stage, example, shape, seed, "leak", 0).expand(len(texts), -1, -1, -1)
     condition = Condition(cascade.encode(texts))
 
