@@ -4,33 +4,41 @@ import importlib
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from analytic import FakeStage, Gaussian, number
+from torch.nn.functional import cosine_similarity
 
+import unitune.benchmarks
 import unitune.diffusion
 import unitune.masks
 import unitune.methods
 import unitune.metrics
+from unitune import images
+from unitune.diffusion.guidance import Guidance, conditioned
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.schedule import Schedule
-from unitune.diffusion.steps import DDIM, levels
+from unitune.diffusion.steps import DDIM, Step, levels
 from unitune.models import tiny
 
-PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
-BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
-FILES = dict(BLOCK.findall(PAGE.read_text()))
+PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
 ROOMS: tuple[ModuleType, ...] = (
-    unitune.diffusion, unitune.masks, unitune.methods, unitune.metrics,
-)  # fmt: skip
-SMALL = (
-    "model.resolution=32", "stage=base", "steps=2", "snapshots=[]", "sampler.steps=2",
-    "sampler.sr.steps=1", "seeds=1", "oracle=0", "machine=cpu", "benchmark.limit=1",
-)  # fmt: skip
+    unitune.benchmarks,
+    unitune.diffusion,
+    unitune.masks,
+    unitune.methods,
+    unitune.metrics,
+)
+SMALL = [
+    *("model.resolution=32", "stage=base", "steps=2", "snapshots=[]", "sampler.steps=2"),
+    *("sampler.sr.steps=1", "seeds=1", "oracle=0", "machine=cpu"),
+]
 
 
 @pytest.fixture
@@ -62,12 +70,21 @@ def run_with(written: Path, typed: Callable, tmp_path: Path) -> Callable[..., li
     return run
 
 
-def test_an_example_is_one_file_and_its_yaml():
-    parts = {"multistep", "box", "keys_values"}
-    assert {Path(name).stem for name in FILES} == parts | {"colourfulness", "colourful"}
-    assert len(FILES) == 8
-    longest = max(len(text.splitlines()) for name, text in FILES.items() if name.endswith(".py"))
-    assert longest <= 45
+def rows_of_the_table() -> Iterator[tuple[str, str]]:
+    """The section that a row links to, and what its last two columns count."""
+    row = re.compile(r"\(#(\S+?)\).*\| (\d+) \| (\d+ \+ \d+) \|$", re.MULTILINE)
+    for anchor, files, lines in row.findall(PAGE):
+        yield anchor, f"{files}: {lines}"
+
+
+def test_the_table_counts_the_files_and_lines_of_every_example():
+    found = {}
+    for title, section in SECTIONS.items():
+        blocks = re.findall(r"```(?:python|yaml)\n# \S+\n(.*?)```", section, re.DOTALL)
+        counts = " + ".join(str(len(block.splitlines())) for block in blocks)
+        found[title.lower().replace(" ", "-")] = f"{len(blocks)}: {counts}"
+    assert dict(rows_of_the_table()) == found
+    assert len(found) == 6 and all(count.startswith("2: ") for count in found.values())
 
 
 def test_a_multistep_solver_is_of_order_two(written: Path):
@@ -77,14 +94,15 @@ def test_a_multistep_solver_is_of_order_two(written: Path):
     start = schedule.level(0.98)
     exact = gaussian.flow(schedule, x, t=start, mu=0.3)
 
-    def error(step: object, steps: int) -> float:
-        stage = FakeStage(gaussian, schedule=schedule)
-        condition = number(0.0)
+    def error(step: Step, steps: int) -> float:
         x_0 = denoise(
-            lambda x_t, t: stage.predict(x_t, t, condition), x,
-            levels(schedule, start, steps)[:, None], schedule=schedule, step=step,  # type: ignore
+            conditioned(FakeStage(gaussian, schedule=schedule).predict, number(0.0)),
+            x,
+            levels(start, steps)[:, None],
+            schedule=schedule,
+            step=step,
             noise=lambda role, k: torch.zeros_like(x),
-        )  # fmt: skip
+        )
         return float((x_0 - exact).abs().max())
 
     errors = [error(rule, steps) for steps in (8, 16, 32)]
@@ -92,22 +110,46 @@ def test_a_multistep_solver_is_of_order_two(written: Path):
     assert errors[1] < error(DDIM(), 32) / 2
 
 
-def test_a_step_rule_runs(run_with: Callable[..., list[dict]]):
-    rows = run_with("sampler=multistep")
-    assert rows and {row["sampler"] for row in rows} == {"multistep"}
+def test_projected_guidance_pushes_across_x_0(written: Path):
+    rule = importlib.import_module("unitune.diffusion.projected").Projected
+    x_0, x_ref = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([3.0, 8.0])
+    pushed = rule(along=0.0).push(x_0, x_ref, weight) - x_0
+    along = cosine_similarity(pushed.flatten(1), x_0.flatten(1))
+    assert float(pushed.abs().max()) > 1 and float(along.abs().max()) < 1e-6
+    plain = Guidance().push(x_0, x_ref, weight)
+    torch.testing.assert_close(rule(along=1.0).push(x_0, x_ref, weight), plain)
+
+
+@pytest.mark.parametrize("sampler", ["multistep", "projected"])
+def test_a_step_rule_and_a_guidance_rule_run(sampler: str, run_with: Callable[..., list[dict]]):
+    rows = run_with(f"sampler={sampler}", "benchmark.limit=1", "metrics=none", "method=untuned")
+    assert rows and {row["sampler"] for row in rows} == {sampler}
 
 
 def test_a_mask_source_runs(run_with: Callable[..., list[dict]]):
-    rows = run_with("mask=box", "mask.right=0.5")
+    rows = run_with("mask=box", "mask.right=0.5", "benchmark.limit=1", "metrics=none")
     assert rows and {row["saw_mask"] for row in rows} == {"box"}
 
 
 def test_a_metric_runs(run_with: Callable[..., list[dict]]):
-    rows = run_with("metrics=colourful")
+    rows = run_with("metrics=colourful", "benchmark.limit=1", "method=untuned")
     assert rows and all(row["scores"]["colourfulness"] > 0 for row in rows)
 
 
 def test_a_method_runs(run_with: Callable[..., list[dict]]):
-    rows = run_with("method=keys_values", "metrics=none", "sampler=late_start")
+    more = ("metrics=none", "sampler=late_start", "benchmark.limit=1")
+    rows = run_with("method=keys_values", *more)
     assert rows and {(row["method"], row["steps"]) for row in rows} == {("keys_values", 2)}
     assert any("beikkpic cat" in row["text"] for row in rows)
+
+
+def test_a_benchmark_runs(run_with: Callable[..., list[dict]], tmp_path: Path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k, name in enumerate(("one", "two")):
+        images.save_png(torch.full((1, 3, 32, 32), k - 0.5), folder / f"{name}.png")
+    rows = run_with("benchmark=same_edits", f"benchmark.path={folder}", "metrics=none")
+    asked = {(row["example"], row["prompt"]) for row in rows}
+    prompts = ("a cat in the snow", "a cat at night")
+    assert asked == set(itertools.product(("one", "two"), prompts))
