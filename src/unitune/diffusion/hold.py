@@ -51,6 +51,7 @@ class MaskSource(Protocol):
     @property
     def name(self) -> str:
         """What records say that sampling saw."""
+        ...
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuse before a model is loaded what can be seen then: here nothing."""
@@ -61,6 +62,7 @@ class MaskSource(Protocol):
 
     def __call__(self, asked: MaskRequest) -> Masks:
         """Return the masks of all items at the example's resolution."""
+        ...
 
 
 def keep(

@@ -144,9 +144,11 @@ class Companion(Protocol):
 
     def predict(self, run: StageRun) -> Predict:
         """Return the prediction of x_0."""
+        ...
 
     def after(self, x: Image, k: int) -> Image:
         """Act on x once step `k` is done."""
+        ...
 
 
 @runtime_checkable
@@ -155,6 +157,7 @@ class Control(Protocol):
 
     def texts(self, example: Example, tuned: Tuned) -> list[str]:
         """List the texts that it embeds besides the edits' own."""
+        ...
 
     def check(
         self, cascade: CascadeProtocol, example: Example, tuned: Tuned, edits: Sequence[str]
@@ -170,6 +173,7 @@ class Control(Protocol):
         memory: Memory,
     ) -> Companion:
         """Return what takes part; `memory` is kept from one batch of a call to the next."""
+        ...
 
 
 def sampled(

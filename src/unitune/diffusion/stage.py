@@ -48,16 +48,20 @@ class AttentionEditor(Protocol):
     @property
     def rows(self) -> int:
         """How many rows it takes."""
+        ...
 
     @property
     def active(self) -> bool:
         """Whether it takes any layer's probabilities in the present step."""
+        ...
 
     def wants(self, *, text: int, pixels: int) -> bool:
         """Say whether it takes those of a layer with so many columns of text, rows of pixels."""
+        ...
 
     def edit(self, M: Probabilities, *, text: int) -> Probabilities:
         """Return one layer's probabilities; its first `text` columns are those of the text."""
+        ...
 
 
 @runtime_checkable
@@ -71,21 +75,27 @@ class Stage(Protocol):
 
     def encode(self, image: Image) -> Image:
         """Turn pictures of the stage's resolution into the x_0 it predicts, or latents."""
+        ...
 
     def decode(self, x_0: Image) -> Image:
         """Turn x_0 into pictures."""
+        ...
 
     def predict(self, x_t: Image, t: Levels, condition: Condition) -> Image:
         """Predict x_0, float32."""
+        ...
 
     def upsampled(self, low: Other) -> Image:
         """Bring the previous stage's picture to this stage's resolution."""
+        ...
 
     def base_weights(self) -> AbstractContextManager[None]:
         """Predict with the untouched weights inside this context."""
+        ...
 
     def attention(self, editor: AttentionEditor) -> AbstractContextManager[None]:
         """Give every attention layer's probabilities to `editor` inside this context."""
+        ...
 
 
 @runtime_checkable
@@ -97,12 +107,15 @@ class CascadeProtocol(Protocol):
     @property
     def stages(self) -> Sequence[Stage]:
         """First the one that starts from noise alone."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> Texts:
         """Embed prompts."""
+        ...
 
     def tokenize(self, text: str, /) -> list[str]:
         """Cut a text into pieces, without end marks."""
+        ...
 
 
 def reduced(image: Image, side: int) -> Other:
