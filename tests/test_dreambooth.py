@@ -24,7 +24,7 @@ from unitune.runs.plans import Seeds
 from unitune.storage.store import Store
 from unitune.tuning import make, naming, work
 from unitune.tuning.class_images import ClassImages
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 from unitune.types import Draw, Example, Inactive, Refused, Request
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -135,9 +135,7 @@ def test_without_a_prior_it_is_plain_tuning_on_the_prompt(cascade, tmp_store):
 def test_what_changes_the_class_images_tunes_again(cascade, tmp_store, monkeypatch):
     fits = []
     fit = work.fit
-    monkeypatch.setattr(
-        work, "fit", lambda data, tuning, **more: fits.append(1) or fit(data, tuning, **more)
-    )
+    monkeypatch.setattr(work, "fit", lambda data, **more: fits.append(1) or fit(data, **more))
     short = replace(
         BASE_ONLY,
         tune={"base": replace(TUNING, steps=1)},
@@ -169,7 +167,7 @@ def test_the_first_stage_is_shared_by_choices_of_later_ones(cascade, tmp_store, 
     monkeypatch.setattr(
         work,
         "fit",
-        lambda data, tuning, **more: fits.append(data.stage.name) or fit(data, tuning, **more),
+        lambda data, **more: fits.append(data.stage.name) or fit(data, **more),
     )
     alone, both = prepare(BASE_ONLY, cascade, tmp_store), prepare(METHOD, cascade, tmp_store)
     assert fits == ["base", "sr256"] and both.cost.network_evaluations == 2 * (2 + 2) * 2 + 3 * (

@@ -16,10 +16,10 @@ from unitune.models.files import Model
 from unitune.models.text import T5, EncoderStorage
 from unitune.storage.store import Store
 from unitune.tuning import learned
-from unitune.tuning.data import NoiseDials, OneImage
-from unitune.tuning.finetune import StepDone, Tuning
+from unitune.tuning.data import OneImage
+from unitune.tuning.finetune import StepDone
 from unitune.tuning.learned import Learned
-from unitune.tuning.recipe import Recipe
+from unitune.tuning.recipe import Recipe, Tuning
 from unitune.tuning.work import Work
 from unitune.types import Diverged, Example, Refused, Request, Stopped, Tuned
 
@@ -245,8 +245,9 @@ def test_what_failed_is_not_stored_and_frees_the_encoder(floyd: Cascade, tmp_sto
 
 def test_batches_with_a_text_of_their_own_are_the_pictures_from_a_step_on(floyd: Cascade):
     stage, text = floyd.stage("sr256"), floyd.encode(["a"])
-    plain = OneImage(stage, EXAMPLE, text, 0, 3, NoiseDials(16))
-    later = OneImage(stage, EXAMPLE, lambda k: text * k, 0, 3, NoiseDials(16), first=5)
+    tuning = Tuning(lr=1.0, batch_size=3, crop=16)
+    plain = OneImage(stage, EXAMPLE, text, 0, tuning)
+    later = OneImage(stage, EXAMPLE, lambda k: text * k, 0, tuning, first=5)
     ours, theirs = later.batch(2), plain.batch(7)
     for name in ("x_t", "target", "t"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name))

@@ -22,7 +22,7 @@ from unitune.runs.plans import Seeds
 from unitune.storage.store import Store
 from unitune.tuning import make, work
 from unitune.tuning.data import OneImage
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 from unitune.types import Draw, Example, Inactive, Refused, Request, Tuned
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -104,9 +104,7 @@ def test_what_is_told_while_the_weights_are_tuned(
     monkeypatch.setattr(
         work,
         "fit",
-        lambda data, tuning, **more: (
-            seen.update({data.stage.name: data}) or fit(data, tuning, **more)
-        ),
+        lambda data, **more: seen.update({data.stage.name: data}) or fit(data, **more),
     )
     tuned = prepare(METHOD, cascade, tmp_store)
     assert tuned.embedding is not None

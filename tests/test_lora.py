@@ -20,7 +20,8 @@ from unitune.storage.store import Store
 from unitune.tuning import make
 from unitune.tuning.adapters import Full, Lora
 from unitune.tuning.data import OneImage
-from unitune.tuning.finetune import Tuning, checkpoint_file, fit, snapshot_file
+from unitune.tuning.finetune import checkpoint_file, fit, snapshot_file
+from unitune.tuning.recipe import Tuning
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Refused, Request, Stopped
 
@@ -53,7 +54,7 @@ def cascades(tmp_path_factory: pytest.TempPathFactory) -> dict[str, backend.Casc
 def one(request: pytest.FixtureRequest, cascades: dict[str, backend.Cascade]) -> OneImage:
     kind, stage = request.param
     cascade = cascades[kind]
-    return OneImage(cascade.stage(stage), EXAMPLE, cascade.encode(["beikkpic"]), 0, 4)
+    return OneImage(cascade.stage(stage), EXAMPLE, cascade.encode(["beikkpic"]), 0, TUNING)
 
 
 def same(a, b) -> bool:
@@ -63,7 +64,7 @@ def same(a, b) -> bool:
 def test_the_adapter_alone_is_stored_and_the_network_is_as_before(one: OneImage, tmp_path: Path):
     network, before = one.stage.network, weights_digest(one.stage.network)
     modules = {name: type(module) for name, module in network.named_modules()}
-    fit(one, TUNING, folder=tmp_path)
+    fit(one, folder=tmp_path)
     assert (
         weights_digest(network) == before
         and {name: type(module) for name, module in network.named_modules()} == modules
@@ -125,7 +126,7 @@ def test_the_network_is_as_before_also_on_error(one: OneImage, tmp_path: Path):
         raise KeyError("stop here")
 
     with pytest.raises(KeyError):
-        fit(one, TUNING, folder=tmp_path, report=fail)
+        fit(one, folder=tmp_path, report=fail)
     assert weights_digest(one.stage.network) == before and not any(
         p.requires_grad for p in one.stage.network.parameters()
     )
@@ -135,16 +136,15 @@ def test_interrupted_and_resumed_is_as_undisturbed(
     cascades: dict[str, backend.Cascade], tmp_path: Path
 ):
     cascade = cascades["floyd"]
-    one = OneImage(cascade.stage("base"), EXAMPLE, cascade.encode(["beikkpic"]), 0, 2)
+    one = OneImage(cascade.stage("base"), EXAMPLE, cascade.encode(["beikkpic"]), 0, TUNING)
     whole, often = tmp_path / "whole", tmp_path / "often"
     whole.mkdir()
     often.mkdir()
-    fit(one, TUNING, folder=whole)
+    fit(one, folder=whole)
 
     with pytest.raises(Stopped):
         fit(
             one,
-            TUNING,
             folder=often,
             report=lambda *told: os.kill(os.getpid(), signal.SIGTERM) if told[1] == 2 else None,
         )
@@ -152,7 +152,7 @@ def test_interrupted_and_resumed_is_as_undisturbed(
     assert size < 4 * sum(p.numel() for p in one.stage.network.parameters()), (
         "a checkpoint holds the adapter, not the network"
     )
-    fit(one, TUNING, folder=often)
+    fit(one, folder=often)
     assert same(
         load_file(snapshot_file(whole, "base", 3)), load_file(snapshot_file(often, "base", 3))
     )
@@ -222,7 +222,7 @@ def test_layers_that_were_taken_out_again_do_not_train(
     import peft
 
     cascade = cascades["floyd"]
-    one = OneImage(cascade.stage("base"), EXAMPLE, cascade.encode(["beikkpic"]), 0, 2)
+    one = OneImage(cascade.stage("base"), EXAMPLE, cascade.encode(["beikkpic"]), 0, TUNING)
     inject = peft.inject_adapter_in_model
 
     def silent(config, network):
@@ -234,7 +234,7 @@ def test_layers_that_were_taken_out_again_do_not_train(
 
     monkeypatch.setattr(peft, "inject_adapter_in_model", silent)
     with pytest.raises(RuntimeError, match="does not require grad"):
-        fit(one, TUNING, folder=tmp_path)
+        fit(one, folder=tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == []
 
 

@@ -15,7 +15,8 @@ from unitune.models import cascade as backend
 from unitune.models import pocket, tiny
 from unitune.models.stage import LOSS, read_losses
 from unitune.tuning import make
-from unitune.tuning.data import NoiseDials, OneImage
+from unitune.tuning.data import OneImage
+from unitune.tuning.recipe import Tuning
 from unitune.types import Example, Refused, Request
 from unitune_lab import assemble
 from unitune_lab.batches import SceneBatches
@@ -182,9 +183,9 @@ def test_a_stage_is_tuned_and_was_pretrained_with_the_losses_that_its_folder_nam
         and trained["options"]["weighting"] == both.pretraining.weighting
     )
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    batch = OneImage(
-        stage, Example("one", image, (Request("a dog"),)), text, 0, 4, NoiseDials(crop=64)
-    ).batch(0)
+    tuning = Tuning(lr=1e-3, crop=64)
+    example = Example("one", image, (Request("a dog"),))
+    batch = OneImage(stage, example, text, 0, tuning).batch(0)
     output = batch.target + 0.1 * torch.randn(
         batch.target.shape, generator=torch.Generator().manual_seed(1)
     )
@@ -212,7 +213,6 @@ def test_the_trainer_weighs_errors_as_the_loss_says(
 
 def test_another_loss_is_another_key(tmp_path: Path, tmp_store):
     from unitune.methods.unitune import UniTune
-    from unitune.tuning.finetune import Tuning
 
     folder = tiny.floyd(tmp_path / "tiny")
     method = UniTune(

@@ -12,8 +12,9 @@ from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.storage.store import Store
 from unitune.tuning import make, naming, work
-from unitune.tuning.finetune import Tuning, curve_file, snapshot_file
+from unitune.tuning.finetune import curve_file, snapshot_file
 from unitune.tuning.optimizers import Adafactor, AdamW
+from unitune.tuning.recipe import Tuning
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Refused, Request, Tuned
 
@@ -42,7 +43,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         work,
         "fit",
-        lambda data, tuning, **more: counted.append(data.stage.name) or fit(data, tuning, **more),
+        lambda data, **more: counted.append(data.stage.name) or fit(data, **more),
     )
     return counted
 
@@ -54,9 +55,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     counted: list[str] = []
 
-    def fit(data, tuning, *, folder: Path, **_) -> None:
+    def fit(data, *, folder: Path, **_) -> None:
         counted.append(data.stage.name)
-        for step in tuning.kept:
+        for step in data.tuning.kept:
             save_file(
                 {"conv_in.bias": torch.full((8,), float(step))},
                 snapshot_file(folder, data.stage.name, step),
@@ -274,7 +275,7 @@ def test_the_text_that_is_tuned_on_is_the_prompt(
     monkeypatch.setattr(
         work,
         "fit",
-        lambda data, tuning, **more: texts.append(data.text) or fit(data, tuning, **more),
+        lambda data, **more: texts.append(data.text) or fit(data, **more),
     )
     prepare(
         UniTune({"base": replace(TUNING, steps=1)}, stages=("base",), prompt="sks"),

@@ -9,13 +9,12 @@ from torch import Tensor
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.models import cascade as backend
 from unitune.models import tiny
-from unitune.tuning.data import UNIFORM, ClassPictures, NoiseDials, OneImage, TuningBatch
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.data import ClassPictures, OneImage, TuningBatch
+from unitune.tuning.recipe import UNIFORM, Tuning
 from unitune.types import Example, Refused, Request
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 EXAMPLE = Example("one", IMAGE, (Request("a cat in the snow"),), noun="cat")
-ANY = NoiseDials()
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +23,11 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
     return backend.load("tiny", folder, stages=("base", "sr256"), device=cpu, dtype=torch.float32)
 
 
-def alone(cascade, stage: str, *, rows: int = 4, dials: NoiseDials = ANY) -> OneImage:
+def alone(cascade, stage: str, *, rows: int = 4, **dials) -> OneImage:
     """The image, without pictures of its class."""
     text = cascade.encode(["a beikkpic cat"])
-    return OneImage(cascade.stage(stage), EXAMPLE, text, 0, rows, dials)
+    tuning = Tuning(lr=1e-2, batch_size=rows, **dials)
+    return OneImage(cascade.stage(stage), EXAMPLE, text, 0, tuning)
 
 
 def with_prior(cascade, stage: str, *, weight: float = 0.5, **more) -> OneImage:
@@ -50,8 +50,8 @@ def class_rows(batch: TuningBatch) -> tuple[Tensor, Tensor, Tensor, Tensor | Non
 
 def test_class_rows_are_appended_and_the_image_rows_are_unitunes(cascade):
     for stage in cascade.stages:
-        both = with_prior(cascade, stage.name, dials=NoiseDials(8)).batch(3)
-        image = alone(cascade, stage.name, dials=NoiseDials(8)).batch(3)
+        both = with_prior(cascade, stage.name, crop=8).batch(3)
+        image = alone(cascade, stage.name, crop=8).batch(3)
         assert len(both) == 8
         for name in ("x_t", "target", "t"):
             assert torch.equal(getattr(both, name)[:4], getattr(image, name))
@@ -99,7 +99,7 @@ def test_the_noise_of_class_rows_is_not_the_images(cascade):
 
 def test_the_low_resolution_row_belongs_to_its_picture(cascade):
     """At a level of 0 hardly any noise lies on it, so that it must be the same picture's."""
-    one = with_prior(cascade, "sr256", dials=NoiseDials(low_level=1e-5))
+    one = with_prior(cascade, "sr256", low_level=1e-5)
     assert one.prior is not None and one.prior.lows is not None
     lows = one.stage.upsampled(one.prior.lows)
     for k in range(4):
@@ -116,9 +116,9 @@ def test_the_low_resolution_row_belongs_to_its_picture(cascade):
 
 @pytest.mark.parametrize(("level", "expected"), [(0.0, 0), (1e-5, 0), (0.25, 250), (1.0, 999)])
 def test_a_fixed_level_is_every_rows(cascade, level, expected):
-    batch = alone(cascade, "sr256", rows=3, dials=NoiseDials(low_level=level)).batch(1)
+    batch = alone(cascade, "sr256", rows=3, low_level=level).batch(1)
     assert batch.condition.level is not None and batch.condition.level.tolist() == [expected] * 3
-    free = alone(cascade, "sr256", rows=3, dials=NoiseDials(low_level=UNIFORM)).batch(1)
+    free = alone(cascade, "sr256", rows=3, low_level=UNIFORM).batch(1)
     assert batch.condition.low is not None and free.condition.low is not None
     assert torch.equal(batch.x_t, free.x_t)
     assert not torch.equal(batch.condition.low, free.condition.low)

@@ -24,7 +24,8 @@ from unitune.models.cascade import Cascade, weights_digest
 from unitune.models.files import Model
 from unitune.storage.store import Store
 from unitune.tuning.data import OneImage
-from unitune.tuning.finetune import Tuning, fit, snapshot_file
+from unitune.tuning.finetune import fit, snapshot_file
+from unitune.tuning.recipe import Tuning
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Request, Tuned
 
@@ -54,7 +55,8 @@ def build(
 
 
 def gradients(cascade: Cascade, stage: str) -> dict[str, torch.Tensor]:
-    data = OneImage(cascade.stage(stage), EXAMPLE, cascade.encode(["beikkpic"]), 0, 2)
+    tuning = Tuning(lr=1e-6, batch_size=2)
+    data = OneImage(cascade.stage(stage), EXAMPLE, cascade.encode(["beikkpic"]), 0, tuning)
     batch, network = data.batch(0), cascade.stage(stage).network
     network.requires_grad_(True)
     torch.nn.functional.mse_loss(
@@ -141,12 +143,9 @@ def test_half_stored_weights_tune_in_float32(folder: Path, tmp_path: Path):
     }
     assert stage.arithmetic != whole.stages[0].arithmetic == str(torch.bfloat16)
     before = weights_digest(stage.network)
-    data = OneImage(stage, EXAMPLE, half.encode(["beikkpic"]), 0, 2)
-    fit(
-        data,
-        Tuning(lr=1e-6, steps=2, snapshots=(), select=ParameterSelection(train=("mid_block.*",))),
-        folder=tmp_path,
-    )
+    select = ParameterSelection(train=("mid_block.*",))
+    tuning = Tuning(lr=1e-6, steps=2, batch_size=2, snapshots=(), select=select)
+    fit(OneImage(stage, EXAMPLE, half.encode(["beikkpic"]), 0, tuning), folder=tmp_path)
     assert weights_digest(stage.network) == before
     tuned = load_file(snapshot_file(tmp_path, "base", 2))
     base = dict(stage.network.named_parameters())

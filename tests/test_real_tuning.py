@@ -15,7 +15,7 @@ from unitune.models.cascade import weights_digest
 from unitune.scenes import random_scene, render
 from unitune.storage.store import Store
 from unitune.tuning import make
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Request
 

@@ -24,8 +24,9 @@ from unitune.models import tiny
 from unitune.models.cascade import Cascade
 from unitune.models.families.stable_diffusion import Vae
 from unitune.models.files import Model
-from unitune.tuning.data import NoiseDials, OneImage
-from unitune.tuning.finetune import Tuning, fit, snapshot_file
+from unitune.tuning.data import OneImage
+from unitune.tuning.finetune import fit, snapshot_file
+from unitune.tuning.recipe import Tuning
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
 
 CPU = torch.device("cpu")
@@ -302,12 +303,13 @@ def test_tuning_learns_the_latent(name: str, cascades: dict[str, Cascade], tmp_p
     """The target of every row is that of the picture's latent; tuned weights sample otherwise."""
     cascade = cascades[name]
     stage = cascade.stages[0]
-    data = OneImage(stage, EXAMPLE, cascade.encode(["beikkpic"]), 0, 4, NoiseDials(crop=8))
+    tuning = Tuning(lr=1e-3, steps=2, crop=8, snapshots=())
+    data = OneImage(stage, EXAMPLE, cascade.encode(["beikkpic"]), 0, tuning)
     batch, x_0 = data.batch(0), stage.encode(IMAGE)
     assert batch.x_t.shape == (4, 4, 16, 16) and data.x_0 is data.x_0
     back = PREDICTIONS[stage.loss.prediction].x_0(stage.schedule, batch.x_t, batch.target, batch.t)
     torch.testing.assert_close(back, x_0.expand_as(back), rtol=0, atol=1e-4)
-    fit(data, Tuning(lr=1e-3, steps=2, snapshots=()), folder=tmp_path)
+    fit(data, folder=tmp_path)
     tuned = load_file(snapshot_file(tmp_path, "base", 2))
     condition = Condition(cascade.encode(list(PROMPTS)))
     before = stage.predict(start_noise(), torch.tensor([500, 900]), condition)

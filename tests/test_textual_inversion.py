@@ -19,7 +19,7 @@ from unitune.runs import experiment
 from unitune.runs.plans import Seeds
 from unitune.storage.store import Store
 from unitune.tuning import make
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 from unitune.types import Draw, Example, Refused, Request, Tuned
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -17,10 +17,11 @@ from unitune.models import tiny
 from unitune.models.cascade import weights_digest
 from unitune.models.stage import UNetStage
 from unitune.tuning import finetune
-from unitune.tuning.data import NoiseDials, OneImage
-from unitune.tuning.finetune import Tuning, checkpoint_file, curve_file, fit, keep, snapshot_file
+from unitune.tuning.data import OneImage
+from unitune.tuning.finetune import checkpoint_file, curve_file, fit, keep, snapshot_file
 from unitune.tuning.interrupt import Signals
 from unitune.tuning.optimizers import Adafactor, AdamW
+from unitune.tuning.recipe import Tuning
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Diverged, Example, Refused, Request, Stopped
 
@@ -42,40 +43,15 @@ def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> UNetStage
     return cascade.stage(request.param)
 
 
-def data(
-    cascade: backend.Cascade,
-    stage: UNetStage,
-    *,
-    seed: int = 0,
-    batch_size: int = 4,
-    crop: int = 0,
-    image: torch.Tensor = IMAGE,
-) -> OneImage:
-    return OneImage(
-        stage,
-        Example("one", image, EXAMPLE.requests),
-        cascade.encode(["beikkpic"]),
-        seed,
-        batch_size,
-        NoiseDials(crop),
-    )
+def data(cascade: backend.Cascade, stage: UNetStage, tuning: Tuning, *, seed: int = 0) -> OneImage:
+    return OneImage(stage, EXAMPLE, cascade.encode(["beikkpic"]), seed, tuning)
 
 
 def tune(
-    cascade: backend.Cascade,
-    stage: UNetStage,
-    tuning: Tuning,
-    folder: Path,
-    *,
-    seed: int = 0,
-    crop: int = 0,
+    cascade: backend.Cascade, stage: UNetStage, tuning: Tuning, folder: Path, *, seed: int = 0
 ) -> Tensors:
     folder.mkdir(exist_ok=True)
-    fit(
-        data(cascade, stage, seed=seed, batch_size=tuning.batch_size, crop=crop),
-        tuning,
-        folder=folder,
-    )
+    fit(data(cascade, stage, tuning, seed=seed), folder=folder)
     return load_file(snapshot_file(folder, stage.name, tuning.steps))
 
 
@@ -160,7 +136,7 @@ def test_the_network_ends_as_it_began_also_on_error(
             raise KeyError("stop here")
 
     with pytest.raises(KeyError):
-        fit(data(cascade, stage), Tuning(lr=1e-2, steps=4), folder=tmp_path, report=fail)
+        fit(data(cascade, stage, Tuning(lr=1e-2, steps=4)), folder=tmp_path, report=fail)
     assert weights_digest(stage.network) == before
     assert not any(p.requires_grad or p.grad is not None for p in stage.network.parameters())
 
@@ -211,7 +187,7 @@ def test_interrupted_at_every_step_and_resumed_is_as_undisturbed(
     folder.mkdir()
     for at in range(1, steps):
         with pytest.raises(Stopped) as stopped:
-            fit(data(cascade, base), tuning, folder=folder, report=interrupting(at))
+            fit(data(cascade, base, tuning), folder=folder, report=interrupting(at))
         assert stopped.value.signal == 15 and checkpoint_file(folder, "base").exists()
         assert (
             weights_digest(base.network) == before and signal.getsignal(signal.SIGTERM) == handler
@@ -219,8 +195,7 @@ def test_interrupted_at_every_step_and_resumed_is_as_undisturbed(
         assert not snapshot_file(folder, "base", steps).exists()
     steps_done: list[int] = []
     fit(
-        data(cascade, base),
-        tuning,
+        data(cascade, base, tuning),
         folder=folder,
         report=lambda stage, step, steps, loss: steps_done.append(step),
     )
@@ -245,8 +220,7 @@ def test_interrupted_at_every_step_and_resumed_is_as_undisturbed(
 def test_other_signals_stop_too(cascade: backend.Cascade, tmp_path: Path, number: int):
     with pytest.raises(Stopped) as stopped:
         fit(
-            data(cascade, cascade.stages[0]),
-            Tuning(lr=1e-2, steps=3),
+            data(cascade, cascade.stages[0], Tuning(lr=1e-2, steps=3)),
             folder=tmp_path,
             report=interrupting(1, number),
         )
@@ -265,8 +239,7 @@ class Interrupting(AdamW):
 def test_interrupted_while_the_trainer_prepares(cascade: backend.Cascade, tmp_path: Path):
     with pytest.raises(Stopped) as stopped:
         fit(
-            data(cascade, cascade.stages[0]),
-            Tuning(lr=1e-2, steps=3, optimizer=Interrupting()),
+            data(cascade, cascade.stages[0], Tuning(lr=1e-2, steps=3, optimizer=Interrupting())),
             folder=tmp_path,
         )
     assert stopped.value.signal == signal.SIGINT and checkpoint_file(tmp_path, "base").exists()
@@ -277,17 +250,17 @@ def test_what_an_interrupted_tuning_took_is_all_of_its_parts(
 ):
     base, tuning = cascade.stages[0], Tuning(lr=1e-2, steps=3)
     with pytest.raises(Stopped):
-        fit(data(cascade, base), tuning, folder=tmp_path, report=interrupting(2))
+        fit(data(cascade, base, tuning), folder=tmp_path, report=interrupting(2))
     checkpoint = torch.load(checkpoint_file(tmp_path, "base"), weights_only=True)
     first = checkpoint["curve"]["seconds"]
     torch.save(
         checkpoint | {"curve": checkpoint["curve"] | {"seconds": first + 1000, "peak_mib": 1e9}},
         checkpoint_file(tmp_path, "base"),
     )
-    fit(data(cascade, base), tuning, folder=tmp_path)
+    fit(data(cascade, base, tuning), folder=tmp_path)
     kept = tmp_path / "kept"
     kept.mkdir()
-    cost = keep(data(cascade, base), tuning, scratch=tmp_path, folder=kept)
+    cost = keep(data(cascade, base, tuning), scratch=tmp_path, folder=kept)
     assert first > 0 and 1000 + first < cost.seconds < 1100 + first and cost.peak_mib == 1e9
     assert (cost.optimizer_steps, cost.network_evaluations) == (
         3,
@@ -298,11 +271,10 @@ def test_what_an_interrupted_tuning_took_is_all_of_its_parts(
 def test_stopped_at_the_last_step_needs_no_step_more(cascade: backend.Cascade, tmp_path: Path):
     base, tuning = cascade.stages[0], Tuning(lr=1e-2, steps=2)
     with pytest.raises(Stopped):
-        fit(data(cascade, base), tuning, folder=tmp_path, report=interrupting(2))
+        fit(data(cascade, base, tuning), folder=tmp_path, report=interrupting(2))
     told: list[int] = []
     fit(
-        data(cascade, base),
-        tuning,
+        data(cascade, base, tuning),
         folder=tmp_path,
         report=lambda stage, step, steps, loss: told.append(step),
     )
@@ -317,7 +289,7 @@ def test_a_signal_after_the_last_step_stops_too(
         Signals, "restore", lambda self: os.kill(os.getpid(), signal.SIGTERM) or restore(self)
     )
     with pytest.raises(Stopped) as stopped:
-        fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=1), folder=tmp_path)
+        fit(data(cascade, cascade.stages[0], Tuning(lr=1e-2, steps=1)), folder=tmp_path)
     assert stopped.value.signal == signal.SIGTERM and snapshot_file(tmp_path, "base", 1).exists()
 
 
@@ -340,19 +312,19 @@ def test_a_loss_that_is_not_finite_stores_nothing(
         base, "output", lambda *inputs: output(*inputs) * (bad if next(calls) == at else 1.0)
     )
     with pytest.raises(Diverged, match="smaller lr"):
-        fit(data(cascade, base), Tuning(lr=1e-2, steps=4, snapshots=()), folder=tmp_path)
+        fit(data(cascade, base, Tuning(lr=1e-2, steps=4, snapshots=())), folder=tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == [] and weights_digest(base.network) == before
 
 
 def test_weights_that_are_not_finite_are_not_stored(cascade: backend.Cascade, tmp_path: Path):
     """The last step's loss may be finite when the step itself was not."""
     with pytest.raises(Diverged, match="smaller lr"):
-        fit(data(cascade, cascade.stages[0]), Tuning(lr=3e38, steps=1), folder=tmp_path)
+        fit(data(cascade, cascade.stages[0], Tuning(lr=3e38, steps=1)), folder=tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == []
 
 
 def test_no_steps_tune_nothing(cascade: backend.Cascade, tmp_path: Path):
-    fit(data(cascade, cascade.stages[0]), Tuning(lr=1e-2, steps=0), folder=tmp_path)
+    fit(data(cascade, cascade.stages[0], Tuning(lr=1e-2, steps=0)), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -373,7 +345,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float], message: str
 
 
 def test_tuning_lowers_the_loss_of_its_image(cascade: backend.Cascade, tmp_path: Path):
-    base, batches = cascade.stages[0], data(cascade, cascade.stages[0], seed=1)
+    base, batches = cascade.stages[0], data(cascade, cascade.stages[0], Tuning(lr=1.0), seed=1)
 
     @torch.no_grad()
     def loss() -> float:

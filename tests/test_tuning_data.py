@@ -9,7 +9,8 @@ from unitune.diffusion.stage import reduced
 from unitune.models import cascade as backend
 from unitune.models import tiny
 from unitune.models.stage import UNetStage
-from unitune.tuning.data import NoiseDials, OneImage
+from unitune.tuning.data import OneImage
+from unitune.tuning.recipe import Tuning
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Example, Refused, Request
 
@@ -31,22 +32,11 @@ def stage(request: pytest.FixtureRequest, cascade: backend.Cascade) -> UNetStage
 
 
 def data(
-    cascade: backend.Cascade,
-    stage: UNetStage,
-    *,
-    seed: int = 0,
-    batch_size: int = 4,
-    crop: int = 0,
+    cascade: backend.Cascade, stage: UNetStage, *, seed: int = 0, crop: int = 0,
     image: torch.Tensor = IMAGE,
-) -> OneImage:
-    return OneImage(
-        stage,
-        Example("one", image, EXAMPLE.requests),
-        cascade.encode(["beikkpic"]),
-        seed,
-        batch_size,
-        NoiseDials(crop),
-    )
+) -> OneImage:  # fmt: skip
+    example, tuning = Example("one", image, EXAMPLE.requests), Tuning(lr=1e-2, crop=crop)
+    return OneImage(stage, example, cascade.encode(["beikkpic"]), seed, tuning)
 
 
 def test_patterns(cascade: backend.Cascade):

@@ -22,7 +22,7 @@ from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.models import pocket
 from unitune.tuning import naming, visibility
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 from unitune.tuning.visibility import Texts, Visibility, compared, measure_after, measure_before
 from unitune.types import Example, Request, Tuned
 

@@ -6,7 +6,7 @@ set of length 1 into batch 1.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from unitune import rng
-from unitune.diffusion.loss import OF_THE_MODEL, drawn
+from unitune.diffusion.loss import drawn
 from unitune.diffusion.schedule import Image, Levels
 from unitune.diffusion.stage import Condition, reduced
 from unitune.models.stage import UNetStage
+from unitune.tuning.recipe import Tuning
 from unitune.types import Example, Inactive
-
-UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)
@@ -57,23 +56,6 @@ class TuningBatch:
 
 
 @dataclass(frozen=True)
-class NoiseDials:
-    """What a user may turn of a stage's batches.
-
-    `crop` (px, 0 = whole picture) and `low_level`, the noise on the low-resolution picture (in
-    [0, 1], or "uniform": drawn for each row), apply to super-resolution stages, which are trained
-    on crops as Imagen's are. `weighting` replaces that of the stage's own loss. Noise levels are
-    drawn between `levels` (cosine time), in `strata` equal parts that the rows take in turn.
-    """
-
-    crop: int = 0
-    low_level: float | str = UNIFORM
-    weighting: str = OF_THE_MODEL
-    levels: tuple[float, float] = (0.0, 1.0)
-    strata: int = 1
-
-
-@dataclass(frozen=True)
 class ClassPictures:
     """Pictures of the image's class for prior preservation (arXiv 2208.12242, section 3.3).
 
@@ -97,19 +79,18 @@ class ClassPictures:
 
 @dataclass(frozen=True)
 class OneImage:
-    """The batches of one image for one stage, each of `batch_size` noise draws.
+    """The batches of one image for one stage, each of tuning.batch_size noise draws.
 
     `text` (1, L, D) is what the network is told, also as a function of the step, whose result may
     carry gradients. Batch 0 has the noise of step `first`. Where there are pictures of the image's
-    `prior`, every batch holds `batch_size` rows of them as well.
+    class (`prior`), every batch holds as many rows of them as well.
     """
 
     stage: UNetStage
     example: Example
     text: Tensor | Callable[[int], Tensor]
     seed: int
-    batch_size: int
-    dials: NoiseDials = field(default_factory=NoiseDials)
+    tuning: Tuning
     first: int = 0
     prior: ClassPictures | None = None
 
@@ -126,7 +107,7 @@ class OneImage:
 
     def batch(self, k: int) -> TuningBatch:
         """Make the batch of step k."""
-        stage, rows = self.stage, (self.batch_size, -1, -1, -1)
+        stage, rows = self.stage, (self.tuning.batch_size, -1, -1, -1)
         text = self.text if isinstance(self.text, Tensor) else self.text(k)
         low, name = None, {"seed": self.seed, "stage": stage.name, "step": self.first + k}
         if stage.low_resolution:
@@ -139,8 +120,8 @@ class OneImage:
         return image.beside(self._class_batch(self.prior, of_class), self.prior.weight)
 
     def _class_batch(self, prior: ClassPictures, name: Mapping[str, Any]) -> TuningBatch:
-        count = len(prior.pictures)
-        chosen = rng.uniform_levels(self.batch_size, count, role="prior-pick", **name)
+        rows, count = self.tuning.batch_size, len(prior.pictures)
+        chosen = rng.uniform_levels(rows, count, role="prior-pick", **name)
         low = None if prior.lows is None else self.stage.upsampled(prior.lows[chosen])
         return self._noised(self.class_x_0[chosen], low, prior.text, role="prior", name=name)
 
@@ -148,28 +129,30 @@ class OneImage:
         self, x_0: Image, low: Image | None, text: Tensor, *, role: str, name: Mapping[str, Any]
     ) -> TuningBatch:
         """Give each picture, and each low-resolution one (upsampled), noise and a level."""
-        stage, schedule, dials, n = self.stage, self.stage.schedule, self.dials, len(x_0)
+        stage, schedule, tuning, n = self.stage, self.stage.schedule, self.tuning, len(x_0)
+        low_level, crop = tuning.low_level, tuning.crop
+        first, last = map(float, tuning.levels)  # whole numbers may stand in a config
 
         def uniform(part: str, count: int, size: int) -> Tensor:
             return rng.uniform_levels(count, size, role=f"{role}-{part}", **name)
 
-        t = drawn(schedule, n, partial(uniform, "t"), levels=dials.levels, strata=dials.strata)
-        if low is not None and 0 < dials.crop < stage.resolution:
+        t = drawn(schedule, n, partial(uniform, "t"), levels=(first, last), strata=tuning.strata)
+        if low is not None and 0 < crop < stage.resolution:
             # A crop of the upsampled whole: its borders must see what sampling sees there.
-            corners = uniform("crop", 2 * n, stage.resolution - dials.crop + 1).view(n, 2).tolist()
-            x_0, low = (_cropped(pictures, corners, dials.crop) for pictures in (x_0, low))
+            corners = uniform("crop", 2 * n, stage.resolution - crop + 1).view(n, 2).tolist()
+            x_0, low = (_cropped(pictures, corners, crop) for pictures in (x_0, low))
         eps = rng.noise(x_0.shape, role=f"{role}-eps", **name)
         condition = Condition(text.expand(n, -1, -1))
         if low is not None:
-            if isinstance(dials.low_level, str):
+            if isinstance(low_level, str):
                 # Imagen's noise-conditioning augmentation, which the paper keeps for 64->256.
                 level = uniform("level", n, schedule.T)
             else:
-                level = torch.full((n,), min(round(dials.low_level * schedule.T), schedule.T - 1))
+                level = torch.full((n,), min(round(low_level * schedule.T), schedule.T - 1))
             noise = rng.noise(x_0.shape, role=f"{role}-low", **name)
             condition = Condition(condition.text, schedule.add_noise(low, noise, level), level)
         x_t, target = schedule.add_noise(x_0, eps, t), stage.target(x_0, eps, t)
-        weights = stage.loss.weighed(dials.weighting).weights(schedule, t) / n
+        weights = stage.loss.weighed(tuning.weighting).weights(schedule, t) / n
         return TuningBatch(x_t, t, target, condition, weights)
 
 

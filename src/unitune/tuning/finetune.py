@@ -21,7 +21,6 @@ from unitune.storage.cost import peak_memory_mib
 from unitune.storage.files import write_whole
 from unitune.tuning.data import OneImage
 from unitune.tuning.interrupt import Signals, WholeCheckpoints
-from unitune.tuning.recipe import Tuning
 from unitune.types import Cost, Diverged, Stopped
 
 log = logging.getLogger(__name__)
@@ -36,11 +35,11 @@ class FineTune(pl.LightningModule):
     """
 
     def __init__(
-        self, data: OneImage, tuning: Tuning, tuned: Mapping[str, nn.Parameter], *,
+        self, data: OneImage, tuned: Mapping[str, nn.Parameter], *,
         folder: Path, report: StepDone | None, signals: Signals,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.data, self.tuning, self.tuned = data, tuning, dict(tuned)
+        self.data, self.tuning, self.tuned = data, data.tuning, dict(tuned)
         self.folder, self.report, self.signals = folder, report, signals
         self.state = nn.ParameterList(tuned.values())
         self.losses: list[float] = []
@@ -132,8 +131,8 @@ def checkpoint_file(folder: Path, stage: str) -> Path:
 
 
 def fit(
-    data: OneImage, tuning: Tuning, *, folder: Path,
-    tuned: Mapping[str, nn.Parameter] | None = None, report: StepDone | None = None,
+    data: OneImage, *, folder: Path, tuned: Mapping[str, nn.Parameter] | None = None,
+    report: StepDone | None = None,
 ) -> None:  # fmt: skip
     """Tune parameters by data.stage's loss and leave their snapshots and curve in `folder`.
 
@@ -141,17 +140,18 @@ def fit(
     as they began, also on error. Resumes from the checkpoint that an interrupted call left in
     `folder`. Raises Diverged on a loss that is not finite, Stopped after a signal.
     """
-    stage, resume = data.stage, checkpoint_file(folder, data.stage.name)
+    stage, tuning, resume = data.stage, data.tuning, checkpoint_file(folder, data.stage.name)
     if tuning.steps == 0 or snapshot_file(folder, stage.name, tuning.steps).exists():
         return
-    adapter, what = nullcontext(tuned), " and ".join(tuned or ())
     if tuned is None:
-        adapter, what = tuning.adapter.attached(stage.network, tuning.select), stage.name
+        what, adapter = stage.name, tuning.adapter.attached(stage.network, tuning.select)
+    else:
+        what, adapter = " and ".join(tuned), nullcontext(tuned)
     with adapter as parameters, _trainable(parameters, stage.network), warnings.catch_warnings():
         # Lightning's advice on workers and logging intervals does not apply to one image.
         warnings.simplefilter("ignore")
         signals = Signals()
-        module = FineTune(data, tuning, parameters, folder=folder, report=report, signals=signals)
+        module = FineTune(data, parameters, folder=folder, report=report, signals=signals)
         trainer = _trainer(stage.network, tuning.steps, folder)
         began, checkpoint = time.monotonic(), str(resume) if resume.exists() else None
         try:
@@ -163,7 +163,7 @@ def fit(
         raise Stopped(signals.received)
     log.info(
         "tuned %s: %d steps x batch %d in %.1f s, loss %.4f -> %.4f",
-        what, trainer.global_step, data.batch_size, time.monotonic() - began,
+        what, trainer.global_step, tuning.batch_size, time.monotonic() - began,
         _mean(module.losses[:8]), _mean(module.losses[-8:]),
     )  # fmt: skip
     resume.unlink(missing_ok=True)
@@ -189,13 +189,14 @@ def _trainable(tuned: Mapping[str, nn.Parameter], network: nn.Module) -> Iterato
         network.eval()
 
 
-def keep(data: OneImage, tuning: Tuning, *, scratch: Path, folder: Path) -> Cost:
+def keep(data: OneImage, *, scratch: Path, folder: Path) -> Cost:
     """Copy what `fit` left in `scratch` into `folder`; return what it took."""
     for file in [*scratch.glob("*.safetensors"), curve_file(scratch, data.stage.name)]:
         shutil.copyfile(file, folder / file.name)
     took = json.loads(curve_file(folder, data.stage.name).read_text())
     stored = sum(file.stat().st_size for file in folder.iterdir())
-    return Cost(took["seconds"], took["peak_mib"], tuning.steps, took["evaluations"], stored)
+    steps, evaluations = data.tuning.steps, took["evaluations"]
+    return Cost(took["seconds"], took["peak_mib"], steps, evaluations, stored)
 
 
 def _trainer(network: nn.Module, steps: int, folder: Path) -> pl.Trainer:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -11,6 +12,7 @@ from unitune import rng
 from unitune.models import parameters
 from unitune.models.cascade import Cascade
 from unitune.tuning import naming
+from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import snapshot_file
 from unitune.tuning.recipe import Tuning, Word
 from unitune.tuning.work import Work, costs
@@ -49,8 +51,9 @@ def learn(
             began = start()
             save_file({NAME: began}, folder / START)
             tensor = nn.Parameter(began.clone(), requires_grad=False)
-            data = work.batches(stage, tuning, lambda k: text(tensor, k))
-            work.fit_into(folder, "embedding", key, data, tuning, tuned={NAME: tensor})
+            texts = partial(text, tensor)
+            data = OneImage(stage, work.example, texts, work.seed, tuning)
+            work.fit_into(folder, "embedding", key, data, tuned={NAME: tensor})
         finally:
             work.cascade.release()
 

@@ -1,19 +1,23 @@
 """The engine that does what recipes ask for: everything that a method makes before sampling."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
+from unitune.models import parameters
 from unitune.models.cascade import Cascade
 from unitune.models.parameters import Sizes
+from unitune.models.stage import UNetStage
 from unitune.storage.store import Store
-from unitune.tuning import naming, weights
-from unitune.tuning.finetune import StepDone
-from unitune.tuning.learned import initializer_of, learned_embedding, learned_word
-from unitune.tuning.recipe import Recipe, Tuning
-from unitune.tuning.work import Work
-from unitune.types import Example, Tuned
+from unitune.tuning import naming
+from unitune.tuning.data import ClassPictures, OneImage
+from unitune.tuning.finetune import StepDone, snapshot_file
+from unitune.tuning.learned import Learned, initializer_of, learned_embedding, learned_word
+from unitune.tuning.recipe import Prior, Recipe, Tuning
+from unitune.tuning.work import Work, costs
+from unitune.types import Cost, Example, Tuned
 
 FLOAT32 = 4  # bytes
 WIDEST = 4096  # numbers of a token's vector in T5-XXL
@@ -79,7 +83,10 @@ def inactive(recipe: Recipe, cascade: Cascade, tuned: Tuned) -> str:
     stands = learned is not None and tuned.start is not None and torch.equal(learned, tuned.start)
     if stands and (recipe.word is None or tuned.steps):
         return f"{what}; use a larger method.embedding.lr"
-    return weights.unmoved(cascade, tuned)
+    still = [name for name, own in tuned.weights.items() if not cascade.stage(name).moved(own)]
+    if not still:
+        return ""
+    return f"no weight of {' and '.join(still)} moved in {tuned.steps} steps; use a larger lr"
 
 
 def prepare(
@@ -99,21 +106,79 @@ def prepare(
     _check_kept(tune, at)
     learned = learned_embedding(work)
     entries = {
-        name: weights.tuned_stage(work, name, tuning, learned)
+        name: _tuned_stage(work, name, tuning, learned)
         for name, tuning in tune.items()
         if tuning.steps
     }
-    tuned = replace(
-        work.named,
-        weights=weights.load(entries, cascade, tune=tune, at=at),
-        steps=max((tuning.steps if at is None else at for tuning in tune.values()), default=0),
-        cost=weights.cost(list(entries.values())),
-        stored={name: entry.name for name, entry in entries.items()},
+    weights, steps = {}, {name: how.steps if at is None else at for name, how in tune.items()}
+    for name, entry in entries.items():
+        found = parameters.load(snapshot_file(entry, name, steps[name]))
+        weights[name] = tune[name].adapter.merged(found, cascade.stage(name).network)
+    # What came before counts once: the last stage needs what the others do, and more.
+    took = [costs(entry) for entry in entries.values()]
+    before = Cost() if learned is None else learned.cost
+    cost = sum((each["cost"] for each in took), took[-1]["before"] if took else before)
+    stored = {name: entry.name for name, entry in entries.items()}
+    most = max(steps.values(), default=0)
+    tuned = replace(work.named, weights=weights, steps=most, cost=cost, stored=stored)
+    if learned is not None:
+        tuned = replace(tuned, embedding=learned.tensor, start=learned.start)
+    return tuned
+
+
+def _tuned_stage(work: Work, name: str, tuning: Tuning, learned: Learned | None) -> Path:
+    """Tune a stage, or find the stored result; return its entry.
+
+    Each stage has an entry of its own, as none knows of the others: other choices of `stage=` find
+    it, too. The weights are tuned around an embedding that was `learned` before.
+    """
+    recipe, stage = work.recipe, work.cascade.stage(name)
+    is_first = name == work.cascade.stages[0].name
+    kinds = [type(tuning.optimizer).__name__, type(tuning.adapter).__name__]
+    about: dict[str, object] = {"stage": name, "tune": asdict(tuning) | {"kinds": kinds}}
+    about["prompt" if recipe.embedding is None else "text"] = work.text
+    if recipe.embedding is not None and is_first:
+        about["optimise"] = asdict(recipe.embedding)
+    if recipe.prior is not None:
+        stages = _up_to(work.cascade, name)
+        images = recipe.prior.images.key(
+            work.cascade, naming.filled(recipe.prior.prompt, work.example),
+            stages=stages, seed=work.seed,
+        )  # fmt: skip
+        about |= {"prior": recipe.prior.weight, "class_images": images}
+    key = work.key(stage, about)
+
+    def build(folder: Path) -> None:
+        before, prior = Cost(), None
+        text, first = work.cascade.encode([work.text]), 0
+        if learned is not None:
+            before = learned.cost
+            if is_first:  # which goes on with the noise where the embedding stopped
+                text, first = learned.tensor, before.optimizer_steps
+        if recipe.prior is not None:
+            prior, before = _class_pictures(work, recipe.prior, stage)
+        data = OneImage(stage, work.example, text, work.seed, tuning, first, prior)
+        work.fit_into(folder, "tuned", key, data, before=before)
+
+    return work.store.get_or_make("tuned", key, build)
+
+
+def _class_pictures(work: Work, prior: Prior, stage: UNetStage) -> tuple[ClassPictures, Cost]:
+    """Sample pictures of the class, once for all its images, or read them; and their cost."""
+    prompt = naming.filled(prior.prompt, work.example)
+    needed = [_up_to(work.cascade, name) for name in work.recipe.weights]
+    made, cost = prior.images.pictures(
+        work.cascade, prompt, stages=max(needed, key=len), store=work.store, seed=work.seed
     )
-    if learned is None:
-        return tuned
-    cost = tuned.cost if entries else learned.cost
-    return replace(tuned, embedding=learned.tensor, start=learned.start, cost=cost)
+    lows = made[_up_to(work.cascade, stage.name)[-2]] if stage.low_resolution else None
+    text = work.cascade.encode([prompt])
+    return ClassPictures(made[stage.name], lows, prompt, text, prior.weight), cost
+
+
+def _up_to(cascade: Cascade, name: str) -> list[str]:
+    """List a stage and those below it, all that its pictures are made by."""
+    names = [stage.name for stage in cascade.stages]
+    return names[: 1 + names.index(name)]
 
 
 def _check_kept(tune: Mapping[str, Tuning], at: int | None) -> None:

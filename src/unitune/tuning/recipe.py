@@ -11,18 +11,24 @@ from unitune import prompts
 from unitune.diffusion.loss import OF_THE_MODEL, check_dials
 from unitune.tuning.adapters import Adapter, Full
 from unitune.tuning.class_images import ClassImages
-from unitune.tuning.data import UNIFORM, NoiseDials
 from unitune.tuning.optimizers import AdamW, OptimizerRecipe
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Refused, number, whole
+
+UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)
 class Tuning:
     """How a stage is tuned; all of it is part of the stored result's key.
 
-    The paper: 128 steps x batch 4, Adafactor, lr 1e-4 (Imagen's scale). `crop` to `strata` are
-    those of NoiseDials. The weights after the steps of `snapshots` are kept beside the last ones.
+    The paper: 128 steps x batch 4, Adafactor, lr 1e-4 (Imagen's scale). The weights after the steps
+    of `snapshots` are kept beside the last ones.
+
+    `crop` (px, 0 = whole picture) and `low_level`, the noise on the low-resolution picture (in
+    [0, 1], or "uniform": drawn for each row), apply to super-resolution stages, which are trained
+    on crops as Imagen's are. `weighting` replaces that of the stage's own loss. Noise levels are
+    drawn between `levels` (cosine time), in `strata` equal parts that the rows take in turn.
     """
 
     lr: float
@@ -63,12 +69,6 @@ class Tuning:
             )
         if bad := [step for step in self.snapshots if not whole(step)]:
             raise Refused(f"snapshots must be whole numbers of steps, got {bad[0]!r}")
-
-    @property
-    def dials(self) -> NoiseDials:
-        """What of it decides the batches."""
-        low, high = map(float, self.levels)
-        return NoiseDials(self.crop, self.low_level, self.weighting, (low, high), self.strata)
 
     @property
     def kept(self) -> list[int]:

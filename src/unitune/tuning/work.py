@@ -1,20 +1,20 @@
 """What carrying out a recipe for one image needs, and what all results in the store share."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from unitune.models.cascade import Cascade
 from unitune.models.stage import UNetStage
 from unitune.storage.store import Store
 from unitune.tuning import naming
-from unitune.tuning.data import ClassPictures, OneImage
+from unitune.tuning.data import OneImage
 from unitune.tuning.finetune import StepDone, fit, keep
-from unitune.tuning.recipe import Recipe, Tuning
+from unitune.tuning.recipe import Recipe
 from unitune.types import Cost, Example, Tuned
 
 ABOUT = "tuning.json"  # of an entry: what it took
@@ -56,17 +56,9 @@ class Work:
             **about,
         }
 
-    def batches(
-        self, stage: UNetStage, tuning: Tuning, text: Tensor | Callable[[int], Tensor], *,
-        first: int = 0, prior: ClassPictures | None = None,
-    ) -> OneImage:  # fmt: skip
-        """What a tuning of a stage sees; the fields of OneImage."""
-        size, dials = tuning.batch_size, tuning.dials
-        return OneImage(stage, self.example, text, self.seed, size, dials, first, prior)
-
     def fit_into(
-        self, folder: Path, kind: str, key: Mapping[str, object], data: OneImage, tuning: Tuning,
-        *, tuned: Mapping[str, nn.Parameter] | None = None, before: Cost | None = None,
+        self, folder: Path, kind: str, key: Mapping[str, object], data: OneImage, *,
+        tuned: Mapping[str, nn.Parameter] | None = None, before: Cost | None = None,
     ) -> None:  # fmt: skip
         """Tune into the folder of a store's entry; what was interrupted goes on.
 
@@ -78,8 +70,8 @@ class Work:
             if report is not None:
                 report(stage if tuned is None else kind, done, total, loss)
 
-        fit(data, tuning, folder=scratch, tuned=tuned, report=tell)
-        cost = {"cost": asdict(keep(data, tuning, scratch=scratch, folder=folder))}
+        fit(data, folder=scratch, tuned=tuned, report=tell)
+        cost = {"cost": asdict(keep(data, scratch=scratch, folder=folder))}
         about = cost if before is None else {"before": asdict(before), **cost}
         (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
