@@ -3,11 +3,15 @@
 Broken folders, pickles and hub repositories out of reach are refused in one line.
 """
 
+import dataclasses
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -17,6 +21,7 @@ from huggingface_hub import errors
 from unitune.errors import Refused
 from unitune.models import cascade as backend
 from unitune.models import files, hub, tiny
+from unitune.models.families import FAMILIES, family
 from unitune.models.files import Model
 from unitune.models.hub import Repo
 
@@ -164,6 +169,18 @@ def test_settings_out_of_range_are_refused():
     for bad in ({"family": "flux"}, {"weights": "int8"}, {"text_precision": "fp8"}, {"stages": ()}):
         with pytest.raises(Refused):
             Model(**({"name": "x", "stages": ("base",)} | bad))  # type: ignore[arg-type]
+
+
+def test_another_family_is_one_module_and_its_name(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    module: Any = ModuleType("unitune.models.families.another")
+    module.FAMILY = dataclasses.replace(family("floyd"), title="Another", later=())
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(files, "FAMILIES", (*FAMILIES, "another"))
+    model = Model("x", ("base",), "another", str(whole))
+    cascade = backend.build(model, device=CPU, dtype=torch.float32)
+    assert [stage.name for stage in cascade.stages] == ["base"]
+    with pytest.raises(Refused, match="Stable Diffusion and Another exactly one"):
+        Model("x", ("base", "sr256"), "another", str(whole))
 
 
 def test_stages_may_come_from_their_own_folders(whole: Path):

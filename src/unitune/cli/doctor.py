@@ -39,12 +39,6 @@ SMALLER = (
     "a smaller model, stage=base, optimizer=adafactor, a smaller batch_size, "
     "fewer layers (freeze=), or a larger machine"
 )
-LOGGERS = {  # the package that a logger needs
-    "Wandb": "wandb",
-    "WandbLogger": "wandb",
-    "TensorBoard": "tensorboard",
-    "TensorBoardLogger": "tensorboard",
-}
 
 
 def run(**settings: Any) -> Iterator[str]:
@@ -149,7 +143,8 @@ def logger(settings: Settings) -> Finding:
     """Say where curves go, and whether they can."""
     chosen = settings["logger"]
     kind = _name(chosen)
-    needs = LOGGERS.get(kind)
+    package = kind.removesuffix("Logger").lower()
+    needs = package if package in ("wandb", "tensorboard") else None
     if needs is not None and importlib.util.find_spec(needs) is None:
         found = f"{kind} needs the package {needs}, which is missing"
         return Finding(FAIL, found, "make setup, or logger=csv")
