@@ -3,7 +3,7 @@
 Command:  python experiments/all.py --quick     2 images: shows that all works, decides nothing
           python experiments/all.py --full      24 images: verdicts; may be interrupted
           python experiments/all.py --from-records > docs/claims.md
-                                                what the kept records say, and which claims have none
+              what the kept records say, and which claims have none; runs nothing
 Minutes:  quick 45 planned on two CPU cores (about 150 without AVX-512), full 12 hours planned.
 """
 

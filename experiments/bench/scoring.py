@@ -31,7 +31,7 @@ from torchmetrics.functional.image import (
 
 import unitune.cli.main  # noqa: F401  # registers what conf/ names, as ${assets:...}
 from unitune import metrics
-from unitune.cli.jobs import ASSETS, make
+from unitune.cli.jobs import ASSETS, metrics_of
 from unitune.metrics import clip as clips
 from unitune.metrics.judge import SIZE as READ
 from unitune.metrics.judge import found, load_judge, read_facts, reduced
@@ -185,8 +185,8 @@ def equal(a: float, b: float) -> bool:
 def offline(names: Mapping[str, object]) -> list[Metric]:
     """The metrics of conf/metrics/offline.yaml that have these names."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        nodes = compose("config", ["metrics=offline"]).metrics.use
-    return [metric for metric in map(make, nodes) if metric.name in names]
+        cfg = compose("config", ["metrics=offline"])
+    return [metric for metric in metrics_of(cfg) if metric.name in names]
 
 
 @torch.no_grad()

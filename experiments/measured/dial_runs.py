@@ -1,4 +1,4 @@
-"""What searches of dials share: a method at many settings of one tuning, its scores as kept rows."""
+"""What searches of dials share: a method at many settings of one tuning, its scores as rows."""
 
 import itertools
 import json
