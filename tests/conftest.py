@@ -1,4 +1,4 @@
-"""What holds for every test: no network, shapes checked at run time, few threads, a store of its own."""
+"""What holds for every test: no network, checked shapes, few threads, a store of its own."""
 
 import logging
 import os
@@ -16,19 +16,14 @@ from jaxtyping import install_import_hook
 
 from unitune.models.compat import ensure_torchvision
 
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # read when huggingface_hub is first imported, which a test module does
-)
+# Read when huggingface_hub is first imported, which a test module does.
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
-install_import_hook(
-    "unitune.diffusion", "beartype.beartype"
-)  # before anything imports unitune.diffusion
+# Before anything imports unitune.diffusion.
+install_import_hook("unitune.diffusion", "beartype.beartype")
 ensure_torchvision()  # tests import diffusers and transformers themselves, for parity
-torch.set_num_threads(
-    min(
-        2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-)
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+torch.set_num_threads(min(2, cores))
 
 
 @pytest.fixture
@@ -72,6 +67,34 @@ def typed(here, capsys, monkeypatch) -> Callable[..., Answer]:
         said = capsys.readouterr()
         assert isinstance(end.value.code, int)
         return Answer(end.value.code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def refused(typed, here, monkeypatch) -> Callable[..., str]:
+    """Run a command that must be refused; return its one line.
+
+    What lies in the working directory before is all that lies there afterwards.
+    """
+    from unitune.models import cascade
+
+    def no_model(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    def run(*arguments: str) -> str:
+        before = sorted(here.rglob("*"))
+        with monkeypatch.context() as patched:
+            patched.setattr(cascade, "build", no_model)
+            answer = typed(*arguments)
+        assert answer.code == 2, answer.err
+        *notes, line = answer.err.splitlines()
+        assert line.startswith("unitune: ") and answer.out == ""
+        assert all(
+            ".png is " in note for note in notes
+        )  # what was done to a picture that is usable
+        assert sorted(here.rglob("*")) == before
+        return line
 
     return run
 

@@ -1,6 +1,8 @@
-"""Signals at random moments of a tuning: no entry is ever corrupt, the exit code tells the signal, what is finished later is what an undisturbed run gives.
+"""Signals at random moments of a tuning.
 
-The runs are forked from one process that has imported everything, so that thirty of them do not import it thirty times; each is a process of its own.
+No entry is ever corrupt, the exit code tells the signal, and what is finished later is what an
+undisturbed run gives. The runs are forked from one process that has imported everything, so that
+thirty of them do not import it thirty times; each is a process of its own.
 """
 
 import json

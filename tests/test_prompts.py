@@ -121,7 +121,7 @@ def test_advice_quotes_the_dropped_tail():
 
 
 def test_advice_rare_token_that_a_large_vocabulary_holds():
-    """Where no list of words is at hand, a token of one piece is one that the model was trained on."""
+    """Where no list of words is at hand, the model was trained on a token of one piece."""
 
     def pieces(text):
         return ["\u2581sks"] if text == "sks" else letters(text)
@@ -147,7 +147,7 @@ def test_a_description_is_called_no_rare_token():
 
 
 def test_words_of_a_description_are_no_words_of_the_model():
-    """A rare token may be unknown; a description that has an unknown word is no reason to keep silent about it in the edits."""
+    """A rare token may be unknown; an unknown word of a description is said in the edits too."""
     told = {
         "rare": "a minion in a city",
         "edits": ["a minion in snow"],

@@ -1,4 +1,4 @@
-"""DeepFloyd IF and Stable Diffusion as a person meets them, on tiny folders of the same classes: tune, edit, score, resume, refuse."""
+"""DeepFloyd IF and Stable Diffusion as a person meets them, on tiny folders of these classes."""
 
 import os
 import signal
@@ -40,7 +40,8 @@ def model(request: pytest.FixtureRequest, folders: dict[str, Path]) -> list[str]
 
 
 def test_tuned_edited_and_scored(typed: Callable[..., Answer], here: Path, model: list[str]):
-    chosen = "metrics.use=[{_target_: unitune.metrics.pixel.PSNR},{_target_: unitune.metrics.pixel.SSIM}]"
+    pixel = "{_target_: unitune.metrics.pixel."
+    chosen = f"metrics.use=[{pixel}PSNR}},{pixel}SSIM}}]"
     answer = typed(*model, "edit=['a dog','a cat at night']", chosen)
     assert answer.code == 0, answer.err
     (run,) = runs(here)
@@ -148,9 +149,9 @@ def test_t5_is_read_once_for_a_run_and_never_for_known_texts(
     first = typed(*command)
     assert first.code == 0 and len(reads) == 1, first.err
     kept = sorted((here / "store").glob("embedding-*/embedding.safetensors"))
-    assert (
-        len(kept) == 7
-    )  # the rare token, both prompts with it, the empty text; beside it another rare word and the prompts alone, to compare
+    # The rare token, both prompts with it, the empty text; to compare, another rare word and the
+    # prompts alone.
+    assert len(kept) == 7
     second = typed(*command, "seed=1")
     assert second.code == 0 and len(reads) == 1 and second.count("reading the text encoder") == 0
     assert typed(*command, "edit=a bird").code == 0 and len(reads) == 2

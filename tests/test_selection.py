@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from unitune.cli import arguments
+from unitune.cli.settings import scorable
 from unitune.runs import outcome, preflight, selection
 from unitune.runs.plans import Seeds
 from unitune.runs.selection import Best, Gate
@@ -224,12 +224,12 @@ def test_the_clip_that_chose_never_scores_the_run_again(typed):
                 Refused,
                 match=r"selection=best of that run chose by the CLIP that would score \(.*b\); score with another",
             ):
-                arguments.scorable(run, metrics)
+                scorable(run, metrics)
         else:
-            assert arguments.scorable(run, metrics) is run
+            assert scorable(run, metrics) is run
     assert (
-        arguments.scorable({"selection": None}, metrics) == {"selection": None}
-        and arguments.scorable({}, metrics) == {}
+        scorable({"selection": None}, metrics) == {"selection": None}
+        and scorable({}, metrics) == {}
     )
     Path("run").mkdir()
     Path("run/config.yaml").write_text(

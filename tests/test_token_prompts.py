@@ -1,4 +1,8 @@
-"""What names the image by conf/token, and that on the pocket model a description is told from the empty prompt after tuning, so that prompt guidance is one."""
+"""What names the image by conf/token.
+
+After tuning on a description the embedded model tells it from the empty prompt, so that prompt
+guidance is one.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +16,14 @@ from test_conf import composed
 from unitune import prompts, rng
 from unitune.benchmarks.manifest import Folder
 from unitune.cli import arguments
-from unitune.diffusion.blend import reduced
-from unitune.diffusion.stage import Condition
+from unitune.cli.settings import check_settings
+from unitune.diffusion.stage import Condition, reduced
 from unitune.methods.unitune import UniTune
 from unitune.models import pocket, tiny
 from unitune.models.cascade import Cascade, load
 from unitune.storage.store import Store
 from unitune.tuning import make, naming
-from unitune.tuning.finetune import Tuning
+from unitune.tuning.recipe import Tuning
 from unitune.types import Draw, Example, Refused, Request
 
 DEMO = pocket.FOLDER.parent / "demo"
@@ -88,9 +92,7 @@ def test_token_description_without_a_caption_is_refused(run: ModuleType, cascade
         named(run, cascade, BARE, "token=description")
 
 
-def test_the_command_refuses_it_before_a_model_is_loaded_and_takes_it_where_a_rare_token_may_stand_in(
-    typed,
-):
+def test_a_description_is_refused_before_loading_unless_a_rare_token_may_stand_in(typed):
     answer = typed("token=description", "edit=a dog", "metrics=none")
     assert (
         answer.code == 2
@@ -99,7 +101,7 @@ def test_the_command_refuses_it_before_a_model_is_loaded_and_takes_it_where_a_ra
     )
     for method in ("unitune", "dreambooth"):
         cfg = composed(*arguments.prepared([f"method={method}", "edit=a dog"]))
-        arguments.check_settings(OmegaConf.to_container(cfg, resolve=True))  # not refused
+        check_settings(OmegaConf.to_container(cfg, resolve=True))  # not refused
 
 
 def test_a_token_that_is_typed_stands_before_the_edit(run: ModuleType, cascade: Cascade):
@@ -125,15 +127,16 @@ def test_dreambooth_takes_the_rare_token_where_the_text_is_a_description(
     )
     drawn = prompts.random_rare_token(cascade.pieces, seed=0)
     assert named(run, cascade, cat, "method=dreambooth", "token=random")[0] == f"a {drawn} cat"
-    with pytest.raises(
-        Refused,
-        match="method=dreambooth puts a rare word before the noun, and a description is none; choose token=beikkpic",
-    ):
+    said = "puts a rare word before the noun, and a description is none; choose token=beikkpic"
+    with pytest.raises(Refused, match=f"method=dreambooth {said}"):
         named(run, cascade, cat, "method=dreambooth", "token=description")
 
 
 def test_prompt_guidance_on_pocket_compares_two_prompts_that_differ(tmp_store: Store):
-    """At the late start its reference, the description, differs from the empty prompt by a fifth of the edit at least; else it is plain guidance."""
+    """At the late start its reference, the description, is told from the empty prompt.
+
+    Their difference is a fifth of the edit's at least; else it is plain guidance.
+    """
     model = pocket.cascade(device="cpu", precision="fp32")
     (example, *_) = Folder(path=Path(DEMO)).examples(256)
     stage, edit = (

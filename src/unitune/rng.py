@@ -1,4 +1,7 @@
-"""Random tensors by name: what is drawn depends on its name alone, never on what was drawn before it, and no global generator is touched."""
+"""Random tensors by name: what is drawn depends on its name alone.
+
+It does not depend on what was drawn before, and no global generator is touched.
+"""
 
 import hashlib
 import json
@@ -13,7 +16,8 @@ def generator(*names: str | int) -> torch.Generator:
     """Make the CPU generator that belongs to these names."""
     joined = json.dumps(names)  # not str.join: ("a", "bc") and ("ab", "c") are two names
     seed = int.from_bytes(hashlib.sha256(joined.encode()).digest()[:8], "big") & (2**63 - 1)
-    # torch's CPU generator keeps the low 32 bits, so of 10,000 tensors two are the same with probability 1 %: harmless, as their names differ.
+    # torch's CPU generator keeps the low 32 bits, so of 10,000 tensors two are the same with
+    # probability 1 %: harmless, as their names differ.
     return torch.Generator().manual_seed(seed)
 
 

@@ -1,8 +1,10 @@
 """The nouns of the framework and the conventions that every module keeps.
 
 Conventions
-- Images are float32 in [-1, 1], shape (B, C, H, W). x_0 is always data; `t` indexes alpha_bar, 0 is least noisy.
-- `start` in (0, 1] is the paper's unit: time on Imagen's cosine schedule, 1 = pure noise. A schedule converts it by equal log-SNR.
+- Images are float32 in [-1, 1], shape (B, C, H, W). x_0 is always data; `t` indexes alpha_bar, 0 is
+  least noisy.
+- `start` in (0, 1] is the paper's unit: time on Imagen's cosine schedule, 1 = pure noise. A
+  schedule converts it by equal log-SNR.
 - Guidance is `x_ref + weight * (x - x_ref)`; weight 1 is "off" and costs one forward pass.
 - A stage predicts x_0 in float32, whatever its network gives.
 - `seed` is the run's (it names the tuning noise), `seeds` are the samples per prompt.
@@ -34,12 +36,14 @@ Weights = Mapping[str, Tensor]  # parameter name -> tensor
 
 @dataclass(frozen=True)
 class Request:
-    """One edit that is asked for: a short description of the desired result, and what is known about the right answer.
+    """One edit that is asked for: a short description of the desired result, and its right answer.
 
-    `instruction` says the same edit as an instruction ("make it night"). `local`: less than half of the picture may change. `composed_alike`: every object of
-    the base has its place and outline in the result, so that the two can be blended (None: nobody said). `facts` is what a judge must find in the result,
-    e.g. {"nouns": ["cat"], "place": "snow", "time": "day", "style": "plain"}. Two parts of them may be told apart: `appear` holds the facts of the result
-    that the base image lacks, here {"place": "snow"}, and `stay` the facts of the base image that the edit keeps.
+    `instruction` says the same edit as an instruction ("make it night"). `local`: less than half of
+    the picture may change. `composed_alike`: every object of the base has its place and outline in
+    the result, so that the two can be blended (None: nobody said). `facts` is what a judge must
+    find in the result, e.g. {"nouns": ["cat"], "place": "snow", "time": "day", "style": "plain"}.
+    Two parts of them may be told apart: `appear` holds the facts of the result that the base image
+    lacks, here {"place": "snow"}, and `stay` the facts of the base image that the edit keeps.
     """
 
     prompt: str
@@ -56,7 +60,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise Refused(
-                "an edit prompt is empty; describe the desired result, e.g. edit='a cat in the snow'"
+                "an edit prompt is empty; describe the desired result, "
+                "e.g. edit='a cat in the snow'"
             )
 
 
@@ -64,7 +69,8 @@ class Request:
 class Example:
     """One base image with the edits asked for; one tuning serves them all.
 
-    Where a method needs that: `caption` describes the base image, `noun` is the class of its main object ("cat").
+    Where a method needs that: `caption` describes the base image, `noun` is the class of its main
+    object ("cat").
     """
 
     id: str
@@ -92,19 +98,26 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         """One after the other: what was used up is added, of the peaks the higher one stays."""
         return Cost(
-            seconds=self.seconds + other.seconds, peak_mib=max(self.peak_mib, other.peak_mib), optimizer_steps=self.optimizer_steps + other.optimizer_steps,
-            network_evaluations=self.network_evaluations + other.network_evaluations, stored_bytes=self.stored_bytes + other.stored_bytes,
-        )  # fmt: skip
+            self.seconds + other.seconds,
+            max(self.peak_mib, other.peak_mib),
+            self.optimizer_steps + other.optimizer_steps,
+            self.network_evaluations + other.network_evaluations,
+            self.stored_bytes + other.stored_bytes,
+        )
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a method makes before sampling: replaced weights by stage (changed tensors only, float32) and the prompt that names the image.
+    """What a method makes before sampling.
 
-    `template` puts that into an edit prompt where the sampler has no template of its own. `tokens` are learned words: a word of the prompt and its vectors
-    (n, D) in the text encoder's table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt (Imagic). `start` is where the
-    vectors or the embedding began. `about` is the whole text that the image was tuned on, of which `prompt` may be a part.
-    `cost` is what making it took when it was made, also when it comes from the store, whose entries of tuned weights `stored` names by stage.
+    `weights` replace those of a stage (changed tensors only, float32); `prompt` names the image,
+    and `template` puts it into an edit prompt where the sampler has no template of its own.
+    `tokens` are learned words: a word of the prompt and its vectors (n, D) in the text encoder's
+    table (Textual Inversion). `embedding` (1, L, D) is a learned embedding of the one edit prompt
+    (Imagic). `start` is where the vectors or the embedding began. `about` is the whole text that
+    the image was tuned on, of which `prompt` may be a part. `cost` is what making it took when it
+    was made, also when it comes from the store, whose entries of tuned weights `stored` names by
+    stage.
     """
 
     prompt: str = ""
@@ -121,7 +134,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample to take: a request, a seed, and this item's own dials where they differ from the sampler's."""
+    """One sample to take; `weight` and `start` where they differ from the sampler's."""
 
     request: Request
     seed: int
@@ -131,9 +144,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Edit:
-    """One finished sample; `stages` are the pictures of every stage, interpolated as `image` is, `mask` what that used (1 = the edit's pixels; None: nothing).
+    """One finished sample.
 
-    `allowed` is where a mask source let sampling change the picture.
+    `stages` are the pictures of every stage, interpolated as `image` is; `mask` is what that used
+    (1 = the edit's pixels; None: nothing). `allowed` is where a mask source let sampling change the
+    picture.
     """
 
     example: Example
@@ -149,12 +164,15 @@ class Edit:
 
 
 class Metric(Protocol):
-    """A score of edits against their example. `card` says what the number is: backbone, preprocessing, version."""
+    """A score of edits against their example.
+
+    `card` says what the number is: backbone, preprocessing, version.
+    """
 
     name: str
     higher_is_better: bool
     card: Mapping[str, str]
 
     def __call__(self, edits: list[Edit]) -> list[float]:
-        """Score edits, one number each; NaN where the metric does not apply (no target, no facts)."""
+        """Score edits, one number each; NaN where the metric does not apply."""
         ...

@@ -15,6 +15,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from unitune.cli import arguments
+from unitune.cli.advice import advice
+from unitune.cli.settings import check_settings, scorable
+from unitune.cli.targets import check_targets
 from unitune.errors import Refused
 
 ASSETS = Path(str(resources.files("unitune") / "assets"))
@@ -27,7 +30,7 @@ def make(node: Any, **more: object) -> Any:
     plain = node
     if OmegaConf.is_config(node):
         plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    arguments.check_targets(plain)
+    check_targets(plain)
     try:
         return instantiate(arguments.literals(plain), _convert_="all", **more)
     except InstantiationException as error:
@@ -72,7 +75,7 @@ def edit(cfg: Any, folder: Path) -> None:
         earlier = OmegaConf.load(arguments.config_of(cfg["from"]))
         cfg = OmegaConf.merge(earlier, {"from": None, "store": cfg.store})
     settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    arguments.check_settings(settings)
+    check_settings(settings)
     cfg.edit = [arguments.literal(prompt) for prompt in arguments.edit_prompts(cfg.edit)] or None
     names = ("sampler", "plan", "method", "benchmark", "selection")
     sampler, plan, method, benchmark, selection = (cfg[name] and make(cfg[name]) for name in names)
@@ -90,7 +93,8 @@ def edit(cfg: Any, folder: Path) -> None:
     metrics.check(chosen, examples)
     paster = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
     store, logger = make(cfg.store), make(cfg.logger, save_dir=str(folder))
-    arguments.advise(settings, ASSETS)
+    for line in advice(settings, ASSETS):
+        log.warning("%s", line)
     model = cascade(described, device, dtype, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
     setting = experiment.Setting(
@@ -112,7 +116,7 @@ def score(cfg: Any, folder: Path) -> None:
     settings: dict[Path, Any] = {}
     for run in records.folders(cfg.runs):
         earlier = OmegaConf.load(arguments.config_of(run))
-        settings[run] = arguments.scorable(earlier, cfg.metrics)
+        settings[run] = scorable(earlier, cfg.metrics)
     for run, old in settings.items():
         examples = make(old.benchmark).examples(old.model.resolution)
         print(tables.by_prompt(rescore.score(run, examples, chosen=chosen)).plain())
@@ -123,7 +127,7 @@ def precomputed(cfg: Any, folder: Path) -> None:
     from unitune.report import tables
     from unitune.runs import precomputed as published
 
-    arguments.check_targets(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    check_targets(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     done = published.score(
         make(cfg.benchmark), metrics_of(cfg), name=cfg.outputs,
         resolution=cfg.model.resolution, folder=folder,

@@ -88,5 +88,5 @@ def main() -> int:
         # Of the system's errors only those of Hydra's own folders come here: a run's were noted.
         ended.failed(error, refused=True)
     except (Stopped, KeyboardInterrupt) as stop:
-        ended.stopped(stop.signal if isinstance(stop, Stopped) else 2)
+        ended.signal = stop.signal if isinstance(stop, Stopped) else 2
     return ended.tell(sys.stderr)

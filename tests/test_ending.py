@@ -1,0 +1,104 @@
+"""What is said when a run cannot go on, the exit code, and which folders are left."""
+
+import os
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from unitune.cli import ending
+from unitune.cli.ending import Ended
+from unitune.errors import Diverged, Refused
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("first\nsecond", "first"),
+        (
+            "\n  In 'config': Could not find 'sampler/foo'\n\nAvailable options in 'sampler':"
+            "\n\tbase\n\tcfg\nConfig search path:\n\tprovider=x, path=y",
+            "In 'config': Could not find 'sampler/foo'; available: base, cfg",
+        ),
+        (
+            "Error in call to target 'a.B':\nTypeError('no foo')\nfull_key: sampler",
+            "Error in call to target 'a.B': TypeError('no foo') (sampler)",
+        ),
+        (
+            "Missing mandatory value: path\n    full_key: benchmark.path\n    object_type=dict",
+            "Missing mandatory value: path (benchmark.path)",
+        ),
+        ("", "ValueError"),
+    ],
+)
+def test_errors_become_one_line(text, line):
+    assert ending.one_line(ValueError(text)) == line
+
+
+def told(ended: Ended) -> tuple[int, list[str]]:
+    stream = StringIO()
+    return ended.tell(stream), stream.getvalue().splitlines()
+
+
+def test_exit_codes_and_what_is_said():
+    ended = Ended()
+    assert told(ended) == (0, [])
+    ended.failed(Refused("no cat"), refused=True)
+    assert told(ended) == (2, ["unitune: no cat"])
+    ended.failed(Diverged("nan"), refused=False)
+    assert told(ended)[0] == 1
+    stopped = Ended(signal=15)
+    assert told(stopped)[0] == 143 and told(stopped)[1][0].startswith("unitune: stopped")
+
+
+def test_a_sweep_lists_its_failed_cells():
+    ended = Ended()
+    ended.failed(
+        Refused("no cat"), refused=True, cell="1-unitune-cfg", overrides=["sampler=cfg", "seeds=0"]
+    )
+    ended.failed(
+        RuntimeError("broken\nmore"),
+        refused=False,
+        cell="12-unitune-cfg",
+        overrides=["sampler=cfg"],
+    )
+    code, lines = told(ended)
+    assert code == 1
+    assert lines == [
+        "unitune: 2 runs of the sweep failed:",
+        "  1-unitune-cfg   no cat  sampler=cfg seeds=0",
+        "  12-unitune-cfg  broken  sampler=cfg",
+    ]
+
+
+def test_refusals_leave_no_folder_and_results_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = Ended()
+    for name in ("outputs/sweep/0", "outputs/sweep/1"):
+        Path(ended.noted(name)).mkdir(parents=True)
+    ended.noted("outputs/sweep")
+    Path("outputs/sweep/multirun.yaml").touch()
+    Path("outputs/sweep/0/config.yaml").touch()
+    Path("outputs/sweep/1/scores.jsonl").touch()
+    ended.failed(RuntimeError("a bug"), refused=False)
+    told(ended)
+    assert Path("outputs/sweep/0/config.yaml").exists()  # what failed may be looked at
+    ended.failures[:] = []
+    ended.failed(Refused("no"), refused=True)
+    told(ended)
+    assert (
+        not Path("outputs/sweep/0").exists()
+        and Path("outputs/sweep/1/scores.jsonl").exists()
+        and Path("outputs/sweep/multirun.yaml").exists()
+    )
+    os.remove("outputs/sweep/1/scores.jsonl")
+    told(ended)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_working_directory_is_never_removed(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (".", "..", tmp_path, tmp_path / "absent"):
+        ending.remove_leftovers(Path(folder))
+    assert (tmp_path / "here").is_dir()
