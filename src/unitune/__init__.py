@@ -22,7 +22,7 @@ _PLACES = {
     "methods.unitune": ("UniTune",),
     "methods.untuned": ("Untuned",),
     "storage.store": ("Store",),
-    "tuning.finetune": ("Tuning",),
+    "tuning.recipe": ("Tuning",),
     "types": ("Draw", "Edit", "Example", "Refused", "Request", "Tuned"),
 }
 _MODULE = {name: module for module, names in _PLACES.items() for name in names}
