@@ -16,8 +16,9 @@ MODELS = {"diffusers", "transformers", "open_clip"}
 
 # A module imports its own layer or a lower one; a new package or file gets its layer here.
 LAYERS = [
-    {"types", "errors", "rng", "images", "prompts"},
-    {"storage", "scenes"},
+    {"types", "errors", "rng", "prompts"},
+    {"storage"},
+    {"images", "scenes"},
     {"diffusion"},
     {"prompt_to_prompt", "masks"},
     {"models"},

@@ -1,4 +1,4 @@
-"""Paste-back: an edit returns to its place in the photograph, and outside the mask nothing moves."""
+"""Paste-back: an edit returns to its place in the photograph; outside the mask nothing moves."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_an_empty_mask_leaves_the_photograph_bitwise(shape, fit):
 @pytest.mark.parametrize("fit", images.FITS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_edit_lies_where_its_square_was_cut(shape, fit, tmp_path: Path):
-    """A white quarter of the square, pasted, gives a photograph whose square has that white quarter."""
+    """A white quarter of the square, pasted, lies in that quarter of the photograph's square."""
     height, width = shape
     images.save_png(torch.zeros(1, 3, height, width), tmp_path / "p.png")
     edit, mask = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
@@ -76,7 +76,7 @@ def test_the_box_is_where_load_cuts(tmp_path: Path):
         assert torch.equal(padded[..., -top : height - top, -left : width - left], whole)
 
 
-def test_what_is_pasted_is_what_sampling_might_change_else_what_interpolation_kept_else_what_changed():
+def test_what_is_pasted_is_what_sampling_might_change_else_kept_else_what_changed():
     base, ones = torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
     edit = Edit(
         Example("x", base, ()),

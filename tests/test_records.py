@@ -164,7 +164,8 @@ def test_a_missing_column_is_named(tmp_path):
 def test_two_processes_append_whole_lines(tmp_path):
     script = (
         "import dataclasses, json, sys; from unitune.storage.records import *; "
-        "[append(sys.argv[1], Record(**{**json.loads(sys.argv[2]), 'seed': i, 'text': 'x' * 20000})) for i in range(int(sys.argv[3]), int(sys.argv[3]) + 20)]"
+        "first = int(sys.argv[3]); data = {**json.loads(sys.argv[2]), 'text': 'x' * 20000}; "
+        "[append(sys.argv[1], Record(**{**data, 'seed': first + i})) for i in range(20)]"
     )
     path = tmp_path / "scores.jsonl"
     data = json.dumps(dataclasses.asdict(RECORD))

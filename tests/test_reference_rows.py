@@ -5,10 +5,11 @@ from dataclasses import replace
 import torch
 from analytic import FakeCascade, FakeStage, Gaussian
 
-from unitune.diffusion.blend import Interpolation, reduced
 from unitune.diffusion.guidance import Guidance
+from unitune.diffusion.interpolation import Interpolation
 from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
+from unitune.diffusion.stage import reduced
 from unitune.masks.sources import Given
 from unitune.runs import reference_rows
 from unitune.storage import records
@@ -66,7 +67,7 @@ def test_the_ceilings_start_at_the_perfect_picture_of_the_first_stage():
 
 
 def test_the_oracle_knows_nothing_of_the_image():
-    """Neither its late start, nor a mask that holds it, nor interpolation, nor a reference prompt about it."""
+    """Neither late start, mask, interpolation, nor a reference prompt about the image."""
     held = replace(SAMPLER, mask=Given(), interpolation=Interpolation("on"))
     cascade, other = fake(), fake()
     plain, masked = rows(cascade)[2:], rows(other, held)[2:]
@@ -90,7 +91,7 @@ def test_the_oracle_is_the_same_beside_every_method():
 
 
 def test_no_reference_row_pushes_away_from_the_text_of_a_tuning():
-    """The later stages' guidance may name {tuned}; nothing is tuned here, so that it is away from the empty prompt."""
+    """The later stages' guidance may name {tuned}: of nothing tuned that is the empty prompt."""
 
     def told(text: str, weight: float = 3.0):
         stages = [
@@ -120,8 +121,10 @@ def test_no_reference_row_pushes_away_from_the_text_of_a_tuning():
 
 def test_a_ceiling_says_the_text_that_it_was_sampled_with():
     assert [(row, edit.prompt) for row, edit in rows(fake(), seeds=(0,))] == [
-        ("copy through super-resolution", "a cat"), ("target through super-resolution", "a dog"), ("oracle", "a dog")
-    ]  # fmt: skip
+        ("copy through super-resolution", "a cat"),
+        ("target through super-resolution", "a dog"),
+        ("oracle", "a dog"),
+    ]
 
 
 def test_without_a_target_a_second_stage_or_seeds_there_is_less():

@@ -1,4 +1,4 @@
-"""Selection: the best of N, the gate that redraws, the records of either, and a CLIP that scores never chooses."""
+"""Selection: the best of N, the gate that redraws, their records; no CLIP that scores chooses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from unitune.cli.settings import scorable
-from unitune.runs import outcome, preflight, selection
+from unitune.runs import config, pictures, preflight, selection
 from unitune.runs.plans import Seeds
+from unitune.runs.results import Sample, TuningResult
 from unitune.runs.selection import Best, Gate
 from unitune.types import Draw, Edit, Example, Refused, Request, Tuned
 
@@ -22,7 +23,7 @@ AXES = {"a dog": (1.0, 0.0, 0.0), "a fish": (0.0, 1.0, 0.0), "a cat": (0.0, 0.0,
 
 @dataclass
 class WithText:
-    """A CLIP whose features are told: a picture's are the first pixels of its channels, a text's one of three axes."""
+    """A CLIP whose features are told: a picture's first pixel, and one of three axes of a text."""
 
     loads: list[int] = field(default_factory=list)
 
@@ -138,10 +139,9 @@ def test_the_gate_redraws_with_the_next_seeds_up_to_its_limit():
 def test_a_chosen_sample_costs_what_its_candidates_did():
     chosen = Best(told_clip(), 3)([*DRAWN[:3]], example=EXAMPLE, redraw=never)
     samples = [
-        outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0, "peak_mib": 7.0})
-        for e in DRAWN[:3]
+        Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0, "peak_mib": 7.0}) for e in DRAWN[:3]
     ]
-    rows = outcome.Samples(Tuned(), samples, chosen).rows()
+    rows = TuningResult(Tuned(), samples, chosen).rows()
     assert [row.row for row in rows] == ["edit"] * 3 + ["selected"]
     assert rows[-1].cost == {
         "seconds": 6.0,
@@ -165,13 +165,10 @@ def test_what_was_tried_in_vain_is_paid_by_those_that_passed(caplog):
 
     with caplog.at_level("INFO"):
         chosen = Gate(told_clip(), 0.5, redraws=2)(edits, example=EXAMPLE, redraw=redraw)
-    samples = [
-        outcome.Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0}) for e in [*edits, *made]
-    ]
-    rows = [
-        row for row in outcome.Samples(Tuned(), samples, chosen).rows() if row.row == "selected"
-    ]
-    # 3 more were drawn: one for the place that then passed, two for the one that never did, which has 3 candidates in vain.
+    samples = [Sample(e, "edit", {"seconds": 2.0, "evaluations": 10.0}) for e in [*edits, *made]]
+    rows = [row for row in TuningResult(Tuned(), samples, chosen).rows() if row.row == "selected"]
+    # 3 more were drawn: one for the place that then passed, two for the one that never did, which
+    # has 3 candidates in vain.
     assert (
         len(made) == 3
         and [row.cost["candidates"] for row in rows] == [1, 2, 1]
@@ -185,11 +182,11 @@ def test_what_was_tried_in_vain_is_paid_by_those_that_passed(caplog):
 
 def test_a_grid_shows_the_chosen_below_in_their_places(tmp_path: Path):
     edits = [e for e in DRAWN if e.request is REQUESTS[0]]
-    taken = outcome.Samples(
-        Tuned(), [outcome.Sample(e, "edit", {"seconds": 0.0, "evaluations": 0.0}) for e in edits]
+    taken = TuningResult(
+        Tuned(), [Sample(e, "edit", {"seconds": 0.0, "evaluations": 0.0}) for e in edits]
     )
-    outcome.grid(Seeds(3), EXAMPLE, [taken], tmp_path / "plain.png")
-    outcome.grid(
+    pictures.grid(Seeds(3), EXAMPLE, [taken], tmp_path / "plain.png")
+    pictures.grid(
         Seeds(3),
         EXAMPLE,
         [replace(taken, chosen=Best(told_clip(), 3)(edits, example=EXAMPLE, redraw=never))],
@@ -215,14 +212,15 @@ def test_the_scoring_clip_never_selects(typed):
 
 def test_the_clip_that_chose_never_scores_the_run_again(typed):
     """config.yaml is read again: what was chosen stays chosen, by whatever it is scored later."""
-    clip = {"_target_": "unitune.metrics.stock_clip.Pocket", "folder": "a/../b"}
+    clip = {"_target_": "unitune.metrics.clip.PocketClip", "folder": "a/../b"}
     run = {"selection": {"name": "best", "clip": clip}}
     for folder, refused in (("b", True), ("c", False)):
         metrics = {"use": [{"_target_": "x"}, {"clip": clip | {"folder": folder}}]}
         if refused:
             with pytest.raises(
                 Refused,
-                match=r"selection=best of that run chose by the CLIP that would score \(.*b\); score with another",
+                match=r"selection=best of that run chose by the CLIP that would score "
+                r"\(.*b\); score with another",
             ):
                 scorable(run, metrics)
         else:
@@ -232,9 +230,8 @@ def test_the_clip_that_chose_never_scores_the_run_again(typed):
         and scorable({}, metrics) == {}
     )
     Path("run").mkdir()
-    Path("run/config.yaml").write_text(
-        "selection: {name: best, clip: {_target_: unitune.metrics.clip.Pocket, folder: '${assets:pocket/clip}'}}"
-    )
+    clip = "{_target_: unitune.metrics.clip.PocketClip, folder: '${assets:pocket/clip}'}"
+    config.write(f"selection: {{name: best, clip: {clip}}}", Path("run"))
     Path("run/scores.jsonl").write_text("")
     said = typed("--config-name", "score", "runs=run")
     assert (
@@ -243,9 +240,13 @@ def test_the_clip_that_chose_never_scores_the_run_again(typed):
     )
 
 
-def test_check_parts_asks_the_selection_for_every_example():
+def test_the_preflight_asks_the_selection_for_every_example(tmp_path: Path):
     from unitune.diffusion.sampler import Sampler
     from unitune.methods.untuned import Untuned
 
+    inputs = preflight.Inputs(
+        Untuned(), Sampler("s"), Seeds(2), [EXAMPLE], folder=tmp_path, store=tmp_path / "s"
+    )
+    preflight.check(inputs)
     with pytest.raises(Refused, match="set seeds=5"):
-        preflight.check_parts(Untuned(), Sampler("s"), Seeds(2), Best(told_clip(), 5), [EXAMPLE])
+        preflight.check(replace(inputs, selection=Best(told_clip(), 5)))

@@ -49,7 +49,9 @@ def unfinished(path):
 
 
 def run_script(path, body):
-    script = f"import os, signal, sys, time\nfrom pathlib import Path\nfrom unitune.storage.store import Store\nstore = Store(Path({str(path)!r}))\n{body}"
+    head = "import os, signal, sys, time\nfrom pathlib import Path\n"
+    head += "from unitune.storage.store import Store\n"
+    script = f"{head}store = Store(Path({str(path)!r}))\n{body}"
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
@@ -140,11 +142,10 @@ def test_entry_and_manifest(tmp_path):
 
 
 def test_the_version_is_in_the_key(tmp_path, monkeypatch):
-    build = Build()
-    Store(tmp_path).get_or_make("tuned", KEY, build)
+    store, build = Store(tmp_path), Build()
+    first = store.get_or_make("tuned", KEY, build)
     monkeypatch.setattr(store_module, "TUNING_VERSION", store_module.TUNING_VERSION + 1)
-    Store(tmp_path).get_or_make("tuned", KEY, build)
-    assert build.calls == 2
+    assert store.get_or_make("tuned", KEY, build) != first and build.calls == 2
 
 
 def test_unknown_kind_and_own_manifest(tmp_path):
@@ -264,11 +265,13 @@ def test_scratch_is_stable_and_goes_with_success(tmp_path):
 def test_without_locks_two_processes_racing_give_one_valid_entry(tmp_path):
     body = f"""
 import contextlib, unitune.storage.store
-unitune.storage.store.FileLock = lambda file: contextlib.nullcontext()  # as on a file system whose locks do nothing
+# As on a file system whose locks do nothing.
+unitune.storage.store.FileLock = lambda file: contextlib.nullcontext()
 def build(folder):
-    (Path({str(tmp_path)!r}) / ".work" / f"started-{{os.getpid()}}").touch()
+    work = Path({str(tmp_path)!r}) / ".work"
+    (work / f"started-{{os.getpid()}}").touch()
     until = time.monotonic() + 60
-    while len(list((Path({str(tmp_path)!r}) / ".work").glob("started-*"))) < 2 and time.monotonic() < until:
+    while len(list(work.glob("started-*"))) < 2 and time.monotonic() < until:
         time.sleep(0.01)
     (folder / "weights.bin").write_text(str(os.getpid()))
 print(store.get_or_make("tuned", {{"a": 1}}, build))

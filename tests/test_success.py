@@ -16,7 +16,7 @@ from unitune.benchmarks.manifest import Folder
 from unitune.metrics import judge as reading
 from unitune.metrics import success
 from unitune.metrics.judge import Judge, read_facts, save_judge, shared_judge
-from unitune.metrics.success import COLUMNS, BaseSuccess, EditSuccess, feasible, obstacles
+from unitune.metrics.success import COLUMNS, BaseSuccess, EditSuccess, obstacles
 from unitune.runs import reference_rows
 from unitune.scenes import Object, Scene, render
 from unitune.scenes.changes import change_place
@@ -71,6 +71,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Written:
 
 def edit_of(base: Picture, request: Request, image: Picture) -> Edit:
     return Edit(Example("one", base, (request,)), request, 0, 4.0, 0.9, request.prompt, image)
+
+
+def feasible(judge: Judge, examples: list[Example]) -> list[bool]:
+    """Whether the edit success of each request of each example, in order, can be measured."""
+    asked = [(example.image, request) for example in examples for request in example.requests]
+    return [not why for why in obstacles(judge, asked)]
 
 
 def columns(folder: Path, edits: list[Edit]) -> list[tuple[float, ...]]:

@@ -20,6 +20,7 @@ from unitune.metrics.judge import Judge, found, load_judge, read_facts  # noqa: 
 from unitune.scenes import caption  # noqa: E402
 from unitune.scenes.suite import generate  # noqa: E402
 from unitune.scenes.vocabulary import LEFT, RIGHT  # noqa: E402
+from unitune.storage.files import write_whole  # noqa: E402
 
 from unitune_lab import start  # noqa: E402
 from unitune_lab.card_pictures import draw_curve, draw_samples  # noqa: E402
@@ -34,7 +35,6 @@ from unitune_lab.parts.judge import answers  # noqa: E402
 from unitune_lab.parts.stage import StagePart  # noqa: E402
 from unitune_lab.parts.text import TextPart  # noqa: E402
 from unitune_lab.records import looks  # noqa: E402
-from unitune_lab.train import write_whole  # noqa: E402
 from unitune_lab.watch import sample  # noqa: E402
 
 COUNT = 512  # prompts of one and of two objects; a quarter of groups and of pairs
@@ -127,7 +127,7 @@ def write_accuracies(folder: Path, part: str, rows: Sequence[Row]) -> None:
     if beside is not None:
         mine = {r.name.removeprefix(prefix): r.value for r in rows if r.name.startswith(prefix)}
         text = json.dumps({name: round(value, 4) for name, value in mine.items()}, indent=1)
-        write_whole(beside / "card.json", lambda file: file.write_text(text + "\n"))
+        write_whole(text + "\n", beside / "card.json")
 
 
 def measure(folder: Path, count: int) -> None:

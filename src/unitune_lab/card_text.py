@@ -12,9 +12,9 @@ from scipy import stats
 from unitune.models.pocket import GUIDANCE, STEPS
 from unitune.scenes.scene import held_out
 from unitune.scenes.vocabulary import COLOURS, NOUNS, PLACES, STYLES, TIMES
+from unitune.storage.files import write_whole
 
 from unitune_lab.records import history, looks, records, total
-from unitune_lab.train import write_whole
 
 LEVEL = 0.95
 WORDS = {
@@ -141,7 +141,7 @@ def write(
     plain = [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
     data = {"count": count, "minutes": round(minutes, 1), "rows": plain, "nouns": dict(nouns)}
     text = json.dumps(data, indent=1) + "\n"
-    write_whole(folder / "card.json", lambda file: file.write_text(text, encoding="utf-8"))
+    write_whole(text, folder / "card.json")
     tables = {
         "world": _world(), "training": "\n".join(_training(folder)), "count": count,
         "numbers": "\n".join(_numbers(rows)), "weak": _weak(nouns), "minutes": round(minutes),
@@ -149,7 +149,7 @@ def write(
         "sampling": f"{STEPS} ancestral steps, guidance weight {GUIDANCE:g}",
     }  # fmt: skip
     card = CARD.format(**tables)
-    write_whole(folder / "README.md", lambda file: file.write_text(card, encoding="utf-8"))
+    write_whole(card, folder / "README.md")
 
 
 def _world() -> str:

@@ -1,12 +1,12 @@
 """The one loop that trains every part: mean weights, checkpoints, looks, resumable to the step."""
 
+import io
 import json
 import logging
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unitune.errors import Refused
 from unitune.scenes.scene import world_digest
+from unitune.storage.files import write_whole
 
 from unitune_lab import optimizers
 from unitune_lab.batches import SceneBatches, loader
@@ -27,15 +28,6 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 VERSION = 1
 NOISE_APART = 1_000_003  # between the noise of one seed and of the next
-
-
-def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file, flush to the disk, rename: the file is whole or as it was."""
-    partial = file.with_name(f".{file.name}.partial")
-    write(partial)
-    with partial.open("rb+") as f:
-        os.fsync(f.fileno())
-    partial.replace(file)
 
 
 class Training:
@@ -91,12 +83,14 @@ class Training:
             "mean": self.mean.state_dict(),
             "done": self.done,
         }
-        write_whole(self.folder / CHECKPOINT, lambda file: torch.save(state, file))
+        checkpoint = io.BytesIO()
+        torch.save(state, checkpoint)
+        write_whole(checkpoint.getbuffer(), self.folder / CHECKPOINT)
         self.part.export(self.mean.module, self.folder / "export")
         # A record tells how weights were made; where files lay on one machine is not part of it.
         kept = {name: self.options[name] for name in self.options if name not in FOLDERS}
         text = json.dumps({**self.done, "reads": self.part.reads, "options": kept}) + "\n"
-        write_whole(self.folder / DONE, lambda file: file.write_text(text, encoding="utf-8"))
+        write_whole(text, self.folder / DONE)
 
     def look(self, resolution: int) -> None:
         """Measure the mean weights and append a line to the curve."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unitune.errors import Refused
+from unitune.runs import config
 
 # Values that are prose or file names, not expressions of Hydra.
 FREE_TEXT = ("image", "mask_file", "edit", "caption", "noun", "from", "runs")
@@ -98,7 +99,8 @@ def config_of(run: str | Path) -> Path:
     file = Path(run) / "config.yaml"
     if not file.is_file():
         raise Refused(f"no run in {run}: a run's folder holds config.yaml and scores.jsonl")
-    _text(file, "settings", "name a folder whose config.yaml this program wrote")
+    text = _text(file, "settings", "name a folder whose config.yaml this program wrote")
+    config.check_version(text, Path(run))
     return file
 
 

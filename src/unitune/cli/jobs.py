@@ -66,10 +66,9 @@ def edit(cfg: Any, folder: Path) -> None:
 
     Whatever can be refused before the model loads is refused there.
     """
-    from unitune import metrics
     from unitune.models import files, machine, parameters
     from unitune.report import summary
-    from unitune.runs import experiment, paste, preflight
+    from unitune.runs import config, experiment, paste, preflight
 
     if cfg["from"]:
         earlier = OmegaConf.load(arguments.config_of(cfg["from"]))
@@ -84,25 +83,24 @@ def edit(cfg: Any, folder: Path) -> None:
     machine.use_threads(cfg.machine.threads)
     examples = benchmark.examples(cfg.model.resolution)
     described = files.described(settings["model"])
-    preflight.check(
-        method, plan, examples, at=cfg.snapshot, sizes=parameters.sizes(described), folder=folder,
-        store=Path(cfg.store.path), budget_gib=cfg.store.budget_gib, oracle=cfg.oracle,
+    inputs = preflight.Inputs(
+        method, sampler, plan, examples, folder=folder, store=Path(cfg.store.path),
+        budget_gib=cfg.store.budget_gib, selection=selection, load_metrics=lambda: metrics_of(cfg),
+        sizes=parameters.sizes(described), snapshot=cfg.snapshot, oracle=cfg.oracle,
     )  # fmt: skip
-    preflight.check_parts(method, sampler, plan, selection, examples)
-    chosen = metrics_of(cfg)
-    metrics.check(chosen, examples)
+    preflight.check(inputs)
     paster = paste.Paste(Path(cfg.benchmark.path), cfg.fit) if cfg.paste else None
     store, logger = make(cfg.store), make(cfg.logger, save_dir=str(folder))
     for line in advice(settings, ASSETS):
         log.warning("%s", line)
     model = cascade(described, device, dtype, store)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
-    setting = experiment.Setting(
-        cascade=model, method=method, sampler=sampler, metrics=chosen, store=store, plan=plan,
-        seed=cfg.seed, oracle=cfg.oracle, plain_weight=cfg.model.guidance, snapshot=cfg.snapshot,
-        logger=logger, selection=selection, paste=paster,
+    config.write(OmegaConf.to_yaml(cfg), folder)
+    chosen = experiment.Experiment(
+        model, method, sampler, inputs.metrics, store, plan, seed=cfg.seed, oracle=cfg.oracle,
+        plain_weight=cfg.model.guidance, snapshot=cfg.snapshot, logger=logger, selection=selection,
+        paste=paster,
     )  # fmt: skip
-    done = experiment.run(setting, examples, folder=folder)
+    done = experiment.run(chosen, examples, folder=folder)
     print(*summary.of_run(folder, done), sep="\n")
 
 
@@ -125,6 +123,7 @@ def score(cfg: Any, folder: Path) -> None:
 def precomputed(cfg: Any, folder: Path) -> None:
     """Score what another method published; keep the config, so that it can be scored again."""
     from unitune.report import tables
+    from unitune.runs import config
     from unitune.runs import precomputed as published
 
     check_targets(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
@@ -132,7 +131,7 @@ def precomputed(cfg: Any, folder: Path) -> None:
         make(cfg.benchmark), metrics_of(cfg), name=cfg.outputs,
         resolution=cfg.model.resolution, folder=folder,
     )  # fmt: skip
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
+    config.write(OmegaConf.to_yaml(cfg), folder)
     print(tables.by_prompt(done).plain(), f"grid: {folder / 'grid.png'}", sep="\n")
 
 

@@ -4,96 +4,66 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
-from unitune import metrics, prompts
-from unitune.diffusion.sampler import Sampler
-from unitune.runs import outcome, reference_rows
-from unitune.runs.outcome import Sample, Samples
-from unitune.runs.paste import Paste
-from unitune.runs.plans import Plan
+from unitune import metrics
+from unitune.runs import pictures, reference_rows, results, texts
+from unitune.runs.parts import Experiment, Logger
 from unitune.runs.progress import Bars
-from unitune.runs.selection import Selection
+from unitune.runs.results import Sample, TuningResult
+from unitune.runs.selection import Choice
 from unitune.storage import records
 from unitune.storage.cost import peak_memory_mib, reset_peak
 from unitune.storage.records import Record
-from unitune.storage.store import Store
-from unitune.tuning import make, naming, visibility
-from unitune.tuning.visibility import Texts, Visibility
-from unitune.types import Draw, Edit, Example, Inactive, Metric, Refused
+from unitune.tuning import make, visibility
+from unitune.tuning.visibility import Visibility
+from unitune.types import Cost, Draw, Edit, Example, Inactive, Refused
 
 if TYPE_CHECKING:
-    from unitune.methods import Method
     from unitune.models.cascade import Cascade
     from unitune.tuning.finetune import StepDone
 
 log = logging.getLogger(__name__)
 
 
-class Logger(Protocol):
-    """Where curves go; Lightning's loggers fit."""
+def run(parts: Experiment, examples: Sequence[Example], *, folder: Path) -> list[Record]:
+    """Tune (or recall), sample, save, score and record every example.
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None: ...  # noqa: D102
-    def finalize(self, status: str) -> None: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The parts of one run."""
-
-    cascade: "Cascade"
-    method: "Method"
-    sampler: Sampler
-    metrics: Sequence[Metric]
-    store: Store
-    plan: Plan
-    seed: int = 0
-    oracle: int = 0  # samples of the oracle's reference row for each edit whose target is known
-    plain_weight: float | None = (
-        None  # of the oracle's guidance: the model's own; None: the sampler's
-    )
-    snapshot: int | None = None  # sample the weights after so many steps of the tuning
-    logger: Logger | None = None
-    selection: Selection | None = None
-    paste: Paste | None = None  # puts edits back into the photograph that they were cut from
-
-
-def run(setting: Setting, examples: Sequence[Example], *, folder: Path) -> list[Record]:
-    """Tune (or recall), sample, save, score and record every example, all of the cascade's resolution; return the records, reference rows included."""
-    resolution = setting.cascade.resolution
-    if wrong := next(
-        (example for example in examples if example.image.shape[-1] != resolution), None
-    ):
-        raise Refused(
-            f"pictures were read at {wrong.image.shape[-1]} px, but {setting.cascade.name} makes {resolution} px: set model.resolution={resolution}"
-        )
-    setting.cascade.embed(_texts(setting, examples))
-    metrics.write_cards(setting.metrics, folder)
+    The pictures of all examples have the cascade's resolution. Returns the records, those of
+    reference rows included.
+    """
+    _check_sizes(parts.cascade, examples)
+    # All at once: a large encoder is read once and freed before any network trains.
+    parts.cascade.embed(texts.of_run(parts, examples))
+    metrics.write_cards(parts.metrics, folder)
     done: list[Record] = []
-    with _logged(setting.logger):
+    with _closed(parts.logger):
         for k, example in enumerate(examples):
-            _advise(setting, example)
-            visible = _visible(setting, example)
+            _warn(texts.advice(parts, example))
+            visible = _visible(parts, example)
+            tuned_apart = _apart(parts, example)
             with Bars() as bars:
-                taken = [
-                    _take(setting, part, example, bars, visible)
-                    for part in _parts(setting, example)
-                ]
-            outcome.note(folder, taken)
-            done += _record(setting, example, taken, folder)
-            outcome.grid(
-                setting.plan,
-                example,
-                taken,
-                folder / ("grid.png" if len(examples) == 1 else f"grid-{k:03}.png"),
-            )
+                found = [_sampled(parts, one, example, bars, visible) for one in tuned_apart]
+            results.note(folder, found)
+            done += _record(parts, example, found, folder)
+            name = "grid.png" if len(examples) == 1 else f"grid-{k:03}.png"
+            pictures.grid(parts.plan, example, found, folder / name)
     return done
 
 
+def _check_sizes(cascade: "Cascade", examples: Sequence[Example]) -> None:
+    for example in examples:
+        if (size := example.image.shape[-1]) != cascade.resolution:
+            raise Refused(
+                f"pictures were read at {size} px, but {cascade.name} makes "
+                f"{cascade.resolution} px: set model.resolution={cascade.resolution}"
+            )
+
+
 @contextmanager
-def _logged(logger: Logger | None) -> Iterator[None]:
+def _closed(logger: Logger | None) -> Iterator[None]:
     """End a logger however the run ends: the curves until then are kept."""
     try:
         yield
@@ -106,110 +76,86 @@ def _logged(logger: Logger | None) -> Iterator[None]:
         logger.finalize("success")
 
 
-def _parts(setting: Setting, example: Example) -> list[Example]:
-    """The example, or one for each of its requests where a tuning serves only one."""
-    return (
-        [replace(example, requests=(request,)) for request in example.requests]
-        if setting.method.recipe(example).per_request
-        else [example]
-    )
+def _apart(parts: Experiment, example: Example) -> list[Example]:
+    """Return the example, or one for each of its requests where a tuning serves only one."""
+    if not parts.method.recipe(example).per_request:
+        return [example]
+    return [replace(example, requests=(request,)) for request in example.requests]
 
 
-def _visible(setting: Setting, example: Example) -> Visibility | None:
-    """Measure before tuning whether the model sees the text that the image is to be tied to; say it where it does not."""
-    if (texts := _compared(setting, example)) is None:
-        return None
-    seen = visibility.measure_before(
-        setting.cascade, example, texts, method=setting.method.name, seed=setting.seed
-    )
-    for line in seen.warnings(setting.cascade.name):
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
         log.warning("%s", line)
-    return seen
 
 
-def _compared(setting: Setting, example: Example) -> Texts | None:
-    apart = naming.apart(
-        setting.method.recipe(example), setting.cascade, example, seed=setting.seed
+def _visible(parts: Experiment, example: Example) -> Visibility | None:
+    """Measure before tuning whether the model sees the text that the image is to be tied to."""
+    compared = texts.compared(parts, example)
+    if compared is None:
+        return None
+    found = visibility.measure_before(
+        parts.cascade, example, compared, method=parts.method.name, seed=parts.seed
     )
-    return None if apart is None else visibility.compared(example, apart)
+    _warn(found.warnings(parts.cascade.name))
+    return found
 
 
-def _take(
-    setting: Setting, example: Example, whole: Example, bars: Bars, visible: Visibility | None
-) -> Samples:
+def _sampled(
+    parts: Experiment, example: Example, whole: Example, bars: Bars, visible: Visibility | None
+) -> TuningResult:
     """Tune, or recall the tuning; sample; choose. `whole` has all edits of the image."""
     reset_peak()
-    report = _report(bars, setting.logger, example)
-    recipe = setting.method.recipe(example)
+    cascade, recipe = parts.cascade, parts.method.recipe(example)
     tuned = make.prepare(
         recipe,
-        setting.cascade,
+        cascade,
         example,
-        store=setting.store,
-        seed=setting.seed,
-        at=setting.snapshot,
-        report=report,
+        store=parts.store,
+        seed=parts.seed,
+        at=parts.snapshot,
+        report=_report(bars, parts.logger, example),
     )
-    if reason := make.inactive(recipe, setting.cascade, tuned):
-        raise Inactive(f"{setting.method.name} did nothing for {example.id}: {reason}")
+    if reason := make.inactive(recipe, cascade, tuned):
+        raise Inactive(f"{parts.method.name} did nothing for {example.id}: {reason}")
     if tuned.about:
         log.info("the tuning prompt is %r", tuned.about)
-    tuning = {
-        "tuning_seconds": tuned.cost.seconds, "tuning_peak_mib": tuned.cost.peak_mib, "optimizer_steps": tuned.cost.optimizer_steps,
-        "tuning_evaluations": tuned.cost.network_evaluations, "stored_bytes": tuned.cost.stored_bytes,
-    }  # fmt: skip
     samples: list[Sample] = []
 
     def sample(draws: Sequence[Draw], row: str = "redrawn") -> list[Edit]:
         reset_peak()
-        began, before = time.monotonic(), setting.cascade.evaluations
-        edits = setting.sampler(
-            setting.cascade, example, tuned=tuned, draws=draws, progress=bars.sampling
-        )
-        seconds, evaluations = time.monotonic() - began, setting.cascade.evaluations - before
+        began, before = time.monotonic(), cascade.evaluations
+        edits = parts.sampler(cascade, example, tuned=tuned, draws=draws, progress=bars.sampling)
         cost = {
-            "seconds": seconds / len(edits),
+            "seconds": (time.monotonic() - began) / len(edits),
             "peak_mib": peak_memory_mib(),
-            "evaluations": evaluations / len(edits),
-        } | tuning
-        samples.extend(Sample(edit, row, cost) for edit in edits)
+            "evaluations": (cascade.evaluations - before) / len(edits),
+        }
+        samples.extend(Sample(edit, row, cost | _of_tuning(tuned.cost)) for edit in edits)
         return edits
 
-    with setting.cascade.using(tuned):
-        edits = sample(setting.plan.draws(example, setting.seed), "edit")
-        chosen = (
-            []
-            if setting.selection is None
-            else setting.selection(edits, example=whole, redraw=sample)
-        )
+    with cascade.using(tuned):
+        edits = sample(parts.plan.draws(example, parts.seed), "edit")
+        chosen: Sequence[Choice] = ()
+        if parts.selection is not None:
+            chosen = parts.selection(edits, example=whole, redraw=sample)
     if visible is not None:
-        asked = [edit.prompt for edit in edits]
-        after = visibility.measure_after(
-            setting.cascade, example, visible, asked, tuned=tuned, seed=setting.seed
+        said = visible.warnings(cascade.name)
+        prompts = [edit.prompt for edit in edits]
+        visible = visibility.measure_after(
+            cascade, example, visible, prompts, tuned=tuned, seed=parts.seed
         )
-        for line in after.warnings(setting.cascade.name)[
-            len(visible.warnings(setting.cascade.name)) :
-        ]:
-            log.warning("%s", line)
-        visible = after
-    return Samples(tuned, samples, chosen, visible)
+        _warn(visible.warnings(cascade.name)[len(said) :])
+    return TuningResult(tuned, samples, chosen, visible)
 
 
-def _texts(setting: Setting, examples: Sequence[Example]) -> list[str]:
-    """List every text of a run, so that a large encoder is read once and freed before any network trains; Refused where the sampler could not use one."""
-    found: dict[str, None] = {}
-    for example in examples:
-        recipe, draws = setting.method.recipe(example), setting.plan.draws(example, setting.seed)
-        texts = make.texts(recipe, setting.cascade, example, seed=setting.seed)
-        names = naming.named(recipe, setting.cascade, example, seed=setting.seed)
-        setting.sampler.check(setting.cascade, example, draws, tuned=names)
-        drawn = setting.sampler.texts(example, draws, tuned=names)
-        compared = _compared(setting, example)
-        beside = [*([] if compared is None else compared.all()), *reference_rows.texts(example)]
-        found.update(
-            dict.fromkeys(beside if texts is None else [*texts, *drawn, *beside])
-        )  # a word that is yet to be learned cannot be embedded
-    return list(found)
+def _of_tuning(cost: Cost) -> dict[str, float]:
+    return {
+        "tuning_seconds": cost.seconds,
+        "tuning_peak_mib": cost.peak_mib,
+        "optimizer_steps": cost.optimizer_steps,
+        "tuning_evaluations": cost.network_evaluations,
+        "stored_bytes": cost.stored_bytes,
+    }
 
 
 def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
@@ -224,66 +170,42 @@ def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
 
 
 def _record(
-    setting: Setting, example: Example, taken: Sequence[Samples], folder: Path
+    parts: Experiment, example: Example, found: Sequence[TuningResult], folder: Path
 ) -> list[Record]:
     """Save the pictures, score them beside the reference rows, append the records."""
-    edits = [sample.edit for one in taken for sample in one.samples]
-    seeds = [setting.seed * setting.oracle + k for k in range(setting.oracle)]
-    references = [
-        *outcome.references(example),
-        *reference_rows.made(
-            setting.cascade, setting.sampler, example, seeds=seeds, weight=setting.plain_weight
-        ),
-    ]
-    names = [f"{example.id}-{k:03}.png" for k in range(len(edits))]
-    names += [outcome.picture_name(example, row, k) for k, (row, _) in enumerate(references)]
-    pictures = [*edits, *(edit for _, edit in references)]
-    outcome.save(edits, names[: len(edits)], folder, paste=setting.paste)
-    outcome.save(pictures[len(edits) :], names[len(edits) :], folder, paste=None)
-    scores = metrics.score(setting.metrics, pictures)
-    place = {id(edit): k for k, edit in enumerate(pictures)}  # a chosen sample has two records
-    network = setting.cascade.stages[0]
-    environment = records.environment(device=network.device, dtype=network.dtype) | {
-        "batch": len(edits)
+    edits = [sample.edit for result in found for sample in result.samples]
+    references = reference_rows.model_free(example) + reference_rows.made(
+        parts.cascade,
+        parts.sampler,
+        example,
+        seeds=range(parts.seed * parts.oracle, (parts.seed + 1) * parts.oracle),
+        weight=parts.plain_weight,
+    )
+    names = {id(edit): f"{example.id}-{k:03}.png" for k, edit in enumerate(edits)}
+    pictures.save(edits, names, folder, paste=parts.paste)
+    for k, (row, edit) in enumerate(references):
+        names[id(edit)] = pictures.file_name(example, row, k)
+    compared = [edit for _, edit in references]
+    pictures.save(compared, names, folder, paste=None)
+    scores = dict(zip(names, metrics.score(parts.metrics, edits + compared), strict=True))
+    network = parts.cascade.stages[0]
+    environment = records.environment(device=network.device, dtype=network.dtype)
+    environment["batch"] = len(edits)
+    mask = parts.sampler.mask.name if parts.sampler.mask is not None else ""
+    origin: dict[str, Any] = {
+        "method": parts.method.name,
+        "sampler": parts.sampler.name,
+        "saw_mask": mask,
     }
-    mask = setting.sampler.mask.name if setting.sampler.mask is not None else ""
-    rows = [
-        (sample, setting.method.name, setting.sampler.name, one.tuned.steps, mask)
-        for one in taken
-        for sample in one.rows()
+    rows: list[tuple[Sample, dict[str, Any]]] = [
+        (sample, origin | {"steps": result.tuned.steps})
+        for result in found
+        for sample in result.rows()
     ]
-    rows += [(Sample(edit, row, {}), "", "", 0, "") for row, edit in references]
+    rows += [(Sample(edit, row), {}) for row, edit in references]
     done = []
-    for sample, method, sampler, steps, saw in rows:
-        edit, k = sample.edit, place[id(sample.edit)]
-        record = Record(
-            run=folder.name, method=method, sampler=sampler, model=setting.cascade.name, example=example.id,
-            kind=edit.request.kind, local=edit.request.local, composed_alike=edit.request.composed_alike, prompt=edit.request.prompt, text=edit.prompt,
-            seed=edit.seed, weight=edit.weight, start=edit.start, steps=steps, image=names[k], scores={**scores[k]}, cost=dict(sample.cost),
-            environment=environment, row=sample.row, saw_mask=saw,
-        )  # fmt: skip
-        records.append(folder / "scores.jsonl", record)
-        done.append(record)
+    for sample, fields in rows:
+        edit = id(sample.edit)  # a chosen sample has two records
+        fields |= {"image": names[edit], "scores": scores[edit], "environment": environment}
+        done.append(results.record(sample, folder, model=parts.cascade.name, **fields))
     return done
-
-
-def _advise(setting: Setting, example: Example) -> None:
-    """Say what will not work as hoped: unknown words, prompts that are cut, a rare token that means something."""
-    recipe = setting.method.recipe(example)
-    names = naming.named(recipe, setting.cascade, example, seed=setting.seed)
-    stands = not recipe.learns_text and prompts.puts_rare(
-        setting.sampler.template or names.template
-    )  # a learned word is no text of the tokenizer's
-    meant = bool(example.caption.strip()) and names.prompt == prompts.clean(example.caption)
-    told = {
-        "tokenize": setting.cascade.tokenize,
-        "known": setting.cascade.known,
-        "max_tokens": setting.cascade.max_tokens,
-    }
-    for line in prompts.advice(
-        rare=names.prompt if stands else "",
-        edits=[request.prompt for request in example.requests],
-        meant=meant,
-        **told,
-    ):
-        log.warning("%s", line)

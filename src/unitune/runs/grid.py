@@ -1,19 +1,25 @@
 """A grid of pictures with labels, the first thing to look at after a run."""
 
-import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from unitune.storage.files import write_whole
 from unitune.types import Refused
 
 GAP, INK, PAPER, FONT_SIZE = 8, (20, 20, 20), (255, 255, 255), 14
+LINE = FONT_SIZE + 4  # px from one line of a label to the next
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Break a label into lines of at most `width` px; a word longer than a line is broken where the line ends."""
+def wrapped(text: str, width: int, font: Font) -> list[str]:
+    """Break a label into lines of at most `width` px.
+
+    A word longer than a line is broken where the line ends.
+    """
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
@@ -25,9 +31,8 @@ def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Imag
             lines += [line] if line else []
             line = word
             while font.getlength(line) > width and len(line) > 1:
-                cut = next(
-                    (k for k in range(len(line) - 1, 1, -1) if font.getlength(line[:k]) <= width), 1
-                )
+                fits = (k for k in range(len(line) - 1, 1, -1) if font.getlength(line[:k]) <= width)
+                cut = next(fits, 1)
                 lines.append(line[:cut])
                 line = line[cut:]
         lines.append(line)
@@ -35,24 +40,22 @@ def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Imag
 
 
 def fitted(image: np.ndarray, side: int) -> Image.Image:
-    """Scale a whole picture, uint8 (H, W, 3), into a square tile, centred on paper; nothing is cropped. Anything else is refused."""
+    """Scale a whole picture, uint8 (H, W, 3), into a square tile, centred on paper.
+
+    Nothing is cropped; anything but such a picture is refused.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise Refused(
             f"a grid shows uint8 pictures of shape (H, W, 3), got {image.dtype} {image.shape}"
         )
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    tile = Image.new("RGB", (side, side), PAPER)
     picture = Image.fromarray(image)
-    picture = (
-        picture
-        if picture.size == size
-        else picture.resize(
-            size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-        )
-    )
-    tile.paste(picture, ((side - size[0]) // 2, (side - size[1]) // 2))
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    if picture.size != (width, height):
+        resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+        picture = picture.resize((width, height), resampling)
+    tile = Image.new("RGB", (side, side), PAPER)
+    tile.paste(picture, ((side - width) // 2, (side - height) // 2))
     return tile
 
 
@@ -64,9 +67,10 @@ def labelled_grid(
     path: str | Path,
     tile: int = 192,
 ) -> None:
-    """Write pictures, uint8 (H, W, 3), as a PNG grid, row labels on the left, column labels on top; empty lists of labels leave no room for them.
+    """Write pictures, uint8 (H, W, 3), as a PNG grid; the same input gives the same bytes.
 
-    Pictures may differ in size; each is scaled whole into a square of `tile` px. The same input gives the same bytes.
+    Row labels stand on the left, column labels on top; empty lists of labels leave no room for
+    them. Pictures may differ in size; each is scaled whole into a square of `tile` px.
     """
     columns = max((len(row) for row in rows), default=0)
     if columns == 0 or any(len(row) != columns for row in rows):
@@ -76,49 +80,35 @@ def labelled_grid(
     for name, labels, count in (("row", row_labels, len(rows)), ("column", column_labels, columns)):
         if labels and len(labels) != count:
             raise Refused(
-                f"{count} {name}s of pictures but {len(labels)} {name} labels; give one label each, or none"
+                f"{count} {name}s of pictures but {len(labels)} {name} labels; "
+                "give one label each, or none"
             )
     font = ImageFont.load_default(size=FONT_SIZE)
-    line = FONT_SIZE + 4
-    beside, above = (
-        [wrapped(t, tile - GAP, font) for t in row_labels],
-        [wrapped(t, tile, font) for t in column_labels],
-    )
-    left = GAP + (
-        round(max((font.getlength(s) for lines in beside for s in lines), default=-GAP)) + GAP
-        if beside
-        else 0
-    )
-    top = GAP + (max((len(lines) for lines in above), default=0) * line)
-    heights = [max(tile, len(lines) * line) for lines in (beside or [[]] * len(rows))]
-    canvas = Image.new(
-        "RGB", (left + columns * (tile + GAP), top + sum(heights) + GAP * len(rows)), PAPER
-    )
+    above = [wrapped(text, tile, font) for text in column_labels]
+    beside = [wrapped(text, tile - GAP, font) for text in row_labels] or [[]] * len(rows)
+    top = GAP + LINE * max(map(len, above), default=0)
+    left = GAP
+    if row_labels:
+        widths = [font.getlength(text) for lines in beside for text in lines]
+        left += GAP + round(max(widths, default=-GAP))
+    heights = [max(tile, len(lines) * LINE) for lines in beside]
+    height = top + sum(heights) + GAP * len(rows)
+    canvas = Image.new("RGB", (left + columns * (tile + GAP), height), PAPER)
     draw = ImageDraw.Draw(canvas)
-    for column, lines in enumerate(above):
+    places = [left + column * (tile + GAP) for column in range(columns)]
+    for x, lines in zip(places, above, strict=False):
         for k, text in enumerate(lines):
-            x = left + column * (tile + GAP) + (tile - font.getlength(text)) / 2
-            draw.text((round(x), top - (len(lines) - k) * line), text, fill=INK, font=font)
+            middle = round(x + (tile - font.getlength(text)) / 2)
+            draw.text((middle, top - (len(lines) - k) * LINE), text, fill=INK, font=font)
     y = top
-    for index, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        lines = beside[index] if beside else []
+    for row, lines, height in zip(rows, beside, heights, strict=True):
+        first = y + round((height - len(lines) * LINE) / 2)
         for k, text in enumerate(lines):
-            draw.text(
-                (GAP, y + round((height - len(lines) * line) / 2) + k * line),
-                text,
-                fill=INK,
-                font=font,
-            )
-        for column, image in enumerate(row):
-            canvas.paste(
-                fitted(image, tile), (left + column * (tile + GAP), y + (height - tile) // 2)
-            )
+            draw.text((GAP, first + k * LINE), text, fill=INK, font=font)
+        for x, image in zip(places, row, strict=True):
+            canvas.paste(fitted(image, tile), (x, y + (height - tile) // 2))
         y += height + GAP
-    _save(canvas, Path(path))
-
-
-def _save(canvas: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    canvas.save(partial, format="PNG")
-    partial.replace(path)
+    encoded = BytesIO()
+    canvas.save(encoded, format="PNG")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(encoded.getvalue(), Path(path))

@@ -1,4 +1,7 @@
-"""Paste-back: the changed region of an edit, enlarged, in the photograph of full size that the edit's square was taken from."""
+"""Paste-back: the changed region of an edit, enlarged, in the photograph of full size.
+
+The edit's square was taken from that photograph.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,15 +10,19 @@ from pathlib import Path
 import torch.nn.functional as F
 
 from unitune import images
-from unitune.diffusion import blend
+from unitune.diffusion.interpolation import Interpolation, blur, mix
 from unitune.types import Edit, Mask, Picture, Refused, number
 
-CHANGED = blend.Interpolation("on")  # finds the changed region where an edit carries no mask
+CHANGED = Interpolation("on")  # finds the changed region where an edit carries no mask
 
 
 @dataclass(frozen=True)
 class Paste:
-    """Puts edits back into one picture file; `fit` is how its square was made, `feather` the softness of the region's edge, a share of the square's side."""
+    """Puts edits back into one picture file.
+
+    `fit` is how its square was made, `feather` the softness of the region's edge, a share of the
+    square's side.
+    """
 
     file: Path
     fit: str = "crop"
@@ -28,23 +35,30 @@ class Paste:
             )
 
     def __call__(self, edit: Edit) -> Picture:
-        """Return the whole photograph with the edit in it; wherever the edit's mask is 0 it keeps its own pixels."""
-        return paste(
-            photograph(self.file), edit.image, region(edit), fit=self.fit, feather=self.feather
-        )
+        """Return the whole photograph with the edit in it.
+
+        Wherever the edit's mask is 0 it keeps its own pixels.
+        """
+        photo, mask = photograph(self.file), region(edit)
+        return paste(photo, edit.image, mask, fit=self.fit, feather=self.feather)
 
 
 def region(edit: Edit) -> Mask:
-    """Return where an edit changed the picture: what sampling was allowed to, else what interpolation kept, else what differs from the base image."""
+    """Return where an edit changed the picture.
+
+    That is what sampling was allowed to change, else what interpolation kept of the edit, else
+    what differs from the base image.
+    """
     if edit.allowed is not None:
         return edit.allowed
     return CHANGED.mask(edit.image, edit.example.image) if edit.mask is None else edit.mask
 
 
 def paste(photo: Picture, edit: Picture, mask: Mask, *, fit: str, feather: float) -> Picture:
-    """Blend an edit into the square of the photograph that `images.load` made it from with this `fit`; the edge softens inwards, so that outside nothing moves.
+    """Blend an edit into the square of the photograph that `images.load` made it from.
 
-    Strokes of the mask that are thinner than about one and a half `feather` fade out.
+    The edge softens inwards, so that outside nothing moves. Strokes of the mask that are thinner
+    than about one and a half `feather` fade out.
     """
     height, width = photo.shape[-2:]
     top, left, *size = images.box(height, width, fit)
@@ -55,9 +69,10 @@ def paste(photo: Picture, edit: Picture, mask: Mask, *, fit: str, feather: float
     place = (..., slice(top + y, top + y_to), slice(left + x, left + x_to))
     enlarged = F.interpolate(edit, tuple(size), mode="bicubic", antialias=True).clamp(-1, 1)
     m = F.interpolate(mask, tuple(size), mode="nearest")
-    m = m * (2 * blend.blur(m, feather * max(size)) - 1).clamp(0, 1) if feather else m
+    if feather:
+        m = m * (2 * blur(m, feather * max(size)) - 1).clamp(0, 1)
     whole = photo.clone()
-    whole[place] = blend.mix(enlarged[cut], photo[place], m[cut])
+    whole[place] = mix(enlarged[cut], photo[place], m[cut])
     return whole
 
 

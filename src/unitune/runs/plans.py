@@ -1,22 +1,24 @@
 """Plans: which samples are drawn for an example, and how a grid shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from unitune.types import Draw, Edit, Example, Refused, number, whole
 
+Layout = dict[str, dict[str, Edit]]  # {row label: {column label: edit}}
+
 
 class Plan(Protocol):
-    """Which samples to draw for an example, and how a grid shows them: {row label: {column label: edit}}."""
+    """Which samples to draw for an example, and how a grid shows them."""
 
     def draws(self, example: Example, seed: int) -> list[Draw]: ...  # noqa: D102
-    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]: ...  # noqa: D102
+    def layout(self, edits: Sequence[Edit]) -> Layout: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """`count` samples per prompt, in order, nothing dropped; another run seed takes other samples."""
+    """`count` samples per prompt, nothing dropped; another run seed takes other samples."""
 
     count: int = 4
 
@@ -26,23 +28,20 @@ class Seeds:
 
     def draws(self, example: Example, seed: int) -> list[Draw]:
         """Every request with every seed."""
-        return [
-            Draw(request, seed * self.count + k)
-            for request in example.requests
-            for k in range(self.count)
-        ]
+        seeds = range(seed * self.count, (seed + 1) * self.count)
+        return [Draw(request, one) for request in example.requests for one in seeds]
 
-    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]:
+    def layout(self, edits: Sequence[Edit]) -> Layout:
         """One row per prompt, one column per seed."""
-        rows: dict[str, dict[str, Edit]] = {}
-        for edit in edits:
-            rows.setdefault(edit.request.prompt, {})[f"seed {edit.seed}"] = edit
-        return rows
+        return _table((edit.request.prompt, f"seed {edit.seed}", edit) for edit in edits)
 
 
 @dataclass(frozen=True)
 class Dials:
-    """The first request at every guidance weight and start, one seed: a contact sheet for finding an image's dials."""
+    """The first request at every guidance weight and start, with one seed.
+
+    The grid is a contact sheet for finding an image's dials.
+    """
 
     weights: tuple[float, ...]
     starts: tuple[float, ...]
@@ -63,9 +62,13 @@ class Dials:
             for start in self.starts
         ]
 
-    def layout(self, edits: Sequence[Edit]) -> dict[str, dict[str, Edit]]:
+    def layout(self, edits: Sequence[Edit]) -> Layout:
         """One row per weight, one column per start."""
-        rows: dict[str, dict[str, Edit]] = {}
-        for edit in edits:
-            rows.setdefault(f"weight {edit.weight:g}", {})[f"start {edit.start:g}"] = edit
-        return rows
+        return _table((f"weight {e.weight:g}", f"start {e.start:g}", e) for e in edits)
+
+
+def _table(cells: Iterable[tuple[str, str, Edit]]) -> Layout:
+    rows: Layout = {}
+    for row, column, edit in cells:
+        rows.setdefault(row, {})[column] = edit
+    return rows

@@ -1,4 +1,7 @@
-"""Selection: the best of N samples, or a gate that rejects and redraws. A CLIP chooses that does not score; what was not chosen stays on record beside it."""
+"""Selection: the best of N samples, or a gate that rejects and redraws.
+
+A CLIP chooses that does not score; what was not chosen stays on record beside it.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -7,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import torch.nn.functional as F
 
-from unitune.metrics.clip import Clip, features_of, text_features
+from unitune.metrics.clip import ClipSource, features_of, text_features
 from unitune.types import Draw, Edit, Example, Refused, number, whole
 
 log = logging.getLogger(__name__)
@@ -15,17 +18,12 @@ T = TypeVar("T", Edit, Draw)
 Redraw = Callable[[Sequence[Draw]], list[Edit]]
 
 
-class Selecting(Protocol):
-    """A CLIP that is loaded when it is first asked."""
-
-    def load(self) -> Clip: ...  # noqa: D102
-
-
 @dataclass(frozen=True)
 class Choice:
     """One sample that was chosen: in the place of which planned one, and out of which.
 
-    `empty` places of the same call have no sample that could be chosen; `vain` was tried for them, and all that were chosen share what it cost.
+    `empty` places of the same call have no sample that could be chosen; `vain` was tried for them,
+    and all that were chosen share what it cost.
     """
 
     edit: Edit
@@ -36,30 +34,33 @@ class Choice:
 
 
 class Selection(Protocol):
-    """Chooses among the samples of one example."""
+    """Chooses among the samples of one example; configs call it by its name."""
 
     @property
-    def name(self) -> str:
-        """What configs call it."""
-        ...
+    def name(self) -> str: ...  # noqa: D102
 
     def check(self, draws: Sequence[Draw]) -> None:
-        """Refuse before a model is loaded what it cannot choose from the planned samples of an example, and a CLIP that cannot be had."""
+        """Refuse what cannot be chosen from the planned samples, and a CLIP that is missing."""
         ...
 
     def __call__(self, edits: Sequence[Edit], *, example: Example, redraw: Redraw) -> list[Choice]:
-        """Choose; `redraw` takes more samples. `example` holds all edits of the image, also where a method prepares each apart."""
+        """Choose; `redraw` takes more samples.
+
+        `example` holds all edits of the image, also where a method prepares each apart.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best of the first `count` samples of each prompt (of several dials' too, as the plan drew them), by alignment + `keep` * similarity to the base.
+    """The best of the first `count` samples of each prompt, whatever their dials.
 
-    Alignment alone favours edits that change too much. Both are cosines of the selecting CLIP, so that no metric of a table chose its own row.
+    That is the highest alignment + `keep` * similarity to the base: alignment alone favours edits
+    that change too much. Both are cosines of the selecting CLIP, so that no metric of a table
+    chose its own row.
     """
 
-    clip: Selecting
+    clip: ClipSource
     count: int
     keep: float = 0.5
     name: str = "best"
@@ -67,7 +68,8 @@ class Best:
     def __post_init__(self) -> None:
         if not (whole(self.count) and self.count >= 1):
             raise Refused(
-                f"selection.count must be a whole number of at least 1 (samples of each prompt that are compared), got {self.count}"
+                "selection.count must be a whole number of at least 1 "
+                f"(samples of each prompt that are compared), got {self.count}"
             )
         if not number(self.keep):
             raise Refused(
@@ -77,21 +79,23 @@ class Best:
     def check(self, draws: Sequence[Draw]) -> None:
         """Refuse fewer samples than are to be compared."""
         self.clip.load()
-        if (fewest := min(map(len, _by_prompt(draws)))) < self.count:
+        fewest = min(map(len, _by_prompt(draws)))
+        if fewest < self.count:
             raise Refused(
-                f"selection.count={self.count} samples are to be compared and {fewest} drawn; set seeds={self.count}, or lower selection.count"
+                f"selection.count={self.count} samples are to be compared and {fewest} drawn; "
+                f"set seeds={self.count}, or lower selection.count"
             )
 
     def __call__(self, edits: Sequence[Edit], *, example: Example, redraw: Redraw) -> list[Choice]:
         """Choose one sample of each prompt; the first of equals."""
+        clip = self.clip.load()
         chosen = []
         for group in _by_prompt(edits):
             group = group[: self.count]
-            pictures = features_of(self.clip.load(), [edit.image for edit in group])
-            aligned = F.cosine_similarity(
-                pictures, text_features(self.clip.load(), [group[0].request.prompt])
-            )
-            kept = F.cosine_similarity(pictures, features_of(self.clip.load(), [example.image]))
+            pictures = features_of(clip, [edit.image for edit in group])
+            text = text_features(clip, [group[0].request.prompt])
+            aligned = F.cosine_similarity(pictures, text)
+            kept = F.cosine_similarity(pictures, features_of(clip, [example.image]))
             best = group[int((aligned + self.keep * kept).argmax())]
             chosen.append(Choice(best, best, group))
         return chosen
@@ -99,12 +103,14 @@ class Best:
 
 @dataclass(frozen=True)
 class Gate:
-    """Rejects samples that the selecting CLIP finds malformed or off-prompt, and draws them again with the next seeds, at most `redraws` times each.
+    """Rejects samples that are malformed or off-prompt, and draws them again with the next seeds.
 
-    Malformed: aligned with their prompt by less than `threshold`. Off-prompt: nearer to another edit prompt of the image, or to its caption, than to their own.
+    Each is drawn again at most `redraws` times. Malformed: aligned with its prompt, by the
+    selecting CLIP, by less than `threshold`. Off-prompt: nearer to another edit prompt of the
+    image, or to its caption, than to its own.
     """
 
-    clip: Selecting
+    clip: ClipSource
     threshold: float
     redraws: int = 3
     name: str = "gate"
@@ -124,52 +130,40 @@ class Gate:
         self.clip.load()
 
     def __call__(self, edits: Sequence[Edit], *, example: Example, redraw: Redraw) -> list[Choice]:
-        """Return what passed, one for each planned sample, in order; a place where nothing did stays empty."""
-        tried = {id(edit): [edit] for edit in edits}
-        following = {
+        """Return what passed, at most one for each planned sample."""
+        tries = [[edit] for edit in edits]  # at each place
+        next_seed = {
             group[0].request.prompt: max(edit.seed for edit in group) + 1
             for group in _by_prompt(edits)
         }
         for _ in range(self.redraws):
-            failed = [place for place in edits if not self.passes(tried[id(place)][-1], example)]
+            failed = [tried for tried in tries if not self.passes(tried[-1], example)]
             draws = []
-            for place in failed:
-                draws.append(
-                    Draw(place.request, following[place.request.prompt], place.weight, place.start)
-                )
-                following[place.request.prompt] += 1
-            for place, edit in zip(failed, redraw(draws) if draws else [], strict=True):
-                tried[id(place)].append(edit)
-        passed = [place for place in edits if self.passes(tried[id(place)][-1], example)]
-        vain = [
-            edit
-            for place in edits
-            if id(place) not in set(map(id, passed))
-            for edit in tried[id(place)]
-        ]
-        more, empty = sum(map(len, tried.values())) - len(edits), len(edits) - len(passed)
-        log.info(
-            "%s: %d of %d samples passed the gate after %d more; places that stay empty: %d",
-            example.id,
-            len(passed),
-            len(edits),
-            more,
-            empty,
-        )
-        return [
-            Choice(tried[id(place)][-1], place, tried[id(place)], vain, empty) for place in passed
-        ]
+            for first, *_ in failed:
+                prompt = first.request.prompt
+                draws.append(Draw(first.request, next_seed[prompt], first.weight, first.start))
+                next_seed[prompt] += 1
+            for tried, edit in zip(failed, redraw(draws) if draws else [], strict=True):
+                tried.append(edit)
+        passed, vain = [], []
+        for tried in tries:
+            if self.passes(tried[-1], example):
+                passed.append(tried)
+            else:
+                vain += tried
+        more, empty = sum(map(len, tries)) - len(edits), len(edits) - len(passed)
+        said = "%s: %d of %d samples passed the gate after %d more; places that stay empty: %d"
+        log.info(said, example.id, len(passed), len(edits), more, empty)
+        return [Choice(tried[-1], tried[0], tried, vain, empty) for tried in passed]
 
     def passes(self, edit: Edit, example: Example) -> bool:
-        """Say whether a sample is aligned enough, and with no other text of its image more than with its own."""
+        """Whether a sample is aligned enough, and with no other text of its image more."""
         own = edit.request.prompt
-        others = [
-            text
-            for text in (*(request.prompt for request in example.requests), example.caption)
-            if text.strip() and text != own
-        ]
-        picture = features_of(self.clip.load(), [edit.image])
-        aligned = F.cosine_similarity(picture, text_features(self.clip.load(), [own, *others]))
+        texts = [*(request.prompt for request in example.requests), example.caption]
+        others = [text for text in texts if text.strip() and text != own]
+        clip = self.clip.load()
+        features = text_features(clip, [own, *others])
+        aligned = F.cosine_similarity(features_of(clip, [edit.image]), features)
         return float(aligned[0]) >= self.threshold and bool((aligned[0] >= aligned[1:]).all())
 
 

@@ -1,33 +1,29 @@
 """What a piece of work takes: peak memory, per piece where the system allows a reset."""
 
+import re
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 
-def reset_peak() -> bool:
-    """Forget the peak so far; True where that works (Linux lets a process reset its high-water mark), else peaks are the process's."""
+def reset_peak() -> None:
+    """Forget the peak so far; where the system does not let us, peaks are the process's own."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        return True
-    try:
+        return
+    with suppress(OSError):  # Linux resets the high-water mark of a process by this
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
 
 
 def peak_memory_mib() -> float:
-    """Peak memory since `reset_peak`: of the GPU where one is used, else resident memory of the process."""
+    """Peak since `reset_peak`, MiB: of the GPU where one is used, else the resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     try:
-        line = next(
-            line
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-        return int(line.split()[1]) / 2**10
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        known = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    except OSError:
+        known = None
+    kib = int(known[1]) if known else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / 2**10

@@ -1,4 +1,7 @@
-"""Records: one line of scores.jsonl is one edit with its configuration, its scores and what it cost. Figures and tables read nothing else."""
+"""Records: a line of scores.jsonl is one edit with its settings, its scores and what it cost.
+
+Figures and tables read nothing else.
+"""
 
 import dataclasses
 import importlib.metadata
@@ -14,8 +17,8 @@ from typing import get_origin
 
 import torch
 
+from unitune.errors import Refused
 from unitune.storage import disk
-from unitune.types import Refused
 
 FILE = "scores.jsonl"
 TUNINGS = "tunings.jsonl"  # beside it: how well each tuning's prompt is told from others
@@ -27,26 +30,22 @@ REFERENCES: Mapping[str, str] = {  # rows that edits are compared with, and how 
     "target through super-resolution": "target through 64 px and super-resolution",
     "oracle": "oracle: untuned, the target's text, from pure noise",
 }
-ROWS = (
-    "edit",
-    "redrawn",
-    "selected",
-    *REFERENCES,
-)  # as planned; in place of rejected ones; what was chosen, once more; for comparison
-TUNING = (
+# As planned; in place of rejected ones; what was chosen, once more; for comparison.
+ROWS = ("edit", "redrawn", "selected", *REFERENCES)
+TUNING = (  # of a record's cost, what its tuning took
     "tuning_seconds",
     "tuning_peak_mib",
     "optimizer_steps",
     "tuning_evaluations",
     "stored_bytes",
-)  # of a record's cost, what its tuning took
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One edit, or one reference (a copy of the base, the exact target) that a table compares edits with, as `row` says."""
+    """One edit, or one reference that tables compare edits with, as `row` says."""
 
     run: str
     method: str  # "" of a reference that no model made
@@ -67,105 +66,97 @@ class Record:
     cost: dict[str, float]
     environment: dict[str, object]
     row: str = "edit"
-    saw_mask: str = ""  # where the mask that sampling was given comes from ("file" knows the right answer); "" without one
+    saw_mask: str = ""  # source of the mask that sampling was given; "file" knows the right answer
     version: int = VERSION
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            expected = get_origin(spec.type) if get_origin(spec.type) is dict else spec.type
-            if not isinstance(
-                getattr(self, spec.name), (int, float) if expected is float else expected
-            ):  # type: ignore[arg-type]
+            value = getattr(self, spec.name)
+            expected = dict if get_origin(spec.type) is dict else spec.type
+            if not isinstance(value, (int, float) if expected is float else expected):  # type: ignore[arg-type]
+                raise ValueError(f"{spec.name} of a record is {value!r}, not {expected}")
+        for name, score in self.scores.items():
+            if score is not None and not isinstance(score, int | float):
                 raise ValueError(
-                    f"{spec.name} of a record is {getattr(self, spec.name)!r}, not {expected}"
+                    f"score {name!r} of a record is {score!r}; "
+                    "it must be a number, or null where the metric does not apply"
                 )
-        if odd := [
-            name
-            for name, score in self.scores.items()
-            if score is not None and not isinstance(score, int | float)
-        ]:
-            raise ValueError(
-                f"score {odd[0]!r} of a record is {self.scores[odd[0]]!r}; it must be a number, or null where the metric does not apply"
-            )
         if self.row not in ROWS:
             raise ValueError(f"row of a record is {self.row!r}, not one of {', '.join(ROWS)}")
         if PurePath(self.image).is_absolute() or ".." in PurePath(self.image).parts:
             raise ValueError(
-                f"image of a record is {self.image!r}; it must be relative to the record file and below it"
+                f"image of a record is {self.image!r}; "
+                "it must be relative to the record file and below it"
             )
 
 
 def append(path: Path | str, record: Record) -> None:
-    """Add one line to a record file, on disk when this returns. A score that is NaN is stored as null; an infinite number raises ValueError."""
-    data = dataclasses.asdict(record)
-    infinite = [
-        name for name, value in record.scores.items() if value is not None and math.isinf(value)
-    ]
-    if infinite:
-        raise ValueError(
-            f"score {infinite[0]!r} is infinite: a metric must return a finite number, or NaN where it does not apply"
-        )
-    data["scores"] = {
-        name: None if value is None or math.isnan(value) else float(value)
-        for name, value in record.scores.items()
-    }
-    line = (
-        json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
-        + b"\n"
-    )
+    """Add one line to a record file, on disk when this returns.
+
+    A score that is NaN is stored as null; an infinite number raises ValueError.
+    """
+    scores: dict[str, float | None] = {}
+    for name, value in record.scores.items():
+        if value is not None and math.isinf(value):
+            raise ValueError(
+                f"score {name!r} is infinite: "
+                "a metric must return a finite number, or NaN where it does not apply"
+            )
+        scores[name] = None if value is None or math.isnan(value) else float(value)
+    data = {**dataclasses.asdict(record), "scores": scores}
+    line = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        _write(path, line)
+        _write(path, line.encode("utf-8", "surrogatepass"))
     except OSError as error:
         raise disk.explained(error) from error
 
 
 def _write(path: Path | str, line: bytes) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
+    with os.fdopen(descriptor, "ab") as file:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = (
-                b"\n" + line
-            )  # a process was killed within its line: that one is lost, not this one
-        with os.fdopen(os.dup(descriptor), "ab") as file:
-            file.write(line)
+            # A process was killed within its line: that one is lost, not this one.
+            line = b"\n" + line
+        file.write(line)
+        file.flush()
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def folders(path: Path | str) -> list[Path]:
-    """List the folders with a record file at and below a folder, by name; the folder itself where there is none."""
+    """List the folders with a record file at and below a folder; itself where there is none."""
     return sorted({file.parent for file in Path(path).rglob(FILE)}) or [Path(path)]
 
 
 def read(path: Path | str) -> list[Record]:
     """Read a record file, or every scores.jsonl below a folder in the order of their names.
 
-    `by_file` says what the field `run` is then.
-    A line that a killed process left half-written is skipped with a warning; a field that is unknown, missing or of another type raises Refused.
+    `by_file` says what the field `run` is then. A line that a killed process left half-written is
+    skipped with a warning; a field that is unknown, missing or of another type raises Refused.
     """
     return [record for members in by_file(path).values() for record in members]
 
 
 def by_file(path: Path | str) -> dict[Path, list[Record]]:
-    """Read record files, each apart. `run` of what lies below the folder is the way there from it: cells of two sweeps have the same names."""
+    """Read record files, each apart.
+
+    `run` of what lies below the folder is the way there: cells of two sweeps have equal names.
+    """
     path = Path(path)
     files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise Refused(f"{path} holds no {FILE}; name a record file or the folder of a run")
     return {
         file: _read_file(file)
-        if file.parent == path or file == path
+        if path in (file, file.parent)
         else _placed(_read_file(file), file.parent.relative_to(path))
         for file in files
     }
 
 
 def _placed(found: list[Record], way: PurePath) -> list[Record]:
-    several = (
-        len({record.run for record in found}) > 1
-    )  # records that were kept without their runs' folders
+    # Records that were kept without their runs' folders are of several runs.
+    several = len({record.run for record in found}) > 1
     return [
         dataclasses.replace(record, run=(way / record.run if several else way).as_posix())
         for record in found
@@ -173,7 +164,10 @@ def _placed(found: list[Record], way: PurePath) -> list[Record]:
 
 
 def merge(records: Iterable[Record]) -> list[Record]:
-    """Join the records of one edit: scoring again appends a line for it, whose scores add to the earlier ones or replace them."""
+    """Join the records of one edit.
+
+    Scoring again appends a line for it, whose scores add to the earlier ones or replace them.
+    """
     edits: dict[tuple[object, ...], Record] = {}
     for record in records:
         identity = tuple(
@@ -181,39 +175,34 @@ def merge(records: Iterable[Record]) -> list[Record]:
             for spec in dataclasses.fields(record)
             if spec.name not in ("scores", "cost", "environment")
         )
-        earlier = edits.get(identity)
-        edits[identity] = (
-            record
-            if earlier is None
-            else dataclasses.replace(earlier, scores={**earlier.scores, **record.scores})
-        )
+        earlier = edits.get(identity, record)
+        edits[identity] = dataclasses.replace(earlier, scores={**earlier.scores, **record.scores})
     return list(edits.values())
 
 
 def tuning(found: Sequence[Record], name: str) -> float:
-    """Average over images what their tuning took of a cost in TUNING: the sum over the tunings of an image, of which there is one, or one for each prompt.
+    """Average over images what their tuning took of a cost in TUNING; KeyError without that cost.
 
-    Records of one tuning hold its numbers, equal to the last digit of its seconds. Raises KeyError for records without that cost.
+    An image has one tuning, or one for each prompt, which are added. Records of one tuning are
+    those with equal costs, to the last digit of its seconds.
     """
     images: dict[tuple[str, str], dict[tuple[float | None, ...], float]] = {}
     for record in found:
-        images.setdefault((record.run, record.example), {})[tuple(map(record.cost.get, TUNING))] = (
-            record.cost[name]
-        )
+        of_tuning = tuple(map(record.cost.get, TUNING))
+        images.setdefault((record.run, record.example), {})[of_tuning] = record.cost[name]
     return math.fsum(math.fsum(tunings.values()) for tunings in images.values()) / len(images)
 
 
 def environment(
     *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> dict[str, object]:
-    """Describe what may change a number: versions, device, threads and the networks' precision."""
+    """Describe what may change a number: versions, device, threads, the networks' precision."""
     device = torch.device(device)
+    name = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return {
         "torch": torch.__version__,
         "diffusers": importlib.metadata.version("diffusers"),
-        "device": f"{device} {torch.cuda.get_device_name(device)}"
-        if device.type == "cuda"
-        else str(device),
+        "device": f"{device}{name}",
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
         "python": platform.python_version(),
@@ -225,40 +214,36 @@ def _read_file(file: Path) -> list[Record]:
     for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
+        where = f"{file} line {number}"
         try:
-            data = json.loads(
-                line, parse_constant=str
-            )  # NaN and Infinity are no JSON: as words they are refused by Record
+            # NaN and Infinity are no JSON: as words they are refused by Record.
+            data = json.loads(line, parse_constant=str)
         except ValueError:  # cut within a number, a string or a letter
-            log.warning("%s line %d is half-written: skipped", file, number)
+            log.warning("%s is half-written: skipped", where)
             continue
         if not isinstance(data, dict):
-            raise Refused(f"{file} line {number} is not a record")
-        _check_fields(data, f"{file} line {number}")
+            raise Refused(f"{where} is not a record")
+        _check_fields(data, where)
         try:
             records.append(Record(**data))
         except (TypeError, ValueError) as error:
-            raise Refused(f"{file} line {number} is not a record: {error}") from error
+            raise Refused(f"{where} is not a record: {error}") from error
     return records
 
 
 def _check_fields(data: dict[str, object], where: str) -> None:
     """Refuse a line that another version of this program wrote."""
     again = "score or run it again with this version"
-    if (version := data.get("version", VERSION)) != VERSION:
+    version = data.get("version", VERSION)
+    if version != VERSION:
         raise Refused(
             f"{where} is of version {version!r}, and this program reads version {VERSION}; {again}"
         )
-    fields = dataclasses.fields(Record)
-    if unknown := sorted(set(data) - {spec.name for spec in fields}):
-        raise Refused(
-            f"{where} has the unknown field {unknown[0]!r}; known: {', '.join(sorted(spec.name for spec in fields))}"
-        )
-    if missing := [
-        spec.name
-        for spec in fields
-        if spec.default is dataclasses.MISSING and spec.name not in data
-    ]:
-        raise Refused(
-            f"{where} lacks the field {missing[0]!r}, so it is no record of version {VERSION}; {again}"
-        )
+    fields = {spec.name: spec.default for spec in dataclasses.fields(Record)}
+    if unknown := sorted(set(data) - set(fields)):
+        known = ", ".join(sorted(fields))
+        raise Refused(f"{where} has the unknown field {unknown[0]!r}; known: {known}")
+    for name, default in fields.items():
+        if default is dataclasses.MISSING and name not in data:
+            lacks = f"{where} lacks the field {name!r}"
+            raise Refused(f"{lacks}, so it is no record of version {VERSION}; {again}")

@@ -1,0 +1,61 @@
+"""The pictures in a run's folder: edits, their masks, edits in their photographs, the grid."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unitune import images
+from unitune.runs.grid import labelled_grid
+from unitune.runs.paste import Paste
+from unitune.runs.plans import Plan
+from unitune.runs.results import TuningResult
+from unitune.types import Edit, Example
+
+BLANK = np.full((8, 8, 3), 255, dtype=np.uint8)  # of a grid: nothing was chosen here
+
+
+def file_name(example: Example, row: str, k: int) -> str:
+    """Name the file of a picture: NAME-copy-000.png."""
+    return f"{example.id}-{row.replace(' ', '-')}-{k:03}.png"
+
+
+def save(
+    edits: Sequence[Edit], names: Mapping[int, str], folder: Path, *, paste: Paste | None
+) -> None:
+    """Write pictures and, where there are such, masks (-mask) and edits in photographs (-full).
+
+    `names` are the files by the id() of their edit.
+    """
+    for edit in edits:
+        file = folder / names[id(edit)]
+        images.save_png(edit.image, file)
+        if edit.allowed is not None:
+            images.save_mask(
+                edit.allowed[0, 0].bool().cpu().numpy(), file.with_name(f"{file.stem}-mask.png")
+            )
+        if paste is not None:
+            images.save_png(paste(edit), file.with_name(f"{file.stem}-full.png"))
+
+
+def grid(plan: Plan, example: Example, results: Sequence[TuningResult], path: Path) -> None:
+    """Show the base image and every planned sample, in the plan's order.
+
+    Below each row stand the chosen samples, in the places that they take.
+    """
+    layout = plan.layout([edit for result in results for edit in result.planned])
+    chosen = {
+        id(choice.place): images.to_uint8(choice.edit.image)
+        for result in results
+        for choice in result.chosen
+    }
+    columns = list(next(iter(layout.values())))
+    base = images.to_uint8(example.image)
+    rows, labels = [], []
+    for label, row in layout.items():
+        rows.append([base, *(images.to_uint8(row[column].image) for column in columns)])
+        labels.append(label)
+        if chosen:
+            rows.append([BLANK, *(chosen.get(id(row[column]), BLANK) for column in columns)])
+            labels.append(f"selected: {label}")
+    labelled_grid(rows, row_labels=labels, column_labels=["base image", *columns], path=path)

@@ -1,0 +1,74 @@
+"""The folders of the store: their manifest, whether they are as they were stored, their size."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unitune.storage.keys import fingerprint
+
+MANIFEST = "manifest.json"
+
+
+def manifests(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each entry with its manifest; without those that are damaged or just removed."""
+    for file in sorted(path.glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            manifest = json.loads(file.read_bytes())
+            yield file.parent, {"kind": manifest["kind"], "key": dict(manifest["key"])}
+
+
+def used(path: Path) -> dict[Path, tuple[float, int]]:
+    """Of each entry when it was last used and how many bytes it has."""
+    found: dict[Path, tuple[float, int]] = {}
+    for manifest in path.glob(f"*/{MANIFEST}"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            size = sum(file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file())
+            found[manifest.parent] = (manifest.stat().st_mtime, size)
+    return found
+
+
+def seal(folder: Path, kind: str, key: Mapping[str, object]) -> None:
+    """Write the manifest and put everything on disk."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    digests = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+    if MANIFEST in digests:
+        raise ValueError(f"a build must not write {MANIFEST} itself")
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = {"kind": kind, "key": key, "files": digests, "made": made}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    for path in (*folder.rglob("*"), folder):
+        fsync(path)
+
+
+def damage(entry: Path, kind: str) -> str | None:
+    """Name the file that is not as it was stored, or None."""
+    name = MANIFEST
+    try:
+        manifest = json.loads((entry / MANIFEST).read_bytes())
+        if manifest["kind"] != kind or entry.name != f"{kind}-{fingerprint(manifest['key'])}":
+            return MANIFEST
+        for name, digest in dict(manifest["files"]).items():
+            if _sha256(entry / name) != digest:
+                return name
+    except (OSError, ValueError, TypeError, KeyError):
+        return name
+    return None
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Put a file, or what a folder lists, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
