@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from unitune.metrics.clip import load_clip
 from unitune.metrics.judge import load_judge
+from unitune.runs import config
 from unitune.storage.store import MANIFEST
 from unitune.tuning.interrupt import WholeCheckpoints
 from unitune.types import Refused
@@ -118,7 +119,7 @@ def test_there_are_19_and_the_dotted_form_is_refused_too(refused, here, model):
 )
 def test_a_hostile_run_folder(refused, here, text):
     (here / "run").mkdir()
-    (here / "run/config.yaml").write_bytes(text)
+    (here / "run/config.yaml").write_bytes(config.HEADER.format(config.VERSION).encode() + text)
     refused("from=run")
     (here / "run/scores.jsonl").write_bytes(text)
     refused("--config-name", "score", "runs=run", "metrics=none")

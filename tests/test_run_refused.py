@@ -7,6 +7,7 @@ import pytest
 from test_run import CAT, SMALL
 
 from unitune.models import tiny
+from unitune.runs import config
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_a_config_of_others_runs_no_code(typed, here, model):
         "x: !!python/object/apply:os.system ['touch hacked']\n",
     ):
         (here / "run").mkdir(exist_ok=True)
-        (here / "run/config.yaml").write_text(text)
+        config.write(text, here / "run")
         assert typed("from=run").code != 0
         (here / "run/scores.jsonl").write_text("")
         assert typed("--config-name", "score", "runs=run", "metrics=none").code != 0
