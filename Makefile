@@ -10,12 +10,15 @@ STAMP := $(VENV)/.installed
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make .venv and install the versions of constraints.txt into it (PYTHON=python3.12 picks another Python)
+setup: $(STAMP) ## make .venv with the versions of constraints.txt (PYTHON=... picks a Python)
 
-# torch comes first and alone, so that a build of that version which this machine provides (CPU only, another CUDA) is taken and then kept.
+# torch comes first and alone, so that a build of that version which this machine provides (CPU
+# only, another CUDA) is taken and then kept.
 # stlpips-pytorch is installed without dependencies: only its file of weights is read.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("Python %d.%d is too old or too new: 3.11 to 3.13 are supported; name another one, e.g. make setup PYTHON=python3.12" % v[:2])'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
+	  "Python %d.%d is too old or too new: 3.11 to 3.13 are supported; " % v[:2] + \
+	  "name another one, e.g. make setup PYTHON=python3.12")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "setup: torch"
 	@$(PY) -m pip install -q -c constraints.txt torch
@@ -44,12 +47,13 @@ check: setup ## check format, lint and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright
 
-wheel-test: setup ## build the wheel, install it elsewhere and edit a picture with the command unitune
+wheel-test: setup ## build the wheel, install it elsewhere, edit a picture with its command unitune
 	.ci/wheel $(PY)
 
 figures: setup ## draw the figures and tables from the records
 	$(PY) experiments/figures.py
 
-clean: ## remove outputs (runs, training checkpoints), the store of tunings and the caches; .venv stays
+clean: ## remove outputs (runs, checkpoints), the store of tunings and the caches; .venv stays
 	rm -rf outputs store wandb .pytest_cache .ruff_cache
-	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+	  -type d -prune -exec rm -rf {} +
