@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from unitune.metrics.clip import Clip, PocketClip, image_features, load_clip, text_features
-from unitune.metrics.judge import Judge, found, load_judge, reduced, save_judge, shared_judge
+from unitune.metrics.judge import (
+    Judge,
+    found,
+    load_judge,
+    read_card,
+    reduced,
+    save_judge,
+    shared_judge,
+)
 from unitune.metrics.similarity import Alignment
 from unitune.scenes import Object, Scene, render
 from unitune.types import Edit, Example, Refused, Request
@@ -84,7 +92,7 @@ def test_a_saved_judge_reads_as_before(tmp_path: Path):
     (tmp_path / "card.json").write_text('{"place": 0.98765}')
     again = load_judge(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size <= 1.5e6
-    assert again.card == {"place": "0.988"} and again.vocabulary == judge.vocabulary
+    assert read_card(tmp_path) == {"place": "0.988"} and again.vocabulary == judge.vocabulary
     assert next(again.parameters()).dtype == torch.float32
     for a, b in zip(again(pictures(2)).values(), judge(pictures(2)).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)

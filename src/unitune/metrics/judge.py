@@ -71,7 +71,7 @@ class Judge(nn.Module):
     `count` (objects less one) are one of many; `side` tells for each noun whether its object stands
     right of the middle. The network is thin at 32 px and wide at 16 and 8 px, where a CPU trains
     fastest; the mean tells the place, the maxima of the left and the right half that an object is
-    there. `card` holds what is known of its accuracy.
+    there.
     """
 
     def __init__(
@@ -83,7 +83,6 @@ class Judge(nn.Module):
         super().__init__()
         self.max_objects = max_objects
         self.vocabulary = {name: tuple(words) for name, words in vocabulary.items()}
-        self.card: Mapping[str, str] = {}
         self.trunk = nn.Sequential(
             _conv(3, 24, 3, 2),
             nn.ReLU(),
@@ -141,7 +140,6 @@ def load_judge(folder: str | Path) -> Judge:
     config = json.loads((folder / "config.json").read_text())
     judge = Judge(config["vocabulary"], max_objects=config.get("max_objects", MAX_OBJECTS))
     judge.load_state_dict(parameters.load(folder / "model.safetensors"))
-    judge.card = read_card(folder)
     return judge.eval().requires_grad_(False)
 
 

@@ -27,7 +27,7 @@ from unitune.metrics.judge import (
 )
 from unitune.metrics.statistics import OF_BASE
 from unitune.scenes.scene import MAX_OBJECTS
-from unitune.types import Edit, Example, Picture, Refused, Request
+from unitune.types import Edit, Picture, Refused, Request
 
 Facts = Mapping[str, Any]
 # A column: what is asked for in words, and which facts of a request that is.
@@ -107,12 +107,6 @@ class BaseSuccess(EditSuccess):
             float(found(e.request.facts, seen[id(e.example.image)])) if e.request.facts else NAN
             for e in edits
         ]
-
-
-def feasible(judge: Judge, examples: Sequence[Example]) -> list[bool]:
-    """Say for each request of each example, in order, whether its edit success can be measured."""
-    asked = [(example.image, request) for example in examples for request in example.requests]
-    return [not why for why in obstacles(judge, asked)]
 
 
 def obstacles(judge: Judge, asked: Sequence[tuple[Picture, Request]]) -> list[str]:
