@@ -138,17 +138,9 @@ class Companion(Protocol):
     """
 
     items: Sequence[Item]
-
-    def first(self, run: StageRun) -> Image | None:
-        """Return where sampling begins; None: as without it."""
-
-    def predict(self, run: StageRun) -> Predict:
-        """Return the prediction of x_0."""
-        ...
-
-    def after(self, x: Image, k: int) -> Image:
-        """Act on x once step `k` is done."""
-        ...
+    first: Callable[[StageRun], Image | None]  # where sampling begins; None: as without it
+    predict: Callable[[StageRun], Predict]  # how x_0 is predicted
+    after: After  # what is done once a step is done
 
 
 @runtime_checkable

@@ -72,49 +72,36 @@ class Stage(Protocol):
     resolution: int  # side of its pictures, px
     schedule: Schedule
     threshold: Callable[[Image], Image]  # how predicted x_0 are clipped
-
-    def encode(self, image: Image) -> Image:
-        """Turn pictures of the stage's resolution into the x_0 it predicts, or latents."""
-        ...
-
-    def decode(self, x_0: Image) -> Image:
-        """Turn x_0 into pictures."""
-        ...
-
-    def predict(self, x_t: Image, t: Levels, condition: Condition) -> Image:
-        """Predict x_0, float32."""
-        ...
-
-    def upsampled(self, low: Other) -> Image:
-        """Bring the previous stage's picture to this stage's resolution."""
-        ...
-
-    def base_weights(self) -> AbstractContextManager[None]:
-        """Predict with the untouched weights inside this context."""
-        ...
-
-    def attention(self, editor: AttentionEditor) -> AbstractContextManager[None]:
-        """Give every attention layer's probabilities to `editor` inside this context."""
-        ...
+    encode: Callable[[Image], Image]  # pictures of its resolution -> x_0, or latents
+    decode: Callable[[Image], Image]  # x_0 -> pictures
+    predict: Predict  # x_0 in float32
+    upsampled: Callable[[Other], Image]  # the previous stage's picture -> its resolution
+    base_weights: Callable[
+        [], AbstractContextManager[None]
+    ]  # inside, the untouched weights predict
+    # Inside, every attention layer's probabilities are given to an editor.
+    attention: Callable[[AttentionEditor], AbstractContextManager[None]]
 
 
 @runtime_checkable
 class CascadeProtocol(Protocol):
     """Stages in the order of sampling, and the text encoder."""
 
-    max_tokens: int  # places for a prompt's tokens with one end mark
+    encode: Callable[[Sequence[str]], Texts]  # prompts -> their embeddings
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """First the one that starts from noise alone."""
+        """The first one starts from noise alone."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> Texts:
-        """Embed prompts."""
+    @property
+    def max_tokens(self) -> int:
+        """Places for a prompt's tokens with one end mark."""
         ...
 
-    def tokenize(self, text: str, /) -> list[str]:
-        """Cut a text into pieces, without end marks."""
+    @property
+    def tokenize(self) -> Callable[[str], list[str]]:
+        """Cuts a text into pieces, without end marks."""
         ...
 
 
