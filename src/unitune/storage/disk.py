@@ -28,8 +28,8 @@ def explained(error: Exception) -> Exception:
 
     Any other error comes back as it is.
     """
-    named = isinstance(error, OSError) and error.filename
-    where = f" at {shown(error.filename)}" if named else ""
+    name = error.filename if isinstance(error, OSError) else None
+    where = f" at {shown(name)}" if name else ""
     if is_full(error):
         return Refused(
             f"disk full{where}; free some space, "
