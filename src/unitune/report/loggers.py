@@ -47,15 +47,15 @@ class Csv:
 
     def finalize(self, status: str) -> None:
         """Note the mean of each score over images, and write what is left."""
-        found = self.records if status == "success" else []
+        found = self.recorded if status == "success" else []
         means = tables.overall(found) if found else {}
         if means:
             self.log_metrics(means)
         self.csv.finalize(status)
 
     @property
-    def records(self) -> list[Record]:
-        """What the run recorded."""
+    def recorded(self) -> list[Record]:
+        """The run's records, of which there may be none."""
         file = self.folder / records.FILE
         return records.read(file) if file.is_file() else []
 
@@ -94,7 +94,7 @@ class TensorBoard(Csv):
         for grid in self.grids:
             picture = np.asarray(Image.open(grid).convert("RGB"))
             show.add_image(grid.stem, picture, dataformats="HWC")
-        found = self.records
+        found = self.recorded
         table = tables.by_prompt(found).plain() if found else ""
         for name, text in (("config", self.settings), ("scores", table)):
             if text:  # indented: shown as it is
@@ -147,7 +147,7 @@ class Wandb(Csv):
 
         super().finalize(status)
         shown: dict[str, Any] = {grid.stem: wandb.Image(str(grid)) for grid in self.grids}
-        if found := self.records:
+        if found := self.recorded:
             columns, data = tables.numbers(found)
             shown["scores"] = wandb.Table(columns=[*columns], data=data)
         self.run.log(shown)

@@ -40,8 +40,9 @@ class SavedRuns:
     def provenance(self) -> str:
         """Say where a reader finds record, settings, pictures and metric card behind a number."""
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in self.files)).hexdigest()[:12]
-        where = _short(self.files[0])
-        if len(self.files) > 1:
+        first, *others = self.files
+        where = _short(first)
+        if others:
             where = f"{len(self.files)} files {records.FILE} below {_short(self.path)}"
         beside = (
             f"beside it: {CONFIG} (the settings), {CARDS} (what each number is) "
@@ -50,7 +51,7 @@ class SavedRuns:
         if not self.configs:  # records kept without their run
             beside = "their runs' folders are not kept with them"
             if self.cards:
-                beside = f"what each number is stands in {_cards_of(self.files[0]).name} beside it"
+                beside = f"what each number is stands in {_cards_of(first).name} beside it"
         field = "the column `run` is the field of that name"
         return f"Records: {where} (sha256 {digest}); {field}; {beside}."
 
