@@ -142,9 +142,3 @@ def folders(model: Model) -> dict[str, Path]:
         parts.check(source, names, variant=model.variant)
         found[stage] = source
     return found
-
-
-def at_hand(model: Model) -> dict[str, Path]:
-    """Return the pipeline folders of the stages whose files need no download."""
-    found = {stage: model.folder(stage) for stage in model.stages}
-    return {stage: folder for stage, folder in found.items() if folder is not None}

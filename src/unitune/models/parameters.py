@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unitune.errors import Refused
-from unitune.models import files, parts
+from unitune.models import parts
 from unitune.models.families import family
 from unitune.models.files import Model
 from unitune.storage.disk import shown
@@ -25,11 +25,19 @@ def sizes(model: Model) -> Sizes:
 
     A stage whose files are not at hand or cannot be read is left out.
     """
-    found = {
-        stage: _sizes(folder / family(model.family).network, model.variant)
-        for stage, folder in files.at_hand(model).items()
-    }
-    return {stage: counts for stage, counts in found.items() if counts}
+    found: Sizes = {}
+    for stage in model.stages:
+        if (folder := model.folder(stage)) is None:
+            continue
+        counts: dict[str, int] = {}
+        try:
+            for file in parts.weights_files(folder / family(model.family).network, model.variant):
+                counts |= parts.header(file)
+        except Refused:
+            continue
+        if counts:
+            found[stage] = counts
+    return found
 
 
 def load(file: Path) -> dict[str, Tensor]:
@@ -53,13 +61,3 @@ def pretrained(kind: Any, part: Path, dtype: torch.dtype, variant: str) -> Any:
         local_files_only=True,
     )
     return network.eval().requires_grad_(False)
-
-
-def _sizes(part: Path, variant: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    try:
-        for file in parts.weights_files(part, variant):
-            counts |= parts.header(file)
-    except Refused:
-        return {}
-    return counts
