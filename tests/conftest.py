@@ -102,6 +102,7 @@ def refused(typed, here, monkeypatch) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def run() -> ModuleType:
     """The jobs of the command line, for tests that compose a config themselves."""
-    from unitune.cli import jobs
+    from unitune.cli import jobs, main
 
+    assert main.ended, "the module main registers what ${assets:...} in a config stands for"
     return jobs
