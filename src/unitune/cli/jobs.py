@@ -42,7 +42,8 @@ def make(node: Any, **more: object) -> Any:
 def metrics_of(cfg: Any) -> list[Any]:
     """Make the metrics; one that the config calls optional is left out where it is missing."""
     made = []
-    for metric in OmegaConf.to_container(cfg.metrics.use, resolve=True, throw_on_missing=True):
+    use: Any = OmegaConf.to_container(cfg.metrics.use, resolve=True, throw_on_missing=True)
+    for metric in use:
         optional = metric.pop("optional", False)
         try:
             made.append(make(metric))
