@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from unitune.models import tiny
-from unitune.storage.store import MANIFEST, _damage
+from unitune.storage.entries import damage
+from unitune.storage.store import MANIFEST
 
 ROOT = Path(__file__).parent.parent
 SERVER = """
@@ -110,7 +111,7 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
 def entry(store: Path) -> dict[str, str]:
     """The hashes of the weights of the one whole entry."""
     (folder,) = store.glob("tuned-*")
-    assert _damage(folder, "tuned") is None
+    assert damage(folder, "tuned") is None
     return {
         name: digest
         for name, digest in json.loads((folder / MANIFEST).read_text())["files"].items()

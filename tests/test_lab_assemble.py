@@ -1,4 +1,7 @@
-"""What ships is put together from trained parts: stock folders, their losses, the record of each training."""
+"""What ships is put together from trained parts.
+
+These are stock folders, their losses, and the record of each training.
+"""
 
 import json
 import shutil

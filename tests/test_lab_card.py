@@ -1,4 +1,4 @@
-"""The card of the trained parts: its rows in closed form, its scenes, its verdicts and its files."""
+"""The card of the trained parts: its rows in closed form, its scenes, verdicts and files."""
 
 import json
 import math

@@ -88,8 +88,16 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
         ("base", "device=tpu", "must be auto, cpu or cuda"),
         ("base", "phases=[]", "phases is empty"),
         ("base", "phases=[64]", "a phase needs"),
-        ("base", "phases=[{resolution: 48, batch_size: 2, samples: 4}]", "learns at 16, 32, 64 px; got a phase at 48 px"),
-        ("sr256", "phases=[{resolution: 512, batch_size: 2, samples: 4}]", "learns at 32, 40, 48, ..., 256 px; got a phase at 512 px"),
+        (
+            "base",
+            "phases=[{resolution: 48, batch_size: 2, samples: 4}]",
+            "learns at 16, 32, 64 px; got a phase at 48 px",
+        ),
+        (
+            "sr256",
+            "phases=[{resolution: 512, batch_size: 2, samples: 4}]",
+            "learns at 32, 40, 48, ..., 256 px; got a phase at 512 px",
+        ),
         ("base", "channels=[16, 16, 16, 16]", "channels must be multiples of 16"),
         ("sr256", "channels=[16, 32, 32]", "channels must list 4 levels"),
         ("base", "phases=[{resolution: 64, batch_size: 2}]", "a phase needs"),

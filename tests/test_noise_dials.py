@@ -1,4 +1,7 @@
-"""What a config says of a stage's loss and noise levels reaches the batches of every method that tunes, and what it may not say is refused in a line."""
+"""What a config says of a stage's loss and noise levels reaches every method that tunes.
+
+What it may not say is refused in a line.
+"""
 
 from types import ModuleType
 
@@ -105,7 +108,10 @@ def test_without_a_word_the_dials_are_the_models_and_all_levels(place: str, run:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_batch_that_strata_do_not_divide_is_refused_of_every_method(place: str, run: ModuleType):
-    """Row i takes part i modulo their number: of six levels four rows would never see the last two, and of three the first would count twice."""
+    """Row i takes part i modulo their number.
+
+    Of six levels four rows would never see the last two, of three the first would count twice.
+    """
     method, where, *more = PLACES[place]
     for strata in (3, 6):
         cfg = composed(method, *more, f"method.{where}.strata={strata}", "batch_size=4")

@@ -24,7 +24,7 @@ def test_no_outputs_and_no_definitions(notebook):
 
 
 def test_notebooks_run():
-    # A process of its own, because a notebook's kernel talks through local sockets, which the suite forbids.
+    # A notebook's kernel talks through local sockets, which the suite forbids: it gets a process.
     command = [
         sys.executable,
         "-m",
