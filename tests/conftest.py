@@ -104,5 +104,5 @@ def run() -> ModuleType:
     """The jobs of the command line, for tests that compose a config themselves."""
     from unitune.cli import jobs, main
 
-    assert main.ended, "the module main registers what ${assets:...} in a config stands for"
+    assert main.ending, "the module main registers what ${assets:...} in a config stands for"
     return jobs

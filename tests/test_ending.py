@@ -1,13 +1,15 @@
 """What is said when a run cannot go on, the exit code, and which folders are left."""
 
 import os
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from unitune.cli import ending
-from unitune.cli.ending import Ended
+from unitune.cli.ending import Ending
 from unitune.errors import Diverged, Refused
 
 
@@ -35,24 +37,24 @@ def test_errors_become_one_line(text, line):
     assert ending.one_line(ValueError(text)) == line
 
 
-def told(ended: Ended) -> tuple[int, list[str]]:
+def told(ended: Ending) -> tuple[int, list[str]]:
     stream = StringIO()
     return ended.tell(stream), stream.getvalue().splitlines()
 
 
 def test_exit_codes_and_what_is_said():
-    ended = Ended()
+    ended = Ending()
     assert told(ended) == (0, [])
     ended.failed(Refused("no cat"), refused=True)
     assert told(ended) == (2, ["unitune: no cat"])
     ended.failed(Diverged("nan"), refused=False)
     assert told(ended)[0] == 1
-    stopped = Ended(signal=15)
+    stopped = Ending(signal=15)
     assert told(stopped)[0] == 143 and told(stopped)[1][0].startswith("unitune: stopped")
 
 
 def test_a_sweep_lists_its_failed_cells():
-    ended = Ended()
+    ended = Ending()
     ended.failed(
         Refused("no cat"), refused=True, cell="1-unitune-cfg", overrides=["sampler=cfg", "seeds=0"]
     )
@@ -73,7 +75,7 @@ def test_a_sweep_lists_its_failed_cells():
 
 def test_refusals_leave_no_folder_and_results_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ended = Ended()
+    ended = Ending()
     for name in ("outputs/sweep/0", "outputs/sweep/1"):
         Path(ended.noted(name)).mkdir(parents=True)
     ended.noted("outputs/sweep")
@@ -102,3 +104,30 @@ def test_the_working_directory_is_never_removed(tmp_path, monkeypatch):
     for folder in (".", "..", tmp_path, tmp_path / "absent"):
         ending.remove_leftovers(Path(folder))
     assert (tmp_path / "here").is_dir()
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "",
+        "main.JOBS['config'] = lambda cfg, folder: print('a line\\n' * 100_000)",
+        "main.JOBS['config'] = lambda cfg, folder: print('less than Python holds back')",
+    ],
+)
+def test_a_pipe_that_nobody_reads_ends_the_program_quietly(tmp_path, job):
+    command = [] if job else ["--help"]
+    code = f"import sys; from unitune.cli import main; {job}\nsys.exit(main.main())"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + 13, "")
+
+
+def test_a_connection_that_breaks_is_no_folder():
+    ended = Ending()
+    ended.failed(ConnectionResetError(104, "Connection reset by peer"), refused=False)
+    assert told(ended) == (1, ["unitune: [Errno 104] Connection reset by peer"])

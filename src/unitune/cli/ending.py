@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGPIPE
 from typing import Any, TextIO
 
 from unitune.storage import disk
@@ -86,7 +87,7 @@ class Failure:
 
 
 @dataclass
-class Ended:
+class Ending:
     """How the runs of this process ended, and the folders that were made for them."""
 
     conf: Path = Path("conf")  # where a misspelt key is looked up
@@ -133,7 +134,8 @@ class Ended:
         return [f"unitune: {some} failed:", *table]
 
     def _said(self, error: Exception) -> str:
-        if isinstance(error, OSError) and error.strerror:
+        network = isinstance(error, ConnectionError | TimeoutError)
+        if isinstance(error, OSError) and error.strerror and not network:
             return unwritable(error)
         return nearest(one_line(error), self.conf)
 
@@ -143,7 +145,7 @@ class Ended:
         After refused input alone, the folders that hold no result are removed.
         """
         lines = self.report()
-        if self.signal:
+        if self.signal not in (0, SIGPIPE):  # who reads no more is told no more
             lines.append(
                 "unitune: stopped; the same command goes on from the last step that was saved"
             )

@@ -8,6 +8,7 @@ import os
 import sys
 from importlib import resources
 from pathlib import Path
+from signal import SIGINT, SIGPIPE
 from typing import Any
 
 import hydra
@@ -17,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from unitune.cli import arguments, ending
+from unitune.cli import arguments
+from unitune.cli.ending import Ending
 from unitune.cli.jobs import ASSETS, JOBS, edit
 from unitune.errors import Diverged, Inactive, Refused, Stopped, Unfit
 
@@ -41,11 +43,11 @@ def example_of_skimage(name: str) -> str:
         ) from None
 
 
-ended = ending.Ended(conf())
+ending = Ending(conf())
 OmegaConf.register_new_resolver("assets", lambda path: str(ASSETS / path), replace=True)
 OmegaConf.register_new_resolver("skimage", example_of_skimage, replace=True)
 # Hydra makes some folders before any of our code runs; `noted` is how they come to be known.
-OmegaConf.register_new_resolver("noted", ended.noted, replace=True)
+OmegaConf.register_new_resolver("noted", ending.noted, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")
@@ -55,16 +57,18 @@ def _main(cfg: DictConfig) -> None:
     What goes wrong is noted, so that the other cells of a sweep go on.
     """
     now: Any = HydraConfig.get()
-    folder = Path(ended.noted(now.runtime.output_dir))
-    ended.swept = Path(now.sweep.dir) if now.mode.name == "MULTIRUN" else None
+    folder = Path(ending.noted(now.runtime.output_dir))
+    ending.swept = Path(now.sweep.dir) if now.mode.name == "MULTIRUN" else None
     try:
         JOBS.get(now.job.config_name, edit)(cfg, folder)
+    except BrokenPipeError:
+        raise Stopped(SIGPIPE) from None
     except Exception as error:
         if isinstance(error, OmegaConfBaseException) and isinstance(error.__cause__, Refused):
             error = error.__cause__  # of one of the resolvers above
-        cell = folder.name if ended.swept else ""
+        cell = folder.name if ending.swept else ""
         refused = isinstance(error, REFUSALS)
-        ended.failed(error, refused=refused, cell=cell, overrides=now.overrides.task)
+        ending.failed(error, refused=refused, cell=cell, overrides=now.overrides.task)
         if not isinstance(error, (*REFUSALS, Diverged, Inactive, Unfit)):
             logging.getLogger("unitune").exception("failed")
 
@@ -75,18 +79,24 @@ def main() -> int:
     The code is 0 when all is done, 1 when a run failed, 2 for refused input and 128 + n after
     signal n.
     """
-    ended.begin()
+    ending.begin()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
         sys.argv[1:] = arguments.prepared(sys.argv[1:])
         _main()
-        if ended.swept:
+        if ending.swept:
             from unitune.report import summary
 
-            print(*summary.of_sweep(ended.swept, began=ended.began), sep="\n")
+            print(*summary.of_sweep(ending.swept, began=ending.began), sep="\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as after `unitune --help | head -1`
+        ending.signal = SIGPIPE
     except (*REFUSALS, OSError) as error:
         # Of the system's errors only those of Hydra's own folders come here: a run's were noted.
-        ended.failed(error, refused=True)
+        ending.failed(error, refused=True)
     except (Stopped, KeyboardInterrupt) as stop:
-        ended.signal = stop.signal if isinstance(stop, Stopped) else 2
-    return ended.tell(sys.stderr)
+        ending.signal = stop.signal if isinstance(stop, Stopped) else SIGINT
+    if ending.signal == SIGPIPE:
+        # Python writes at its end what it still holds, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ending.tell(sys.stderr)
