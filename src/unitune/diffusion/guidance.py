@@ -1,6 +1,6 @@
 """Guidance: push a prediction away from a reference prediction.
 
-Classifier-free guidance is the reference with the empty prompt. Each function here makes one
+Classifier-free guidance takes that of the empty prompt. The functions below `Guidance` make one
 denoiser, (x_t, t) -> x_0, of another.
 """
 
@@ -80,7 +80,7 @@ def guided(denoiser: Denoiser, reference: Denoiser, push: Push) -> Denoiser:
 
 
 def guided_at_once(denoiser: Denoiser, push: Push) -> Denoiser:
-    """Do the same in one network call of twice the rows: the items, then the references."""
+    """Guide in one network call of twice the rows: the items, then the references."""
 
     def both(x_t: Image, t: Levels) -> Image:
         x_0, x_ref = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t])).chunk(2)

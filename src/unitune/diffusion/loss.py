@@ -24,7 +24,7 @@ DENSITIES = ("uniform",)
 FIELDS = ("prediction", "weighting", "gamma", "density")
 OF_THE_MODEL = "model"  # a dial that leaves the weighting to the stage's own loss
 
-Draw = Callable[[int, int], Levels]  # (count, n) -> so many uniform draws from 0 ... n - 1
+UniformDraw = Callable[[int, int], Levels]  # (count, n) -> so many draws from 0 ... n - 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def check_dials(weighting: object, levels: object, strata: object) -> None:
 def drawn(
     schedule: Schedule,
     count: int,
-    draw: Draw,
+    draw: UniformDraw,
     *,
     levels: tuple[float, float] = (0.0, 1.0),
     strata: int = 1,

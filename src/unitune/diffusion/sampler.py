@@ -17,8 +17,8 @@ from unitune.diffusion.sampling import (
     sampled,
 )
 from unitune.diffusion.schedule import Image
-from unitune.diffusion.stage import CascadeProtocol, Condition, Other, Stage, reduced
-from unitune.diffusion.texts import Mix, away, filled
+from unitune.diffusion.stage import CascadeProtocol, Condition, OtherSize, Stage, reduced
+from unitune.diffusion.texts import Mix, filled, reference_text
 from unitune.types import Draw, Edit, Example, Mask, Refused, Request, Tuned
 
 REFERENCES = ("tuned", "base")
@@ -91,7 +91,7 @@ class Sampler(StageSampling):
         self,
         cascade: CascadeProtocol,
         example: Example,
-        lows: Sequence[Other],
+        lows: Sequence[OtherSize],
         *,
         texts: Sequence[str],
     ) -> list[torch.Tensor]:
@@ -118,7 +118,10 @@ class Sampler(StageSampling):
         Of `tuned` only the names are read, so that it can be asked before anything is tuned.
         """
         found = [item.prompt for item in self._items(draws, example, tuned)]
-        found += [away(guidance, example, tuned) for guidance in (self.guidance, self.sr.guidance)]
+        found += [
+            reference_text(guidance, example, tuned)
+            for guidance in (self.guidance, self.sr.guidance)
+        ]
         if self.mask is not None:
             found += self.mask.texts(example, about=tuned.about)
         if self.control is not None:
@@ -181,7 +184,7 @@ class _Job:
 
         return MaskRequest(self.example, items, self.tuned.about, self.cascade, sample)
 
-    def sampled(self, stage: Stage, items: Sequence[Item], low: Other | None) -> Image:
+    def sampled(self, stage: Stage, items: Sequence[Item], low: OtherSize | None) -> Image:
         """Sample one stage for a batch; `low` is the picture of the one before, if there is."""
         if low is not None:
             return stage.decode(sampled(self._later(stage, items, low), progress=self.progress))
@@ -198,7 +201,7 @@ class _Job:
         text = self.sampler.text(run.condition.text, self.tuned.embedding)
         return replace(run, condition=Condition(text))
 
-    def _later(self, stage: Stage, items: Sequence[Item], low: Other) -> StageRun:
+    def _later(self, stage: Stage, items: Sequence[Item], low: OtherSize) -> StageRun:
         sr, T = self.sampler.sr, stage.schedule.T
         items = [replace(item, start=sr.start, weight=sr.guidance.weight) for item in items]
         run, origin = self._run(stage, sr, items), stage.upsampled(low)
@@ -214,7 +217,7 @@ class _Job:
     def _run(self, stage: Stage, how: StageSampling, items: Sequence[Item]) -> StageRun:
         """Condition a stage on text alone; it starts at the base image."""
         base = stage.encode(reduced(self.example.image, stage.resolution))
-        reference = [away(how.guidance, self.example, self.tuned)] * len(items)
+        reference = [reference_text(how.guidance, self.example, self.tuned)] * len(items)
         return StageRun(
             stage=stage,
             how=how,

@@ -13,8 +13,9 @@ from torch import Tensor
 from unitune.diffusion.schedule import Image, Levels, Schedule
 
 Texts = Float[Tensor, "B L D"]
-Other = Float[Tensor, "B C h w"]  # a picture of another side than `Image` in the same signature
-Probabilities = Float[Tensor, "R heads N K"]  # of attention; first the text's columns, then pixels'
+OtherSize = Float[Tensor, "B C h w"]  # beside an `Image` whose side is another
+# Of attention: a row is a pixel's; the columns of the text come first, then those of pixels.
+Probabilities = Float[Tensor, "R heads N K"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Condition:
     def __add__(self, other: "Condition") -> "Condition":
         """Stack the items of two conditions of the same kind."""
         text = torch.cat([self.text, other.text])
-        mine, theirs = (self.low, self.level), (other.low, other.level)
-        if mine[0] is None or mine[1] is None or theirs[0] is None or theirs[1] is None:
+        if self.low is None or self.level is None or other.low is None or other.level is None:
             return Condition(text)
-        return Condition(text, torch.cat([mine[0], theirs[0]]), torch.cat([mine[1], theirs[1]]))
+        low, level = torch.cat([self.low, other.low]), torch.cat([self.level, other.level])
+        return Condition(text, low, level)
 
 
 Predict = Callable[[Image, Levels, Condition], Image]  # (x_t, t, condition) -> x_0
@@ -75,10 +76,9 @@ class Stage(Protocol):
     encode: Callable[[Image], Image]  # pictures of its resolution -> x_0, or latents
     decode: Callable[[Image], Image]  # x_0 -> pictures
     predict: Predict  # x_0 in float32
-    upsampled: Callable[[Other], Image]  # the previous stage's picture -> its resolution
-    base_weights: Callable[
-        [], AbstractContextManager[None]
-    ]  # inside, the untouched weights predict
+    upsampled: Callable[[OtherSize], Image]  # the previous stage's picture -> its resolution
+    # Inside, the untouched weights predict.
+    base_weights: Callable[[], AbstractContextManager[None]]
     # Inside, every attention layer's probabilities are given to an editor.
     attention: Callable[[AttentionEditor], AbstractContextManager[None]]
 
@@ -105,6 +105,6 @@ class CascadeProtocol(Protocol):
         ...
 
 
-def reduced(image: Image, side: int) -> Other:
+def reduced(image: Image, side: int) -> OtherSize:
     """Reduce a picture to a stage's resolution by averaging areas."""
     return image if image.shape[-1] == side else F.interpolate(image, (side, side), mode="area")

@@ -30,7 +30,7 @@ class Mix:
         return text if learned is None else self.eta * text + (1 - self.eta) * learned
 
 
-def away(guidance: Guidance, example: Example, tuned: Tuned) -> str:
+def reference_text(guidance: Guidance, example: Example, tuned: Tuned) -> str:
     """Return the text that guidance pushes away from."""
     return filled(guidance.reference, example, tuned) if guidance.reference else ""
 

@@ -1,6 +1,6 @@
-"""A mask from attention to words: a source of our own, of what Prompt-to-Prompt's blending reads.
+"""A mask from attention to words, read as Prompt-to-Prompt's local blending reads it.
 
-See section 4 of arXiv 2208.01626, local blending.
+That is section 4 of arXiv 2208.01626; as a source of masks it is our own.
 """
 
 import sys
@@ -17,7 +17,7 @@ from unitune.prompt_to_prompt.align import changed, tokens
 from unitune.prompt_to_prompt.maps import WordMaps
 from unitune.types import Example, Inactive, Refused
 
-LAYERS = 0.5  # of the side: maps of more pixels than a picture of it has are not read
+LAYERS = 0.5  # share of the side of x_t: finer layers' maps are not read
 
 
 @dataclass(frozen=True, kw_only=True)

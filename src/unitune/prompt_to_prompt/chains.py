@@ -123,9 +123,9 @@ class Chains:
         return torch.cat([M[:u], edited])
 
     def after(self, x: Image, k: int) -> Image:
-        """Bring x in order after step `k`; Inactive where nothing had an effect.
+        """Put source chains back onto the trajectory, edits onto their source outside the words.
 
-        Source chains return onto the trajectory, edits to their source outside the words' maps.
+        Inactive where the attention that was lent has changed nothing.
         """
         self._check(last=k + 1 == self._steps)
         u, blend = self.sources, self.control.blend

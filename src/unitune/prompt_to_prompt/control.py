@@ -37,7 +37,7 @@ class LocalBlend:
     threshold: float = 0.3
     start: float = 0.2
     words: Sequence[str] = ()
-    layers: float = 1.0  # of the side: maps of more pixels than a picture of it has are not read
+    layers: float = 1.0  # share of the side of x_t: finer layers' maps are not read
 
     def __post_init__(self) -> None:
         for name in ("threshold", "start", "layers"):
@@ -48,8 +48,8 @@ class LocalBlend:
 class PromptToPrompt:
     """Which attention an edit takes from its source chain, and how long.
 
-    Shares are of the steps, from the first one; `self_side` is one of the picture's side: attention
-    among more pixels than a picture of it has is left alone. `mode`: swap takes the source's map of
+    Shares are of the steps, from the first one; `self_side` is one of the side of x_t: attention
+    among the pixels of finer layers is left alone. `mode`: swap takes the source's map of
     every token (for prompts of equally many), refine those of shared words; auto swaps where words
     are only replaced. `reweight` multiplies maps of words of the edit by a number in [-2, 2], in
     all steps. `inversion`: the chains start from the base image inverted (`inversion.invert`); auto

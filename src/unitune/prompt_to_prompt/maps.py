@@ -18,8 +18,8 @@ REACH = 1  # of the maximum filter over that grid, as in public code
 class WordMaps:
     """Attention to the words that differ, summed over the layers and steps that it is given.
 
-    `gone` is 1 at the source prompt's words of interest, `new` at the edit's. Maps of more pixels
-    than a picture of the share `layers` of the side has are not read.
+    `gone` is 1 at the source prompt's words of interest, `new` at the edit's. Layers that are finer
+    than the share `layers` of the side of x_t are not read.
     """
 
     gone: Float[Tensor, "n L"]
