@@ -1,4 +1,4 @@
-"""Edits as operations on a scene, with prompt, instruction, exact target, exact mask and facts.
+"""What follows from an edit of a scene: prompt, instruction, exact target, exact mask, facts.
 
 Two labels are read off the pictures. An edit is `local` where less than half of the picture may
 change (the split of the paper). Base and result are `composed_alike` where every object of the base

@@ -68,7 +68,7 @@ def shows_well(scene: Scene) -> bool:
     return True
 
 
-def changes(edit: SceneEdit) -> bool:
+def shows_change(edit: SceneEdit) -> bool:
     """Say whether the edit is plain to see."""
     enough = MIN_CHANGE * PALE.get(edit.after.style, 1.0)
     if edit.kind == "recolour":

@@ -12,7 +12,7 @@ import numpy as np
 from unitune.scenes.caption import caption
 from unitune.scenes.changes import both
 from unitune.scenes.edits import KINDS, LOOKS, SceneEdit
-from unitune.scenes.legible import changes, shows_well
+from unitune.scenes.legible import shows_change, shows_well
 from unitune.scenes.proposals import SPREAD, Accept, Dice, propose, two
 from unitune.scenes.scene import (
     NOUN_LIST,
@@ -42,7 +42,8 @@ ROUND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("pair", ("move", "remove", "background")),
     ("aside", ("add", "restyle", "two")),
 )
-COUNT_SHARES = {"one": (1.0,), "aside": (0.0, 1.0), "pair": (0.0, 1.0), "group": (0.0, 0.5, 0.5)}
+# By composition: chances of one, two and three objects.
+CHANCES = {"one": (1.0,), "aside": (0.0, 1.0), "pair": (0.0, 1.0), "group": (0.0, 0.5, 0.5)}
 # Kinds that may be either: every second edit is composed alike, from this one on.
 HALF_ALIKE = {"replace": 0, "two": 1}
 # By composition: what "two" may change of the objects. LOOKS are composed alike, these are not.
@@ -111,7 +112,7 @@ def _compositions(
     cost = {
         (n, p, s): 5 * used[n] + used[p] + used[s] / (6 * share[s]) + SPREAD * dice.rng.random()
         for n, p, s in options
-    }  # about 4 each after 40 bases
+    }
     return sorted(options, key=cost.__getitem__)
 
 
@@ -153,7 +154,7 @@ def _is_good(
         return False
     if alike not in (None, edit.composed_alike):
         return False
-    return shows_well(edit.after) and all(map(changes, steps)) and dice.accept(edit)
+    return shows_well(edit.after) and all(map(shows_change, steps)) and dice.accept(edit)
 
 
 def _base(composition: str, noun: str, place: str, style: str, dice: Dice) -> Scene:
@@ -162,7 +163,7 @@ def _base(composition: str, noun: str, place: str, style: str, dice: Dice) -> Sc
     "aside" is a pair with one of the two missing.
     """
     while True:
-        scene = random_scene(dice.rng, counts=COUNT_SHARES[composition])
+        scene = random_scene(dice.rng, counts=CHANCES[composition])
         if _composition(scene) == ("pair" if composition == "aside" else composition):
             break
     main = int(dice.rng.integers(len(scene.objects)))
