@@ -19,14 +19,14 @@ from unitune.metrics.judge import load_judge
 from unitune.models.pocket import FOLDER as POCKET
 from unitune.scenes.scene import Object, Scene
 from unitune_lab import networks, optimizers, watch
-from unitune_lab.batches import NOUN, Batch, SceneBatches, facts
+from unitune_lab.batches import NOUN, Batch, SceneBatches, facts, pixels
 from unitune_lab.make import build as build_part
 from unitune_lab.make import go_on
 from unitune_lab.options import read
 from unitune_lab.parts import Part
 from unitune_lab.parts.clip import ClipPart
 from unitune_lab.parts.judge import JudgePart
-from unitune_lab.parts.stage import StagePart, pixels
+from unitune_lab.parts.stage import StagePart
 from unitune_lab.parts.text import TextPart, embed
 
 CPU = torch.device("cpu")

@@ -101,7 +101,7 @@ def write_record(trained: Path, out: Path) -> None:
     ordered = {part: (known | new)[part] for part in PARTS if part in known | new}
     (out / TRAINING).write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
     kept = [line for line in looks(out) if line["part"] not in new or goes_on(new, line)]
-    lines = kept + [after(new[line["part"]], line) for line in looks(trained)]
+    lines = kept + [from_the_first(new[line["part"]], line) for line in looks(trained)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (out / LEARNING).write_text(text, encoding="utf-8")
 
@@ -115,7 +115,7 @@ def goes_on(new: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
     return line["samples"] <= total(before, "samples")
 
 
-def after(done: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+def from_the_first(done: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     """Count a look's samples and minutes from the start of the part's first training."""
     before = done.get("before") or {}
     counted = ("samples", "minutes")

@@ -49,6 +49,16 @@ class Batch:
     colours: Tensor  # (B, nouns, colours) float, 1 where an object is painted
     side: Tensor  # (B, nouns) float: 0 left of the middle, 1 right of it, else -1
 
+    def pictures(self, device: torch.device) -> Tensor:
+        """Return the pictures as float32 in [-1, 1]."""
+        assert self.image is not None
+        return pixels(self.image, device)
+
+
+def pixels(image: Tensor, device: torch.device) -> Tensor:
+    """Turn uint8 pictures into float32 in [-1, 1]."""
+    return image.to(device).float().div_(127.5).sub_(1)
+
 
 def facts(scenes: Sequence[Scene]) -> dict[str, Tensor]:
     """Turn scenes into the tensors of a Batch."""
@@ -86,7 +96,7 @@ def object_map(scene: Scene, masks: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
-def sampled(objects: Tensor, side: int) -> Tensor:
+def at_cells(objects: Tensor, side: int) -> Tensor:
     """Read maps of objects, (B, S, S), at the middle of each of side x side cells."""
     k = objects.shape[-1] // side
     return objects[:, k // 2 :: k, k // 2 :: k] if k > 1 else objects
@@ -111,9 +121,8 @@ def grouped(
             other = replace(scene, objects=things, **look)
             if not is_held_out(other):
                 said = caption(other, rng)
-                scene, text = (
-                    (scene, text) if said in [told for _, told in group] else (other, said)
-                )
+                if said not in [told for _, told in group]:
+                    scene, text = other, said
         found.append((scene, text))
     return found
 
@@ -146,7 +155,8 @@ class SceneBatches(IterableDataset[Batch]):
         u = rng.random()
         named = 0.0 if self.held_out else NAMED  # the scenes of names are known ones
         if self.captions == "stage" and u < named:
-            return tuple(reversed(named_scene(rng)))  # type: ignore[return-value]
+            text, scene = named_scene(rng)
+            return scene, text
         scene = random_scene(rng, held_out=self.held_out, counts=self.counts)
         text = caption(scene, rng)
         if self.captions == "stage":

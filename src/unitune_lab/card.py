@@ -108,13 +108,12 @@ def main(arguments: Sequence[str]) -> int:
     folder lacks is named and left out; judge and text encoder are needed.
     """
     try:
-        folder = Path(arguments[0]) if arguments else None
-        if folder is None:
+        if not arguments:
             raise Refused("name the folder that holds the trained parts")
         asked = arguments[1] if len(arguments) > 1 else str(COUNT)
         if not (asked.isascii() and asked.isdigit() and int(asked) > 0):
             raise Refused(f"the number of prompts must be a whole number above 0; got {asked!r}")
-        measure(folder, int(asked))
+        measure(Path(arguments[0]), int(asked))
     except Refused as refused:
         print(f"unitune_lab.card: {refused}", file=sys.stderr)
         return 2
@@ -132,7 +131,8 @@ def write_accuracies(folder: Path, part: str, rows: Sequence[Row]) -> None:
 
 def measure(folder: Path, count: int) -> None:
     """Measure the parts of a folder, with so many prompts of one and of two objects."""
-    began, nouns = time.monotonic(), {}
+    began = time.monotonic()
+    nouns: dict[str, list[int]] = {}
     judge = load_judge(start.required(folder, "judge"))
     rows = judge_rows(judge)
     text = TextPart(tokenizer(), torch.device("cpu"))

@@ -9,8 +9,8 @@ from unitune.scenes import Scene, random_scene
 from unitune.scenes.render import render
 from unitune.scenes.scene import NOUN_LIST, left_of
 
+from unitune_lab.batches import pixels
 from unitune_lab.obeyed import nouns_of
-from unitune_lab.parts.stage import pixels
 
 SEED = 6
 
@@ -20,11 +20,13 @@ def draw(count: int, *, counts: Sequence[float], seed: int, wanted: Callable) ->
 
     The nouns are asked for in turn: of some of them far more compositions are held out.
     """
-    rng, scenes = np.random.default_rng([SEED, seed]), []  # type: ignore[var-annotated]
+    rng = np.random.default_rng([SEED, seed])
+    scenes: list[Scene] = []
     while len(scenes) < count:
         scene = random_scene(rng, held_out=True, counts=counts)
         asked = NOUN_LIST[len(scenes) % len(NOUN_LIST)]
-        scenes += [scene] if asked in nouns_of(scene) and wanted(scene) else []
+        if asked in nouns_of(scene) and wanted(scene):
+            scenes.append(scene)
     return scenes
 
 

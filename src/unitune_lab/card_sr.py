@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from unitune.diffusion.guidance import conditioned, thresholded
 from unitune.diffusion.loop import denoise
 from unitune.diffusion.stage import Condition
 from unitune.diffusion.steps import DDIM, Threshold, levels
@@ -43,18 +44,15 @@ def sr_rows(stage: StagePart, count: int) -> list[Row]:
         t = torch.tensor([stage.schedule.level(SR.start)])
         steps = levels(int(t[0]), SR.steps)[:, None]
 
-        def denoiser(x_t: Tensor, s: Tensor, condition: Condition = condition) -> Tensor:
-            return sampler.threshold(sampler.predict(x_t, s, condition))
-
+        denoiser = thresholded(conditioned(sampler.predict, condition), sampler.threshold)
         x = stage.schedule.first_image(up, noise(), t)
-        fine = denoise(denoiser, x, steps, schedule=stage.schedule, step=DDIM(), noise=noise).clamp(
-            -1, 1
-        )
-        bicubic = F.interpolate(low, 256, mode="bicubic", antialias=True).clamp(-1, 1)
+        fine = denoise(denoiser, x, steps, schedule=stage.schedule, step=DDIM(), noise=noise)
+        bicubic = F.interpolate(low, 256, mode="bicubic", antialias=True)
         goal = features(metric.weights, truth)
-        near = [float(distance(metric.weights, features(metric.weights, x), goal)[0])
-                for x in (fine, bicubic)]  # fmt: skip
-        scores.append(
-            [*(float(psnr((x + 1) / 2, (truth + 1) / 2)) for x in (fine, bicubic)), *near]
-        )
+        sharp, near = [], []
+        for picture_256 in (fine.clamp(-1, 1), bicubic.clamp(-1, 1)):
+            sharp.append(float(psnr((picture_256 + 1) / 2, (truth + 1) / 2)))
+            found = features(metric.weights, picture_256)
+            near.append(float(distance(metric.weights, found, goal)[0]))
+        scores.append([*sharp, *near])
     return gain(scores)

@@ -27,4 +27,6 @@ def extract(font_file: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("unitune_lab.sprites: name a file of Noto Color Emoji")
     extract(sys.argv[1])

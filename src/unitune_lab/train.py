@@ -140,10 +140,10 @@ def train(training: Training, phases: Sequence[Phase]) -> bool:
     training.part.network.train()
     earlier, began = done["minutes"], time.monotonic()
     saved = said = looked = began
-    running, total = math.nan, sum(phase.samples for phase in phases)
+    running, samples = math.nan, sum(phase.samples for phase in phases)
     with stop_asked() as asked:
         for phase, batch in _batches(training, phases):
-            left = total - done["samples"]
+            left = samples - done["samples"]
             value = training.step(batch, phase.resolution, begun=done["step"], left=left)
             if not math.isfinite(value):
                 raise FloatingPointError(
@@ -155,7 +155,9 @@ def train(training: Training, phases: Sequence[Phase]) -> bool:
             done["step"] += 1
             done["samples"] += phase.batch_size
             done["minutes"] = earlier + (now - began) / 60
-            over = now - began > 60 * options["minutes"] or done["samples"] >= total or bool(asked)
+            over = (
+                now - began > 60 * options["minutes"] or done["samples"] >= samples or bool(asked)
+            )
             if now - said > 60 or over:
                 speed = done["samples"] / (60 * done["minutes"])
                 log.info(
@@ -171,7 +173,7 @@ def train(training: Training, phases: Sequence[Phase]) -> bool:
                 looked = now
             if over:
                 break
-    return done["samples"] >= total
+    return done["samples"] >= samples
 
 
 def _batches(training: Training, phases: Sequence[Phase]) -> Iterator[tuple[Phase, Any]]:

@@ -23,7 +23,7 @@ from unitune.models.stage import UNetStage
 from unitune.runs.grid import labelled_grid
 from unitune.scenes import Scene, caption, random_scene
 
-from unitune_lab.batches import SceneBatches, sampled
+from unitune_lab.batches import SceneBatches, at_cells
 from unitune_lab.obeyed import nouns_of, obeyed
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ def errors(part: "StagePart", network: nn.Module, *, resolution: int) -> dict[st
     scenes and the noise are the same each time.
     """
     count = 16 if part.super_resolution else UNSEEN
-    options = {"size": part.size, "held_out": True, "captions": "plain"}
-    batch = SceneBatches(seed=1, batch_size=count, **options).batch(0)  # type: ignore[arg-type]
-    found = {"all": [], "objects": []}  # type: dict[str, list[float]]
+    scenes = SceneBatches(seed=1, batch_size=count, size=part.size, captions="plain", held_out=True)
+    batch = scenes.batch(0)
+    of_all: list[float] = []
+    of_objects: list[float] = []
     for t in LEVELS:
         noise = torch.Generator(part.device).manual_seed(t)
         rows = torch.full((count,), t, device=part.device)
@@ -52,11 +53,11 @@ def errors(part: "StagePart", network: nn.Module, *, resolution: int) -> dict[st
         v, _ = part.output(network, asked["x"], asked["t"], asked["text"], asked["level"])
         # The error of v is that of x_0 times SNR + 1.
         square = (v - asked["v"]).square() / float(1 + part.schedule.snr(rows)[0])
-        mask = (sampled(asked["objects"], v.shape[-1]) > 0)[:, None].expand_as(square)
-        found["all"].append(float(square.mean()))
-        found["objects"].append(float(square[mask].mean()))
-    by_level = {f"objects_{t}": e for t, e in zip(LEVELS, found["objects"], strict=True)}
-    return {"error": float(np.mean(found["all"])), **by_level}
+        mask = (at_cells(asked["objects"], v.shape[-1]) > 0)[:, None].expand_as(square)
+        of_all.append(float(square.mean()))
+        of_objects.append(float(square[mask].mean()))
+    by_level = {f"objects_{t}": error for t, error in zip(LEVELS, of_objects, strict=True)}
+    return {"error": float(np.mean(of_all)), **by_level}
 
 
 def sample(
@@ -90,7 +91,8 @@ def sample(
 
 def unseen(count: int, *, objects: int, seed: int) -> list[Scene]:
     """Draw scenes of unseen compositions with so many objects, of different kinds."""
-    rng, scenes = np.random.default_rng([SEED, seed, objects]), []  # type: ignore[var-annotated]
+    rng = np.random.default_rng([SEED, seed, objects])
+    scenes: list[Scene] = []
     counts = [float(k + 1 == objects) for k in range(3)]
     while len(scenes) < count:
         scene = random_scene(rng, held_out=True, counts=counts)

@@ -3,6 +3,7 @@
 The loss is InfoNCE both ways, from captions to pictures and back (arXiv 2103.00020).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from unitune.scenes.vocabulary import NOUNS, PLACES, article
 
 from unitune_lab.batches import Batch, SceneBatches
 from unitune_lab.parts.normalisation import Statistics
-from unitune_lab.parts.stage import pixels
 from unitune_lab.towers import CONTEXT, build_towers, contrastive_loss, save_towers
 
 
@@ -38,8 +38,7 @@ class ClipPart:
 
     def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
         """Return the symmetric cross entropy of the cosines times the learned scale."""
-        assert batch.image is not None
-        x = pixels(batch.image, self.device)
+        x = batch.pictures(self.device)
         return contrastive_loss(self.network, x, self.ids(list(batch.captions)))  # type: ignore
 
     def look(self, network: nn.Module, resolution: int) -> dict[str, float]:
@@ -56,18 +55,15 @@ class ClipPart:
         `noun`: they name the single object; `caption_of_16`: they find a picture's caption among
         16.
         """
-        unseen = {"size": 64, "captions": "plain", "held_out": True}
-        one = SceneBatches(seed=3, batch_size=256, counts=(1.0,), **unseen)  # type: ignore
-        batch = one.batch(0)
-        assert batch.image is not None
+        unseen = partial(SceneBatches, batch_size=256, size=64, captions="plain", held_out=True)
+        batch = unseen(seed=3, counts=(1.0,)).batch(0)
         prompts = [f"{article(n)} {n} {p[0]}" for n in NOUNS for p in PLACES.values()]
         texts = towers.encode_text(self.ids(prompts)).unflatten(0, (len(NOUNS), -1))
         texts = F.normalize(F.normalize(texts, dim=-1).mean(dim=1), dim=-1)
-        images = F.normalize(towers.encode_image(pixels(batch.image, self.device)), dim=-1)
+        images = F.normalize(towers.encode_image(batch.pictures(self.device)), dim=-1)
         named = (images @ texts.T).argmax(1).cpu() == batch.nouns.argmax(1)
-        batch = SceneBatches(seed=4, batch_size=256, **unseen).batch(0)  # type: ignore
-        assert batch.image is not None
-        images = F.normalize(towers.encode_image(pixels(batch.image, self.device)), dim=-1)
+        batch = unseen(seed=4).batch(0)
+        images = F.normalize(towers.encode_image(batch.pictures(self.device)), dim=-1)
         texts = F.normalize(towers.encode_text(self.ids(list(batch.captions))), dim=-1)
         grouped = images.unflatten(0, (-1, 16)) @ texts.unflatten(0, (-1, 16)).mT
         right = grouped.argmax(2).cpu() == torch.arange(16)

@@ -12,7 +12,6 @@ from unitune.scenes.vocabulary import COLOURFUL
 from unitune_lab.batches import STYLE, Batch, SceneBatches
 from unitune_lab.parts.facts import fact_loss
 from unitune_lab.parts.normalisation import Statistics
-from unitune_lab.parts.stage import pixels
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,9 +50,8 @@ class JudgePart:
 
     def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
         """Return the cross entropies of all facts."""
-        assert batch.image is not None
         generator = torch.Generator().manual_seed(seed)
-        x = augment(pixels(batch.image, self.device), generator)
+        x = augment(batch.pictures(self.device), generator)
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(x.contiguous(memory_format=torch.channels_last))
         return fact_loss({name: value.float() for name, value in logits.items()}, batch)
@@ -90,9 +88,7 @@ def answers(judge: nn.Module, *, count: int, seed: int) -> dict[str, list[bool]]
     colourful = torch.tensor([STYLE[style] for style in COLOURFUL])
     for k in range(-(-count // 64)):
         batch = batches.batch(k)
-        assert batch.image is not None
-        found = judge(pixels(batch.image, device))
-        logits = {name: value.cpu() for name, value in found.items()}
+        logits = {name: value.cpu() for name, value in judge(batch.pictures(device)).items()}
         nouns = ((logits["nouns"] > 0) == (batch.nouns > 0)).all(dim=1)
         painted = (logits["colours"] > 0) == (batch.colours.amax(dim=1) > 0)
         known = batch.side >= 0

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from unitune_lab.batches import SceneBatches
-from unitune_lab.parts.stage import pixels
 
 BATCHES, BATCH_SIZE, SEED = 8, 64, 5
 
@@ -29,9 +28,7 @@ class Statistics:
     def _draw(self) -> Iterable[Tensor]:
         batches = SceneBatches(seed=SEED, batch_size=BATCH_SIZE, size=64, captions="plain")
         for k in range(BATCHES):
-            image = batches.batch(k).image
-            assert image is not None
-            yield self.prepare(pixels(image, self.device))
+            yield self.prepare(batches.batch(k).pictures(self.device))
 
     def renew(self, network: nn.Module) -> None:
         """Give a network's batch normalisation the statistics of these pictures."""

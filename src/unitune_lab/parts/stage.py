@@ -18,17 +18,12 @@ from unitune.errors import Refused
 from unitune.metrics.judge import Judge
 
 from unitune_lab import networks, watch
-from unitune_lab.batches import NOUN, Batch, sampled
+from unitune_lab.batches import NOUN, Batch, at_cells
 from unitune_lab.parts.text import embed
 
 WEIGHTINGS = ("plain", "min_snr")
 V = PREDICTIONS["v_prediction"]  # what the embedded networks predict
 TUNING = StageLoss("v_prediction", "min_snr")  # of what ships, whatever its pretraining weighed
-
-
-def pixels(image: Tensor, device: torch.device) -> Tensor:
-    """Turn uint8 pictures into float32 in [-1, 1]."""
-    return image.to(device).float().div_(127.5).sub_(1)
 
 
 def digest(text: Path) -> str:
@@ -118,8 +113,8 @@ class StagePart:
         self, batch: Batch, resolution: int, *, noise: torch.Generator, t: Tensor | None = None
     ) -> dict[str, Any]:
         """Draw what the network is asked and what it should answer, with the map of objects."""
-        assert batch.image is not None and batch.objects is not None
-        x_0, low = pixels(batch.image, self.device), None
+        assert batch.objects is not None
+        x_0, low = batch.pictures(self.device), None
         objects, captions = batch.objects.to(self.device), list(batch.captions)
         if self.super_resolution:
             coarse = F.interpolate(x_0, scale_factor=0.25, mode="area")
@@ -149,12 +144,12 @@ class StagePart:
         asked = self.noised(batch, resolution, noise=noise)
         t = asked["t"]
         v, named = self.output(self.network, asked["x"], t, asked["text"], asked["level"])
-        weight = 1 + (self.objects - 1) * (sampled(asked["objects"], v.shape[-1]) > 0)[:, None]
+        weight = 1 + (self.objects - 1) * (at_cells(asked["objects"], v.shape[-1]) > 0)[:, None]
         of_level = self.loss_of_stage.weights(self.schedule, t).to(v)[:, None, None, None]
         error = (v - asked["v"]).square() * weight * of_level
         loss = error.sum() / (3 * weight.sum())
         if named is not None:
-            nouns = sampled(asked["objects"], named.shape[-1]).long()
+            nouns = at_cells(asked["objects"], named.shape[-1]).long()
             loss = loss + self.auxiliary * F.cross_entropy(named, nouns)
         return loss
 

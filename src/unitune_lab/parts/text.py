@@ -62,7 +62,7 @@ class TextPart:
         self.network: nn.Module = nn.ModuleDict(parts).to(device)
 
     def loss(self, batch: Batch, resolution: int, seed: int) -> Tensor:
-        """Return the sum of the three tasks' losses."""
+        """Return the sum of the four tasks' losses."""
         texts, net = list(batch.captions), cast(Any, self.network)
         found = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
         missing = max(1, PADDED - found.input_ids.shape[1])
@@ -113,12 +113,12 @@ class TextPart:
         states = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
         kept = tokens.attention_mask[..., None]
         mean = (states * kept).sum(1) / kept.sum(1)
-        facts = float(fact_loss(network["heads"](mean), batch))  # type: ignore[index]
+        error = float(fact_loss(network["heads"](mean), batch))  # type: ignore[index]
         nouns = embed(self.tokenizer, encoder, [f"{article(n)} {n}" for n in NOUNS])
         words = embed(self.tokenizer, encoder, [RARE, "", "qwpz"])
         moved = rms(nouns[1:] - nouns[:-1])
         return {
-            "error": facts,
+            "error": error,
             "rare_to_empty": rms(words[0] - words[1]) / moved,
             "rare_to_rare": rms(words[0] - words[2]) / moved,
             "side": self._sides_told(network),
