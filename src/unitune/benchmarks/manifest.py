@@ -5,7 +5,8 @@ noun (class of the main object), kind, instruction (the same edit as an instruct
 than half of the picture may change), composed_alike (the objects of the base keep place and
 outline), target, mask (paths inside the folder; white = may change), facts (what a judge must find
 in the result), appear and stay (those of them that the base image lacks, and those that it has),
-and `outputs`: pictures that other methods made of this edit, {name: path}.
+and `outputs`: pictures that other methods made of this edit, {name: path}. A field `imagic` is an
+older spelling of outputs: {"imagic": path}.
 """
 
 import json
@@ -173,7 +174,8 @@ def first(found: Sequence, limit: int) -> list:
 
 def by_stem(image: str) -> str:
     """Name an example after its image file, without the file's type."""
-    return "-".join(PurePosixPath(image).with_suffix("").parts)
+    path = PurePosixPath(image)
+    return "-".join([*path.parent.parts, path.stem])
 
 
 def output(example: Example, request: Request, image: Picture) -> Edit:

@@ -79,8 +79,8 @@ class PIEBench:
             items = [(str(key), dict(item)) for key, item in pairs]
             paths = [by_stem(item["image_path"]) for _, item in items]
             for _, item in items:
-                _ = item["original_prompt"], item["editing_prompt"], item["mask"]
-        except (ValueError, KeyError, TypeError) as error:
+                _ = plain(item["original_prompt"]), plain(item["editing_prompt"]), item["mask"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Refused(
                 f"{file} is not PIE-Bench's mapping of keys to image_path, original_prompt, "
                 f"editing_prompt and mask ({error})"

@@ -23,7 +23,7 @@ from unitune.scenes import Scene, caption, render, sprites
 from unitune.scenes.edits import SceneEdit
 from unitune.scenes.scene import NOUN_LIST, PLACE_LIST, STYLE_LIST, held_out, world_digest
 from unitune.scenes.suite import generate
-from unitune.types import Example, Refused
+from unitune.types import Example, Refused, whole
 
 log = logging.getLogger(__name__)
 JUDGE = POCKET / "judge"
@@ -68,7 +68,7 @@ def draw(*, seed: int, per_type: int) -> tuple[list[SceneEdit], dict[str, object
     `dropped` say how many there were.
     """
     for name, value, least in (("seed", seed, 0), ("per_type", per_type, 1)):
-        if not isinstance(value, int) or value < least:
+        if not (whole(value) and value >= least):
             raise Refused(f"{name} must be a whole number of at least {least}, got {value!r}")
     judge = shared_judge(JUDGE)
     legible: list[bool] = []  # of each edit that was drawn

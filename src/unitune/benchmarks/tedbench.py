@@ -41,7 +41,7 @@ class TEdBench(Folder):
         try:
             pairs = json.loads((root / FILE).read_text(encoding="utf-8"))
             return [_line(pair["img_name"], pair["target_text"]) for pair in pairs]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Refused(
                 f"{root / FILE} is not TEdBench's list of objects with img_name and target_text "
                 f"({error})"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unitune.metrics.batches import paired
 from unitune.metrics.card import card
+from unitune.metrics.weights import read
 from unitune.types import Edit, Refused
 
 PACKAGE = "stlpips-pytorch"
@@ -86,7 +87,7 @@ class STLPIPS:
     higher_is_better = False
 
     def __init__(self) -> None:
-        self.weights = torch.load(weights_file(), weights_only=True, map_location="cpu")
+        self.weights = read(weights_file())
         self.card: Mapping[str, str] = card(
             "ST-LPIPS (Alex), distance of edit and base image",
             backbone="shift-tolerant AlexNet with linear heads, vST0.0",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import ViTModel
 
@@ -36,7 +37,7 @@ def load(source: str) -> ViTModel:
         )
     try:
         vit = ViTModel.from_pretrained(source, add_pooling_layer=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         said = str(error).strip().splitlines()[0]
         raise Refused(f"the ViT {source} cannot be loaded: {said}") from error
     return vit.eval().requires_grad_(False)

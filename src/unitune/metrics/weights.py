@@ -3,7 +3,6 @@
 What cannot be had is refused within 3 seconds.
 """
 
-import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -11,12 +10,9 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
-from unitune.models import parameters
+from unitune.models import hub, parameters
 from unitune.storage.disk import shown
 from unitune.types import Refused
-
-TIMEOUT_S = 2.0  # of one request
-LIMIT_S = 2.5  # of the whole question: a name server that does not answer ignores TIMEOUT_S
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -41,24 +37,15 @@ def changed(file: Path) -> int:
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-def check_reachable(url: str, *, what: str, otherwise: str) -> None:
+def _check_reachable(url: str, *, what: str, otherwise: str) -> None:
     """Refuse a download of `what` that cannot begin now; `otherwise` says what to do instead."""
-    errors: list[Exception] = []
-
-    def question() -> None:
-        try:
-            urlopen(Request(url, method="HEAD"), timeout=TIMEOUT_S).close()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=question, daemon=True)
-    thread.start()
-    thread.join(LIMIT_S)
-    if errors or thread.is_alive():
+    request = Request(url, method="HEAD")
+    error = hub.failure(lambda: urlopen(request, timeout=hub.TIMEOUT_S).close())
+    if error is not None:
         host = urlsplit(url).netloc
         raise Refused(
             f"{what} is not on this machine, and {host} does not give it; {otherwise}"
-        ) from next(iter(errors), None)
+        ) from error
 
 
 def of_torchvision(url: str, *, what: str, file: str | Path | None) -> dict[str, Tensor]:
@@ -68,7 +55,7 @@ def of_torchvision(url: str, *, what: str, file: str | Path | None) -> dict[str,
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.is_file():
         otherwise = f"give file= its weights ({url}, or the same as safetensors)"
-        check_reachable(url, what=what, otherwise=otherwise)
+        _check_reachable(url, what=what, otherwise=otherwise)
     return torch.hub.load_state_dict_from_url(
         url, map_location="cpu", progress=False, check_hash=True, weights_only=True
     )
@@ -86,12 +73,10 @@ def of_hub(repository: str, name: str, *, what: str, otherwise: str) -> Path:
             f"{what} is not in the local cache, and HF_HUB_OFFLINE forbids to look further; "
             f"{otherwise}"
         )
-    check_reachable(hf_hub_url(repository, name), what=what, otherwise=otherwise)
+    _check_reachable(hf_hub_url(repository, name), what=what, otherwise=otherwise)
     try:
         return Path(hf_hub_download(repository, name))
-    except (
-        Exception
-    ) as error:  # of the HTTP library under the hub's, whose errors differ by version
+    except Exception as error:  # of the HTTP library under the hub's, which differs by version
         raise Refused(
             f"{what} cannot be downloaded ({type(error).__name__}); {otherwise}"
         ) from error

@@ -1,7 +1,7 @@
 """Attention whose probabilities can be edited.
 
-For one network call, processors stand in the place of diffusers' own; they take no other arithmetic
-than theirs.
+For the time of a network call our processors replace diffusers' own; but for the edit they compute
+what those compute.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,9 @@ def controlled(network: Any, chains: AttentionEditor | None) -> Iterator[None]:
                 "use another sampler, or diffusers' default attention"
             )
     edited = {
-        name: (Joint if isinstance(processor, JOINT) else Separate)(processor, chains)
+        name: (JointAttention if isinstance(processor, JOINT) else SeparateAttention)(
+            processor, chains
+        )
         for name, processor in stock.items()
     }
     try:
@@ -56,10 +58,10 @@ def controlled(network: Any, chains: AttentionEditor | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointAttention:
     """Attention of IF: the first L columns are the text's, the rest the layer's own pixels'.
 
-    Layers of cross-attention alone have none of the latter.
+    A layer that has cross-attention alone has no columns of pixels.
     """
 
     stock: Any
@@ -88,7 +90,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class Separate:
+class SeparateAttention:
     """Attention of Stable Diffusion's blocks: to the text where given, else to own pixels."""
 
     stock: Any
@@ -119,7 +121,7 @@ def attend(
 ) -> Tensor:
     """Attend with probabilities that `chains` edits in its rows, (B, N, C).
 
-    Those of the rows behind are never held in memory.
+    The probabilities of the other rows are never held in memory.
     """
     q, k, v = (y.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for y in (q, k, v))
     R = chains.rows

@@ -158,13 +158,13 @@ def build(
         stages.append(kind.load_stage(folder, name, low, placement))
     weights = _identity(list(folders.values()), [hub.commit(f) for f in folders.values()])
     return Cascade(
-        model.name,
-        stages,
-        words,
-        words.encode,
-        words.release,
-        f"{weights} {model.variant}".strip(),
-        None if model.path is None else _known_words(Path(model.path)),
+        name=model.name,
+        stages=stages,
+        words=words,
+        encoder=words.encode,
+        release=words.release,
+        digest=f"{weights} {model.variant}".strip(),
+        known=None if model.path is None else _known_words(Path(model.path)),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 
 from unitune.models import hub
 from unitune.models.libraries import AutoTokenizer, CLIPSegForImageSegmentation
@@ -53,7 +54,7 @@ def load(model: str) -> tuple[Any, Any]:
             folder, use_safetensors=True, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise Refused(
             f"no CLIPSeg can be read from {folder} "
             f"({str(error).strip().splitlines()[0][:120]}); {OTHERWISE}"

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,22 +71,26 @@ def ask(repo: Repo, *, file: str = ALWAYS_THERE, otherwise: str = WHAT_TO_DO) ->
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
+    url = hf_hub_url(repo.id, file, revision=repo.revision)
+    error = failure(lambda: get_hf_file_metadata(url, timeout=TIMEOUT_S))
+    if error is not None:
+        raise _refusal(repo, error, otherwise) from error
+
+
+def failure(question: Callable[[], object]) -> Exception | None:
+    """Ask the network; return why there was no answer within LIMIT_S, None where there was one."""
     errors: list[Exception] = []
 
-    def question() -> None:
-        url = hf_hub_url(repo.id, file, revision=repo.revision)
+    def ask_it() -> None:
         try:
-            get_hf_file_metadata(url, timeout=TIMEOUT_S)
+            question()
         except Exception as error:  # of the HTTP library under the hub's, which differs by version
             errors.append(error)
 
-    thread = threading.Thread(target=question, daemon=True)
+    thread = threading.Thread(target=ask_it, daemon=True)
     thread.start()
     thread.join(LIMIT_S)
-    if thread.is_alive():
-        errors.append(TimeoutError())
-    if errors:
-        raise _refusal(repo, errors[0], otherwise) from errors[0]
+    return TimeoutError() if thread.is_alive() else next(iter(errors), None)
 
 
 def download(repo: Repo, parts: Sequence[str], *, variant: str = "") -> Path:

@@ -1,6 +1,6 @@
 """The classes of diffusers and transformers that models are made of; both are imported here first.
 
-Their bars for reading a few megabytes are noise, and torchvision must be made importable before.
+Their progress bars for reading a few megabytes are noise; they need an importable torchvision.
 """
 
 # ruff: noqa: E402, F401

@@ -1,6 +1,6 @@
 """What a scheduler's file says of the noise schedule that a network was trained on.
 
-Every key of the file is honoured, known to be no matter here, or refused. The schedule (alpha_bar
+Every key of the file is honoured, known not to matter here, or refused. The schedule (alpha_bar
 by level) is the network's; which steps are taken along it, and by which rule, is the sampler's,
 which replaces whatever scheduler the file names.
 """

@@ -67,7 +67,7 @@ class UNetStage:
 
     @property
     def arithmetic(self) -> str:
-        """What names the rounding of the results; of the stored weights where not float32."""
+        """Names the rounding of results: the type of the arithmetic, and of narrower weights."""
         stored = "" if self.stored == torch.float32 else f", weights {self.stored}"
         return f"{self.dtype}{stored}"
 

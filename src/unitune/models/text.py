@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unitune.models import parameters
 from unitune.models.libraries import AutoTokenizer, CLIPTextModel, T5EncoderModel
-from unitune.models.parameters import pretrained
 from unitune.storage.store import Store
 from unitune.types import Refused
 
@@ -177,7 +177,8 @@ class TextEncoder(ABC):
         return [*frame[:begin], *tokens[: TEXT_LENGTH - self.marks], *frame[begin:]]
 
     def _read(self) -> Any:
-        network = pretrained(self.kind, self._folder, self.storage.dtype, self.storage.variant)
+        dtype, variant = self.storage.dtype, self.storage.variant
+        network = parameters.pretrained(self.kind, self._folder, dtype, variant)
         return network.to(self._device)
 
     def _in_memory(self) -> Any:
@@ -191,7 +192,7 @@ class TextEncoder(ABC):
             save_file({"embedding": self._embed([line])[0].contiguous()}, folder / FILE)
 
         entry = store.get_or_make("embedding", self._key | {"text": line}, build)
-        return load_file(entry / FILE)["embedding"]
+        return parameters.load(entry / FILE)["embedding"]
 
     @torch.no_grad()
     def _embed(self, lines: list[str]) -> Tensor:

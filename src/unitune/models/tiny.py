@@ -1,6 +1,6 @@
-"""Small random model folders with the config keys of the real ones, for tests.
+"""Small random model folders for tests, this project's and its users'.
 
-Also for users' own: weights mean nothing; classes, keys and files do.
+Their weights mean nothing; classes, config keys and files are those of the real models.
 """
 
 import json

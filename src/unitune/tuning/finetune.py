@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 import shutil
 import time
 import warnings
@@ -70,7 +71,7 @@ class FineTune(pl.LightningModule):
         batch = self.data.batch(self.global_step)
         loss = batch.loss(self.data.stage.output(batch.x_t, batch.t, batch.condition))
         value = float(loss.detach())
-        if value != value or value == float("inf"):
+        if not math.isfinite(value):
             raise Diverged(
                 f"the loss of {self.data.stage.name} is {value} at step {self.global_step} "
                 f"(lr {self.tuning.lr:g}); use a smaller lr"

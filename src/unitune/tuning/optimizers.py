@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 
-class OptimizerRecipe(Protocol):
-    """Builds an optimiser with a constant lr."""
+class OptimizerSettings(Protocol):
+    """An optimiser's settings, which build one with a constant lr."""
 
     def build(self, parameters: Iterable[nn.Parameter], *, lr: float) -> Optimizer: ...  # noqa: D102
 

@@ -11,7 +11,7 @@ from unitune import prompts
 from unitune.diffusion.loss import OF_THE_MODEL, check_dials
 from unitune.tuning.adapters import Adapter, Full
 from unitune.tuning.class_images import ClassImages
-from unitune.tuning.optimizers import AdamW, OptimizerRecipe
+from unitune.tuning.optimizers import AdamW, OptimizerSettings
 from unitune.tuning.select import ParameterSelection
 from unitune.types import Refused, number, whole
 
@@ -34,7 +34,7 @@ class Tuning:
     lr: float
     steps: int = 128
     batch_size: int = 4
-    optimizer: OptimizerRecipe = field(default_factory=AdamW)
+    optimizer: OptimizerSettings = field(default_factory=AdamW)
     select: ParameterSelection = field(default_factory=ParameterSelection)
     adapter: Adapter = field(default_factory=Full)
     crop: int = 0

@@ -1,8 +1,8 @@
 """Cascades of pixels shaped like DeepFloyd IF: IF itself and the embedded cascade.
 
-Limits: of the first stage's text encoder T5's states are read, 77 tokens, in lower case; the
-variance that IF predicts beside eps is not used; a stage above the first reads the picture below
-it, noised. IF's weights are gated and for non-commercial research, and were not at hand here.
+Limits: texts are read by the first stage's T5, 77 tokens in lower case; the variance that IF
+predicts beside eps is not used; a stage above the first reads the picture of the one below, noised.
+IF's weights are gated and for non-commercial research, and were not at hand here.
 """
 
 from pathlib import Path
