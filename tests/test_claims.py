@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from claim_records import SCORED, copies, of_images, record
-from claims.answer import table
+from claims.answer import markdown_table
 from claims.contrasts import Claim, Contrast, matching, traits
 from claims.labels import SCORES
 
@@ -171,7 +171,7 @@ def test_references_are_of_the_edits_that_they_stand_below():
     ]
     how = {"scores": {"psnr": "dB"}, "costs": {}}
     rows = {"one": "a=1", "two": "a=2", "three": "a=3"}
-    said = table([*found, *of_base, *of_base], rows, **how).splitlines()[2:]
+    said = markdown_table([*found, *of_base, *of_base], rows, **how).splitlines()[2:]
     copy = "copy of the base of these edits"
     assert said == [
         "| one | 2 | 0.5 |",
@@ -180,7 +180,7 @@ def test_references_are_of_the_edits_that_they_stand_below():
         "| three | 1 | 0.5 |",
         f"| {copy} | 1 | 0.9 |",
     ]
-    alone = table([*found[:2], *of_base], {"one": "a=1"}, **how)
+    alone = markdown_table([*found[:2], *of_base], {"one": "a=1"}, **how)
     assert alone.endswith("| copy of the base | 2 | 0.5 |")
 
 
@@ -200,5 +200,5 @@ def test_a_table_says_what_its_numbers_do_not_share(second, scores, costs, said)
     first = replace(record(kind="add"), environment={"threads": 1})
     found = [first, replace(first, kind="restyle", prompt="restyle image-0", **second)]
     rows = {"one": "snapshot=64"}
-    told = [table(some, rows, scores=scores, costs=costs) for some in (found, found[:1])]
+    told = [markdown_table(some, rows, scores=scores, costs=costs) for some in (found, found[:1])]
     assert [said in text for text in told] == [True, False]

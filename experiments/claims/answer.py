@@ -15,7 +15,7 @@ from .contrasts import matching
 from .table import ENTRIES, Entry
 
 
-def table(
+def markdown_table(
     found: Sequence[Record],
     rows: Mapping[str, str],
     *,
@@ -30,13 +30,14 @@ def table(
 
 def collect(entry: Entry, images: int, file: Path) -> None:
     """Keep the records of an entry's sweeps and the cards of their scores."""
-    there = [sweep for sweep in entry.sweeps if sweeps.ran(sweep, images)]  # no other one is asked
-    found = [record for sweep in there or entry.sweeps for record in sweeps.swept(sweep, images)]
+    ran = [sweep for sweep in entry.sweeps if sweeps.ran(sweep, images)]
+    asked = ran or entry.sweeps  # where none has run, reading one says how to run it
+    found = [record for sweep in asked for record in sweeps.swept(sweep, images)]
     sweeps.keep(entry.add(found), file)
-    folders = [sweeps.folder(sweep, images) for sweep in there]
-    cards = [card for folder in folders for card in sorted(folder.glob("*/cards.json"))]
-    if cards:  # what each score is, for the tables of make figures
-        file.with_name(f"{entry.name}-cards.json").write_bytes(cards[0].read_bytes())
+    for sweep in ran:  # what each score is, for the tables of make figures
+        for card in sorted(sweeps.folder(sweep, images).glob("*/cards.json")):
+            file.with_name(f"{entry.name}-cards.json").write_bytes(card.read_bytes())
+            return
 
 
 def tell(entry: Entry, kept: list[Record]) -> list[Record]:
@@ -47,7 +48,7 @@ def tell(entry: Entry, kept: list[Record]) -> list[Record]:
             runs.setdefault(record.run, []).append(record)
     budget = check_budgets(runs)
     found = entry.view(kept)
-    rows = table(found, entry.rows, scores=entry.scores, costs=entry.costs)
+    rows = markdown_table(found, entry.rows, scores=entry.scores, costs=entry.costs)
     print(f"## {entry.title}\n\nEach cell of the sweep: {budget}.\n\n{rows}\n")
     print(*(claim.decided(found) for claim in entry.claims), sep="\n", end="\n\n")
     if entry.more is not None:
@@ -79,10 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             help="read kept records instead of the sweep",
         )
     options = parser.parse_args(arguments)
-    entry, file = ENTRIES[options.name], options.from_records
+    entry = ENTRIES[options.name]
+    file = options.from_records or sweeps.RECORDS / f"{entry.name}.jsonl"
     try:
-        if file is None:
-            collect(entry, options.images, file := sweeps.RECORDS / f"{entry.name}.jsonl")
+        if options.from_records is None:
+            collect(entry, options.images, file)
         found = tell(entry, records.read(file))
     except Refused as refused:
         raise SystemExit(f"{entry.name}: {refused}") from None

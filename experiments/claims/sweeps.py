@@ -10,6 +10,7 @@ import yaml
 
 from unitune.report.groups import edit_of
 from unitune.storage import records
+from unitune.storage.files import write_whole
 from unitune.storage.records import REFERENCES, Record
 from unitune.types import Refused
 
@@ -79,6 +80,4 @@ def keep(found: Sequence[Record], file: Path) -> None:
                 numbers[name] = None if value is None else float(f"{value:.5g}")
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}")
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(file)
+    write_whole("".join(lines), file)
