@@ -81,6 +81,11 @@ def test_flags_may_stand_anywhere():
     ]
 
 
+def test_a_group_is_never_null():
+    with pytest.raises(Refused, match="model=null chooses nothing"):
+        arguments.prepared(["model=null"], groups=["method", "model"])
+
+
 @pytest.mark.parametrize(
     ("typed", "added"),
     [

@@ -1,7 +1,7 @@
 """What a person types, made safe for Hydra's grammar; the files that it names."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,19 @@ FREE_TEXT = ("image", "mask_file", "edit", "caption", "noun", "from", "runs")
 BESIDE_FROM = ("store.", "hydra.", "hydra/")  # what may be set beside from=: where things are kept
 
 
-def prepared(arguments: Sequence[str]) -> list[str]:
-    """Turn what was typed into what Hydra reads; flags may stand anywhere."""
+def prepared(arguments: Sequence[str], *, groups: Collection[str] = ()) -> list[str]:
+    """Turn what was typed into what Hydra reads; flags may stand anywhere.
+
+    `groups` are the names of conf's groups, each of which needs an option.
+    """
     flags = [one for one in arguments if one.startswith("-") or not _is_setting(one)]
     settings = [one for one in arguments if one not in flags]
+    for group in groups:
+        if f"{group}=null" in settings:
+            raise Refused(
+                f"{group}=null chooses nothing; name one of the options that "
+                "python run.py --help lists"
+            )
     keys = _keys(settings)
     more = sorted(key for key in keys - {"from"} if not key.startswith(BESIDE_FROM))
     if "from" in keys and more:

@@ -77,15 +77,16 @@ def edit(cfg: Any, folder: Path) -> None:
     settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     check_settings(settings)
     cfg.edit = [arguments.literal(prompt) for prompt in arguments.edit_prompts(cfg.edit)] or None
-    names = ("sampler", "plan", "method", "benchmark", "selection")
-    sampler, plan, method, benchmark, selection = (cfg[name] and make(cfg[name]) for name in names)
+    sampler, plan, method, benchmark, selection = (
+        make(cfg[name]) for name in ("sampler", "plan", "method", "benchmark", "selection")
+    )
     device = machine.device(cfg.machine.device)
     dtype = machine.precision(cfg.machine.precision, device)
     machine.use_threads(cfg.machine.threads)
     examples = benchmark.examples(cfg.model.resolution)
     described = files.described(settings["model"])
     inputs = preflight.Inputs(
-        method, sampler, plan, examples, folder=folder, store=Path(cfg.store.path),
+        method, sampler, plan, examples, folder=folder, store=Path(cfg.store.path).expanduser(),
         budget_gib=cfg.store.budget_gib, selection=selection, load_metrics=lambda: metrics_of(cfg),
         sizes=parameters.sizes(described), snapshot=cfg.snapshot, oracle=cfg.oracle,
     )  # fmt: skip
@@ -141,7 +142,8 @@ def _plain(module: str) -> Callable[[Any, Path], None]:
 
     def job(cfg: Any, folder: Path) -> None:
         fields: Any = OmegaConf.to_container(cfg, resolve=True)
-        fields |= {name: Path(cfg[name]) for name in ("folder",) if name in cfg}
+        if "folder" in cfg:
+            fields["folder"] = Path(cfg.folder)
         for line in import_module(module).run(**fields) or ():
             print(line)
 

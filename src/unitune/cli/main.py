@@ -82,7 +82,8 @@ def main() -> int:
     ending.begin()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
-        sys.argv[1:] = arguments.prepared(sys.argv[1:])
+        groups = [folder.name for folder in conf().iterdir() if folder.is_dir()]
+        sys.argv[1:] = arguments.prepared(sys.argv[1:], groups=groups)
         _main()
         if ending.swept:
             from unitune.report import summary

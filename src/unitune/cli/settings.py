@@ -1,6 +1,6 @@
 """What can be seen to be wrong in a config alone, as plain data, before anything is made of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,10 @@ def _faults(settings: Any) -> Iterator[str]:
             yield f"{key} must be a whole number, got {settings[key]!r}"
     if settings["oracle"] < 0:
         yield f"oracle must be 0 (no reference samples) or more of them, got {settings['oracle']}"
-    budget = settings["store"]["budget_gib"]
+    store = settings["store"]
+    if not isinstance(store, Mapping) or not {"path", "budget_gib"} <= {*store}:
+        yield f"store must hold path and budget_gib, got {store!r}"
+    budget = store["budget_gib"]
     if not (number(budget) and budget > 0):
         yield f"store.budget_gib must be a number above 0, got {budget!r}"
 
