@@ -90,6 +90,17 @@ def test_a_new_claim_is_an_entry():
         entry("mine", data | {"colour": "red"})
 
 
+def test_the_new_claim_that_the_page_shows_is_a_sweep_and_its_entry():
+    page = (HERE / "README.md").read_text()
+    sweep, table = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.S))
+    ((name, data),) = table.items()
+    ((setting, values),) = sweep["hydra"]["sweeper"]["params"].items()
+    made = entry(name, data)
+    assert f"conf/experiment/{name}.yaml" in page and sweep["defaults"] == ["quick"]
+    assert list(made.rows.values()) == [f"{setting}={value}" for value in values.split(",")]
+    assert [claim.about for claim in made.claims] == ["edit"]
+
+
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_cells_are_named_as_hydra_names_them(claim):
     for sweep in ENTRIES[claim].sweeps:
