@@ -24,8 +24,8 @@ def load(
     """
     chosen = machine.device(device)
     dtype = machine.precision(precision, chosen)
-    place = Path(folder)
-    return cascade.load(place.name, place, stages=stages, device=chosen, dtype=dtype)
+    folder = Path(folder)
+    return cascade.load(folder.name, folder, stages=stages, device=chosen, dtype=dtype)
 
 
 def picture(file: Path | str, model: Cascade, *, fit: str = "crop") -> Picture:

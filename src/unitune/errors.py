@@ -1,4 +1,7 @@
-"""What can stop the program, apart from a bug; importable without torch, for a quick --help."""
+"""What can stop the program, apart from a bug, and what a number of a config is.
+
+Importable without torch, for a quick --help.
+"""
 
 import math
 

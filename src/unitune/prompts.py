@@ -5,11 +5,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from unitune.types import Refused
+from unitune.errors import Refused
 
 PLACEHOLDERS = ("rare", "edit", "caption", "noun", "named", "replaced", "tuned")
 RANDOM = "{random}"  # a tuning prompt that is drawn by the seed
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+IN_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def clean(prompt: str) -> str:
@@ -35,19 +36,19 @@ def fill(
     values = {"rare": rare, "edit": edit, "caption": caption, "noun": noun, "tuned": tuned}
     values["named"] = named(edit, rare=rare, noun=noun)
     values["replaced"] = replaced(edit, rare=rare, noun=noun)
-    asked = re.findall(r"\{([^{}]*)\}", template)
-    if fault := _fault(template, asked, values):
+    if fault := _fault(template, values):
         raise Refused(f"the template {template!r} {fault}")
-    return clean(re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template))
+    return clean(IN_BRACES.sub(lambda match: values[match[1]], template))
 
 
-def _fault(template: str, asked: Sequence[str], values: Mapping[str, str]) -> str:
-    """Say why a template that asks for these placeholders cannot be filled; "" where it can."""
+def _fault(template: str, values: Mapping[str, str]) -> str:
+    """Say why a template cannot be filled with these values; "" where it can."""
+    asked = IN_BRACES.findall(template)
     allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     for name in asked:
         if name not in values:
             return f"has the unknown placeholder {{{name}}}; allowed: {allowed}"
-    if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", template)):
+    if re.search(r"[{}]", IN_BRACES.sub("", template)):
         return f"has a brace without its partner; allowed: {allowed}"
     if "caption" in asked and not values["caption"].strip():
         return "asks for {caption}, but the base image has none; give its description or use {rare}"
@@ -85,13 +86,14 @@ def replaced(edit: str, *, rare: str, noun: str) -> str:
     """
     if rare and rare in edit:
         return edit
-    return (_at_noun(edit, noun, lambda _: rare) if rare else "") or f"{rare} {edit}"
+    with_rare = _at_noun(edit, noun, lambda _: rare) if rare else ""
+    return with_rare or f"{rare} {edit}"
 
 
 def _at_noun(edit: str, noun: str, replacement: Callable[[str], str]) -> str:
     """Replace the first occurrence of the noun; "" where there is none."""
-    found = noun and re.search(rf"(?<!\w){re.escape(noun)}(?!\w)", edit, re.IGNORECASE)
-    if not found:
+    found = re.search(rf"(?<!\w){re.escape(noun)}(?!\w)", edit, re.IGNORECASE)
+    if not noun or found is None:
         return ""
     return edit[: found.start()] + replacement(found[0]) + edit[found.end() :]
 

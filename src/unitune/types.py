@@ -87,7 +87,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step of the story took."""
+    """What a piece of work took, such as a tuning."""
 
     seconds: float = 0.0
     peak_mib: float = 0.0  # resident memory of the process, or of the GPU where one is used

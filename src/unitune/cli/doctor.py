@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from unitune.cli import estimate
-from unitune.cli.estimate import gib, networks, tunings
+from unitune.cli.estimate import class_name, gib, networks, tunings
 from unitune.cli.installation import (
     FAIL,
     OK,
@@ -87,8 +87,9 @@ def memory(settings: Settings) -> Finding:
     checkpoint = estimate.CHECKPOINT_COPIES * max(
         (estimate.checkpoint(nets[stage], p) for stage, p in plans.items() if p.kept > 1), default=0
     )
-    free, total = torch.cuda.mem_get_info(chosen) if chosen.type == "cuda" else machine.memory()
-    if chosen.type == "cpu" and checkpoint:  # written while activations are gone
+    on_gpu = chosen.type == "cuda"
+    free, total = torch.cuda.mem_get_info(chosen) if on_gpu else machine.memory()
+    if checkpoint and not on_gpu:  # written while activations are gone
         need += max(0, checkpoint - made.get("activations", 0))
         made = made | {"a checkpoint": checkpoint}
     what = (
@@ -99,9 +100,10 @@ def memory(settings: Settings) -> Finding:
         return Finding(FAIL, what, SMALLER)
     if need > free:
         return Finding(WARN, what, f"end other programs, or: {SMALLER}")
-    if chosen.type == "cuda" and checkpoint > (host := machine.memory()[0]):
-        what += f"; writing a checkpoint takes {gib(checkpoint)} of the host's memory, "
-        return Finding(WARN, f"{what}{gib(host)} are free", "snapshots=[]")
+    host, _ = machine.memory()
+    if on_gpu and checkpoint > host:
+        writing = f"writing a checkpoint takes {gib(checkpoint)} of the host's memory"
+        return Finding(WARN, f"{what}; {writing}, {gib(host)} are free", "snapshots=[]")
     return Finding(OK, what)
 
 
@@ -142,7 +144,7 @@ def hub(settings: Settings) -> Finding:
 def logger(settings: Settings) -> Finding:
     """Say where curves go, and whether they can."""
     chosen = settings["logger"]
-    kind = _name(chosen)
+    kind = class_name(chosen)
     package = kind.removesuffix("Logger").lower()
     needs = package if package in ("wandb", "tensorboard") else None
     if needs is not None and importlib.util.find_spec(needs) is None:
@@ -166,7 +168,7 @@ def metrics(settings: Settings) -> Finding:
     from unitune.metrics.perceptual import weights_file
 
     chosen = settings["metrics"]["use"]
-    names = [_name(metric) for metric in chosen]
+    names = [class_name(metric) for metric in chosen]
     if "STLPIPS" in names:
         try:
             weights_file()
@@ -231,10 +233,6 @@ def space(path: str, need: int, purpose: str, advice: str) -> Finding:
     state = "" if here == folder else " (not there yet)"
     level, advice = (FAIL, advice) if need > free else (OK, "")
     return Finding(level, f"{folder}{state}: {purpose}, {gib(free)} free", advice)
-
-
-def _name(part: Settings) -> str:
-    return str(part["_target_"]).rpartition(".")[2]
 
 
 def _has_login(host: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from signal import SIGPIPE
 from typing import Any, TextIO
 
+from unitune.report.table_formats import aligned
 from unitune.storage import disk
 
 # Files of a run's folder that are worth nothing without a result.
@@ -44,7 +45,8 @@ def unwritable(error: OSError) -> str:
 
 def nearest(said: str, conf: Path) -> str:
     """Replace Hydra's word on a key that does not exist by one that names the nearest key."""
-    if (unknown := re.match(r"Could not override '([^']+)'", said)) is None:
+    unknown = re.match(r"Could not override '([^']+)'", said)
+    if unknown is None:
         return said
     key, known = unknown[1], sorted(set(keys(conf)))
     if key in known:  # the key is right, something below it is not
@@ -128,14 +130,12 @@ class Ending:
             (failure.cell, self._said(failure.error), " ".join(failure.overrides))
             for failure in self.failures
         ]
-        cells, reasons, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
         some = "1 run of the sweep" if len(rows) == 1 else f"{len(rows)} runs of the sweep"
-        table = [f"  {cell:{cells}}  {why:{reasons}}  {what}" for cell, why, what in rows]
-        return [f"unitune: {some} failed:", *table]
+        return [f"unitune: {some} failed:", *(f"  {line}" for line in aligned(rows, left=3))]
 
     def _said(self, error: Exception) -> str:
-        network = isinstance(error, ConnectionError | TimeoutError)
-        if isinstance(error, OSError) and error.strerror and not network:
+        of_network = isinstance(error, ConnectionError | TimeoutError)
+        if isinstance(error, OSError) and error.strerror and not of_network:
             return unwritable(error)
         return nearest(one_line(error), self.conf)
 

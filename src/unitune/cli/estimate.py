@@ -61,7 +61,7 @@ HUB = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class StageTuning:
     """How one stage is tuned, as far as memory and disk depend on it."""
 
     optimizer: str
@@ -116,7 +116,7 @@ def activations(shape: Mapping[str, Any], side: int) -> int:
 
 def memory(
     networks: Mapping[str, Network],
-    plans: Mapping[str, Plan],
+    plans: Mapping[str, StageTuning],
     *,
     mixed: bool,
     weight: int = FLOAT32,
@@ -145,12 +145,12 @@ def memory(
     return sum((made | most).values()), made | most
 
 
-def checkpoint(net: Network, plan: Plan) -> int:
+def checkpoint(net: Network, plan: StageTuning) -> int:
     """Bytes of one checkpoint: what is tuned and the optimiser's state."""
     return round((FLOAT32 + plan.state) * net.tuned(plan.adapter, plan.select))
 
 
-def disk(networks: Mapping[str, Network], plans: Mapping[str, Plan]) -> tuple[int, int]:
+def disk(networks: Mapping[str, Network], plans: Mapping[str, StageTuning]) -> tuple[int, int]:
     """Bytes that a tuning's entry takes in the store, and at most while it is made."""
     entry, largest = 0, 0
     for stage, plan in plans.items():
@@ -184,7 +184,7 @@ def networks(chosen: Mapping[str, Any]) -> dict[str, Network]:
     return found
 
 
-def tunings(settings: Mapping[str, Any]) -> dict[str, Plan]:
+def tunings(settings: Mapping[str, Any]) -> dict[str, StageTuning]:
     """List how each stage is tuned; {} for a method that tunes nothing."""
     # DreamBooth has a picture of the class beside every one of the image.
     per_draw = 2 if settings["method"].get("prior") else 1
@@ -192,21 +192,24 @@ def tunings(settings: Mapping[str, Any]) -> dict[str, Plan]:
     for stage, tuning in settings["method"].get("tune", {}).items():
         if stage not in settings["stage"]["tuned"] or tuning["steps"] <= 0:
             continue
-        optimizer, adapter = (
-            str(tuning[part]["_target_"]).rpartition(".")[2] for part in ("optimizer", "adapter")
-        )
+        adapter: Adapter = Full()
         change = tuning["adapter"]
-        found[stage] = Plan(
-            optimizer,
+        if class_name(change) == "Lora":
+            adapter = Lora(change["rank"], change["alpha"], change["targets"])
+        found[stage] = StageTuning(
+            class_name(tuning["optimizer"]),
             rows=per_draw * tuning["batch_size"],
             crop=tuning["crop"],
             kept=1 + len({step for step in tuning["snapshots"] if 0 < step < tuning["steps"]}),
-            adapter=Lora(change["rank"], change["alpha"], change["targets"])
-            if adapter == "Lora"
-            else Full(),
+            adapter=adapter,
             select=ParameterSelection(tuning["select"]["train"], tuning["select"]["freeze"]),
         )
     return found
+
+
+def class_name(part: Mapping[str, Any]) -> str:
+    """Return the name of the class that a part of a config is made of."""
+    return str(part["_target_"]).rpartition(".")[2]
 
 
 def gib(size: int) -> str:

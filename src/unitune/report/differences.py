@@ -26,6 +26,7 @@ def differences(groups: Sequence[Group], *, cards: Cards) -> Table:
         raise Refused("a comparison needs the edits of two methods, samplers or settings")
     first, *others = made
     every = [record for group in made for record in group.records]
+    # As a whole first: of a method with more settings each group alone has an equal budget.
     check_budgets(group_by(every, made_by))
     budget = check_budgets({group.label: group.records for group in made})
     rows = tuple(
@@ -66,7 +67,8 @@ def check_budgets(groups: Mapping[str, Sequence[Record]]) -> str:
     (first, has), *others = ((name, _budget(records)) for name, records in groups.items())
     for name, budget in others:
         for what, ours in has.items():
-            if (theirs := budget[what]) != ours:
+            theirs = budget[what]
+            if theirs != ours:
                 same = " (not the same ones)" if len(ours) == len(theirs) else ""
                 unequal = f"{_counted(ours, what)} against {_counted(theirs, what)}{same}"
                 raise Refused(

@@ -15,25 +15,25 @@ from unitune.metrics.statistics import (
     interval,
     measured,
 )
-from unitune.storage.records import REFERENCES, Record, merge, tuning
+from unitune.storage.records import REFERENCES, Record, merge, tuning_cost
 from unitune.types import Refused
 
 Cards = Mapping[str, Mapping[str, str]]  # of metrics, by their names
 
-# Metrics that are better when lower begin so; a card says it of any other.
+# How the names of metrics begin that are better when lower, where no card says it.
 LOWER = ("mse", "lpips", "stlpips", "structure", "error")
 DIALS = ("steps", "weight", "start")  # of a record
-# Of tuning and of what is stored by image, the others by edit.
+# Means over images of what tuning took and stored, over edits of the others.
 COSTS: Mapping[str, Callable[[Sequence[Record]], float]] = {
-    "tuning s": lambda records: tuning(records, "tuning_seconds"),
+    "tuning s": lambda records: tuning_cost(records, "tuning_seconds"),
     "sampling s": lambda records: fmean(record.cost["seconds"] for record in records),
     "peak MiB": lambda records: fmean(
         max(record.cost["peak_mib"], record.cost.get("tuning_peak_mib", 0.0)) for record in records
     ),
-    "optimiser steps": lambda records: tuning(records, "optimizer_steps"),
-    "tuning evaluations": lambda records: tuning(records, "tuning_evaluations"),
+    "optimiser steps": lambda records: tuning_cost(records, "optimizer_steps"),
+    "tuning evaluations": lambda records: tuning_cost(records, "tuning_evaluations"),
     "sampling evaluations": lambda records: fmean(record.cost["evaluations"] for record in records),
-    "stored MiB": lambda records: tuning(records, "stored_bytes") / 2**20,
+    "stored MiB": lambda records: tuning_cost(records, "stored_bytes") / 2**20,
 }
 
 
@@ -75,9 +75,9 @@ class Group:
         """A reference's name, or method, sampler, setting, and what is no edit as planned."""
         if self.is_reference:
             return REFERENCES[self.row]
-        made, row = made_by(self), "" if self.row == "edit" else self.row
-        told = ", ".join(filter(None, (self.setting, row)))
-        return f"{made} ({told})" if told else made
+        row = "" if self.row == "edit" else self.row
+        more = ", ".join(filter(None, (self.setting, row)))
+        return f"{made_by(self)} ({more})" if more else made_by(self)
 
     @property
     def is_reference(self) -> bool:
@@ -148,22 +148,26 @@ def of_edits(references: Iterable[Record], edits: Collection[tuple[str, str]]) -
 
 def higher_is_better(metric: str, cards: Cards) -> bool:
     """Say which way a metric is better, from its card where there is one."""
-    return cards[metric]["better"] == "higher" if metric in cards else not metric.startswith(LOWER)
+    if metric in cards:
+        return cards[metric]["better"] == "higher"
+    return not metric.startswith(LOWER)
 
 
 def _by_setting(records: Sequence[Record], settings: Mapping[str, str]) -> dict[str, list[Record]]:
     """Group edits of one method by as many words as tell them apart."""
     parts: list[Callable[[Record], str]] = [lambda record: settings.get(record.run, "")]
 
-    def split() -> dict[str, list[Record]]:
-        return group_by(records, lambda record: ", ".join(filter(None, (p(record) for p in parts))))
+    def label(record: Record) -> str:
+        return ", ".join(filter(None, (part(record) for part in parts)))
 
     for dial in DIALS:
-        if any(len({getattr(one, dial) for one in group}) > 1 for group in split().values()):
+        alike = group_by(records, label).values()
+        if any(len({getattr(one, dial) for one in group}) > 1 for group in alike):
             parts.append(lambda record, dial=dial: f"{dial} {getattr(record, dial):g}")
-    samples = [[(*edit_of(record), record.seed) for record in group] for group in split().values()]
+    alike = group_by(records, label).values()
+    samples = [[(*edit_of(record), record.seed) for record in group] for group in alike]
     if any(len(set(group)) < len(group) for group in samples):
         short = {record.run: record.run.rpartition("/")[2] for record in records}
         apart = len(set(short.values())) == len(short)
         parts.append(lambda record: short[record.run] if apart else record.run)
-    return split()
+    return group_by(records, label)

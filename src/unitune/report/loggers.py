@@ -67,7 +67,7 @@ class Csv:
 
     @property
     def grids(self) -> list[Path]:
-        """The pictures of the run that show the others."""
+        """The run's contact sheets."""
         return sorted(self.folder.glob("grid*.png"))
 
 
@@ -92,8 +92,8 @@ class TensorBoard(Csv):
         super().finalize(status)
         show = self.board.experiment
         for grid in self.grids:
-            picture = np.asarray(Image.open(grid).convert("RGB"))
-            show.add_image(grid.stem, picture, dataformats="HWC")
+            with Image.open(grid) as picture:
+                show.add_image(grid.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
         found = self.recorded
         table = tables.by_prompt(found).plain() if found else ""
         for name, text in (("config", self.settings), ("scores", table)):
@@ -162,8 +162,9 @@ def online_or_not() -> str:
     import wandb
     import wandb.errors
 
-    if (told := os.environ.get("WANDB_MODE", "online")) != "online":
-        return told
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode != "online":
+        return mode
     try:
         known = wandb.login(prompt=False, verify=True)
         why = "" if known else "there is no key (wandb login, or WANDB_API_KEY)"

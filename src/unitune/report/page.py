@@ -17,7 +17,7 @@ from PIL import Image
 from unitune.metrics.statistics import ENOUGH
 from unitune.report import plots, saved_runs, tables, tuning_notes
 from unitune.report.differences import differences_or_why
-from unitune.report.groups import Cards, Group, higher_is_better, make_groups
+from unitune.report.groups import Cards, Group, higher_is_better, made_by, make_groups
 from unitune.report.saved_runs import SavedRuns
 from unitune.storage.files import write_whole
 from unitune.storage.records import Record
@@ -47,17 +47,16 @@ def page(read: SavedRuns) -> str:
 
     Every text that comes from a record or a config is escaped.
     """
-    folder = files("unitune") / "assets" / "report"
+    assets = files("unitune") / "assets" / "report"
     template, style, script = (
-        (folder / f"page.{form}").read_text(encoding="utf-8") for form in ("html", "css", "js")
+        (assets / f"page.{form}").read_text(encoding="utf-8") for form in ("html", "css", "js")
     )
     digest = hashlib.sha256(script.encode()).digest()
     groups = make_groups(read.records, settings=read.settings)
     main = tables.comparison(groups, cards=read.cards).with_notes(read.provenance)
     differences, why_none = differences_or_why(groups, cards=read.cards)
-    notes = [
-        note for run in dict.fromkeys(read.folders.values()) for note in tuning_notes.read(run)
-    ]
+    folders = dict.fromkeys(read.folders.values())
+    notes = [note for folder in folders for note in tuning_notes.read(folder)]
     plot, plot_says = _plot(groups, read.cards)
     samples = [(group, one) for group in groups for one in group.records if one.row != "copy"]
     side = SIDE if len(samples) <= MANY else SMALL
@@ -129,12 +128,14 @@ def _plot(groups: Sequence[Group], cards: Cards) -> tuple[str, str]:
     drawn: dict[str, list] = {}
     marks: dict[str, list] = {}
     for group in groups:
-        if {x, y} <= {*group.scores}:
-            name, shown = group.label, marks
-            if not group.is_reference:
-                row = "" if group.row == "edit" else f" ({group.row})"
-                name, shown = f"{group.method} + {group.sampler}{row}", drawn
-            shown.setdefault(name, []).append((group.scores[x], group.scores[y]))
+        if not {x, y} <= {*group.scores}:
+            continue
+        point = group.scores[x], group.scores[y]
+        if group.is_reference:
+            marks[group.label] = [point]
+        else:
+            row = "" if group.row == "edit" else f" ({group.row})"
+            drawn.setdefault(f"{made_by(group)}{row}", []).append(point)
     x_label, y_label = (
         f"{name} ({'higher' if higher_is_better(name, cards) else 'lower'} is better)"
         for name in (x, y)

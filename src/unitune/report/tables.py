@@ -9,14 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from unitune.metrics.statistics import (
-    BESIDE,
-    ENOUGH,
-    FEWEST,
-    OF_BASE,
-    group_by,
-    score_of,
-)
+from unitune.metrics.statistics import BESIDE, ENOUGH, FEWEST, OF_BASE, group_by, score_of
 from unitune.report.groups import (
     COSTS,
     Cards,
@@ -37,7 +30,7 @@ PER_IMAGE = (
     "Tuning and what is stored are of an image: of all its tunings, where each prompt needs its "
     "own; the other costs are of an edit."
 )
-WHY_LEFT_OUT = (  # why edits have no success; the first has one
+WHY_LEFT_OUT = (  # why an edit has no success, by the number of _left_out; 0 has one
     "",
     "without facts",
     "that a copy of the base satisfies",
@@ -184,7 +177,8 @@ def cell(group: Group, metric: str) -> str:
     if metric not in group.scores:
         return "-"
     count = group.counts[metric]
-    return f"{group.scores[metric]}{f' ({count})' if count < len(group.records) else ''}"
+    of_some = f" ({count})" if count < len(group.records) else ""
+    return f"{group.scores[metric]}{of_some}"
 
 
 def counting(records: Iterable[Record]) -> tuple[str, ...]:

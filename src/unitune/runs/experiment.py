@@ -1,4 +1,4 @@
-"""The story in one function: example -> tuned -> edits -> scores -> records."""
+"""One run: example -> tuned -> edits -> scores -> records."""
 
 import logging
 import time
@@ -16,10 +16,10 @@ from unitune.runs.results import Sample, TuningResult
 from unitune.runs.selection import Choice
 from unitune.storage import records
 from unitune.storage.cost import peak_memory_mib, reset_peak
-from unitune.storage.records import Record
+from unitune.storage.records import TUNING_COSTS, Record
 from unitune.tuning import make, visibility
 from unitune.tuning.visibility import Visibility
-from unitune.types import Cost, Draw, Edit, Example, Inactive, Refused
+from unitune.types import Draw, Edit, Example, Inactive, Refused
 
 if TYPE_CHECKING:
     from unitune.models.cascade import Cascade
@@ -119,6 +119,7 @@ def _sampled(
         raise Inactive(f"{parts.method.name} did nothing for {example.id}: {reason}")
     if tuned.about:
         log.info("the tuning prompt is %r", tuned.about)
+    tuning = {name: getattr(tuned.cost, field) for name, field in TUNING_COSTS.items()}
     samples: list[Sample] = []
 
     def sample(draws: Sequence[Draw], row: str = "redrawn") -> list[Edit]:
@@ -130,7 +131,7 @@ def _sampled(
             "peak_mib": peak_memory_mib(),
             "evaluations": (cascade.evaluations - before) / len(edits),
         }
-        samples.extend(Sample(edit, row, cost | _of_tuning(tuned.cost)) for edit in edits)
+        samples.extend(Sample(edit, row, cost | tuning) for edit in edits)
         return edits
 
     with cascade.using(tuned):
@@ -146,16 +147,6 @@ def _sampled(
         )
         _warn(visible.warnings(cascade.name)[len(said) :])
     return TuningResult(tuned, samples, chosen, visible)
-
-
-def _of_tuning(cost: Cost) -> dict[str, float]:
-    return {
-        "tuning_seconds": cost.seconds,
-        "tuning_peak_mib": cost.peak_mib,
-        "optimizer_steps": cost.optimizer_steps,
-        "tuning_evaluations": cost.network_evaluations,
-        "stored_bytes": cost.stored_bytes,
-    }
 
 
 def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":

@@ -92,8 +92,8 @@ def labelled_grid(
         widths = [font.getlength(text) for lines in beside for text in lines]
         left += GAP + round(max(widths, default=-GAP))
     heights = [max(tile, len(lines) * LINE) for lines in beside]
-    height = top + sum(heights) + GAP * len(rows)
-    canvas = Image.new("RGB", (left + columns * (tile + GAP), height), PAPER)
+    whole = left + columns * (tile + GAP), top + sum(heights) + GAP * len(rows)
+    canvas = Image.new("RGB", whole, PAPER)
     draw = ImageDraw.Draw(canvas)
     places = [left + column * (tile + GAP) for column in range(columns)]
     for x, lines in zip(places, above, strict=False):

@@ -77,7 +77,8 @@ def room(inputs: Inputs) -> None:
     rooms = [
         make.room(recipe, inputs.sizes, at=inputs.snapshot) for recipe in inputs.recipes.values()
     ]
-    kept, working = (max(sides) for sides in zip((0, 0), *rooms, strict=True))
+    kept = max((stored for stored, _ in rooms), default=0)
+    working = max((beside for _, beside in rooms), default=0)
     disk.check_writable(inputs.folder, "hydra.run.dir")
     check_version(inputs.store)
     shown = new = 0

@@ -36,15 +36,15 @@ def _saved(folder: Path, record: Record, known: Mapping[str, Example]) -> Edit:
             "score it with the benchmark of its config.yaml"
         )
     example = known[record.example]
-    lacks = f"of {record.prompt!r}, which {record.example} of this benchmark lacks"
+    what = f"{record.prompt!r}, which {record.example} of this benchmark lacks"
     request = next((one for one in example.requests if one.prompt == record.prompt), None)
     if request is None:
-        raise Refused(f"{folder} holds the edit {lacks.removeprefix('of ')}")
+        raise Refused(f"{folder} holds the edit {what}")
     if record.row in reference_rows.MODEL_FREE:
         # As the run scored it: a file has lost what is finer than 8 bits.
         for row, edit in reference_rows.model_free(example):
             if row == record.row and edit.request is request:
                 return edit
-        raise Refused(f"{folder} has the {REFERENCES[record.row]} {lacks}")
+        raise Refused(f"{folder} has the {REFERENCES[record.row]} of {what}")
     picture = images.load(folder / record.image, size=example.image.shape[-1]).image
     return Edit(example, request, record.seed, record.weight, record.start, record.text, picture)

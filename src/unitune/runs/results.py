@@ -13,9 +13,9 @@ from unitune.storage.records import Record
 from unitune.tuning.visibility import Visibility
 from unitune.types import Edit, Tuned
 
-# Which tuning a line of tunings.jsonl is of, and after how many steps.
-TUNING = ("example", "method", "stage", "key", "steps", "texts")
-# Of a record whose picture no method made.
+# Lines of tunings.jsonl that agree in these are of one tuning, after one number of steps.
+SAME_TUNING = ("example", "method", "stage", "key", "steps", "texts")
+# What a record says of a picture that no method made.
 NO_METHOD: Mapping[str, Any] = {"method": "", "sampler": "", "steps": 0}
 
 
@@ -87,7 +87,7 @@ def _of_other_tunings(
         except ValueError:
             continue
         again = isinstance(old, Mapping) and any(
-            all(old.get(name, one[name]) == one[name] for name in TUNING) for one in new
+            all(old.get(name, one[name]) == one[name] for name in SAME_TUNING) for one in new
         )
         if isinstance(old, Mapping) and not again:
             found.append(old)

@@ -1,6 +1,6 @@
 """Records: a line of scores.jsonl is one edit with its settings, its scores and what it cost.
 
-Figures and tables read nothing else.
+Tables and plots take their numbers from nothing else.
 """
 
 import dataclasses
@@ -30,15 +30,15 @@ REFERENCES: Mapping[str, str] = {  # rows that edits are compared with, and how 
     "target through super-resolution": "target through 64 px and super-resolution",
     "oracle": "oracle: untuned, the target's text, from pure noise",
 }
-# As planned; in place of rejected ones; what was chosen, once more; for comparison.
+# Edits as planned; those drawn in place of rejected ones; the chosen ones, once more; references.
 ROWS = ("edit", "redrawn", "selected", *REFERENCES)
-TUNING = (  # of a record's cost, what its tuning took
-    "tuning_seconds",
-    "tuning_peak_mib",
-    "optimizer_steps",
-    "tuning_evaluations",
-    "stored_bytes",
-)
+TUNING_COSTS: Mapping[str, str] = {  # what a tuning took: in a record's cost, and in Cost
+    "tuning_seconds": "seconds",
+    "tuning_peak_mib": "peak_mib",
+    "optimizer_steps": "optimizer_steps",
+    "tuning_evaluations": "network_evaluations",
+    "stored_bytes": "stored_bytes",
+}
 
 log = logging.getLogger(__name__)
 
@@ -146,12 +146,12 @@ def by_file(path: Path | str) -> dict[Path, list[Record]]:
     files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise Refused(f"{path} holds no {FILE}; name a record file or the folder of a run")
-    return {
-        file: _read_file(file)
-        if path in (file, file.parent)
-        else _placed(_read_file(file), file.parent.relative_to(path))
-        for file in files
-    }
+    found = {}
+    for file in files:
+        found[file] = _read_file(file)
+        if path not in (file, file.parent):
+            found[file] = _placed(found[file], file.parent.relative_to(path))
+    return found
 
 
 def _placed(found: list[Record], way: PurePath) -> list[Record]:
@@ -180,15 +180,15 @@ def merge(records: Iterable[Record]) -> list[Record]:
     return list(edits.values())
 
 
-def tuning(found: Sequence[Record], name: str) -> float:
-    """Average over images what their tuning took of a cost in TUNING; KeyError without that cost.
+def tuning_cost(found: Sequence[Record], name: str) -> float:
+    """Average over images what their tuning took, by a name in TUNING_COSTS.
 
     An image has one tuning, or one for each prompt, which are added. Records of one tuning are
-    those with equal costs, to the last digit of its seconds.
+    those with equal costs, to the last digit of its seconds. Raises KeyError where one lacks them.
     """
     images: dict[tuple[str, str], dict[tuple[float | None, ...], float]] = {}
     for record in found:
-        of_tuning = tuple(map(record.cost.get, TUNING))
+        of_tuning = tuple(map(record.cost.get, TUNING_COSTS))
         images.setdefault((record.run, record.example), {})[of_tuning] = record.cost[name]
     return math.fsum(math.fsum(tunings.values()) for tunings in images.values()) / len(images)
 
