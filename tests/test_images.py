@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from unitune import images
-from unitune.images import from_uint8, load, resize, save_mask, save_png, to_uint8
+from unitune.images import from_uint8, load, read, resize, save_mask, save_png, to_uint8
 from unitune.types import Refused
 
 
@@ -256,8 +256,8 @@ def test_transparency_is_composited_and_said(tmp_path, mode):
     loaded = load(path, size=32)
     assert len(loaded.notes) == 1 and "composited over white" in loaded.notes[0]
     assert (loaded.image[..., :16] == 1).all() and (loaded.image[..., 16:] < 0).all()
-    grey = load(path, size=32, background=(0, 0, 0))
-    assert (grey.image[..., :16] == 0).all() and "background colour" in grey.notes[0]
+    grey, notes = read(path, background=(0, 0, 0))
+    assert (grey[..., :16] == 0).all() and "background colour" in notes[0]
 
 
 def test_opaque_alpha_is_not_mentioned(tmp_path):

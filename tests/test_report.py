@@ -55,6 +55,14 @@ class Seen(HTMLParser):
         ]
 
 
+def test_the_plot_names_published_edits_without_a_sampler(tmp_path, monkeypatch):
+    finished.run(tmp_path / "0-published", method="published", sampler="")
+    drawn = {}
+    monkeypatch.setattr(pages.plots, "draw_tradeoff", lambda _, lines, **__: drawn.update(lines))
+    pages.page(saved_runs.load(tmp_path))
+    assert list(drawn) == ["published"]
+
+
 def test_the_page_holds_everything(sweep):
     seen = Seen(pages.page(saved_runs.load(sweep)))
     tiles = [found for found in seen.all("figure") if found.get("class") == "tile"]

@@ -45,7 +45,10 @@ def _keys(settings: Sequence[str]) -> set[str]:
 
 
 def with_benchmark(settings: Sequence[str]) -> list[str]:
-    """Let image= or edit= choose benchmark=image; edit= alone edits the demo's picture."""
+    """Let image= or edit= choose benchmark=image, and mask_file= choose mask=file.
+
+    edit= alone edits the demo's picture.
+    """
     keys, added = _keys(settings), []
     if keys & {"image", "edit"} and "benchmark" not in keys:
         added.append("benchmark=image")
@@ -105,7 +108,7 @@ def edit_prompts(edit: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def config_of(run: str | Path) -> Path:
     """Return the file with the settings of an earlier run."""
-    file = Path(run) / "config.yaml"
+    file = Path(run) / config.FILE
     if not file.is_file():
         raise Refused(f"no run in {run}: a run's folder holds config.yaml and scores.jsonl")
     text = _text(file, "settings", "name a folder whose config.yaml this program wrote")

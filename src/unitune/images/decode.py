@@ -24,6 +24,7 @@ BITS, PHOTOMETRIC = 258, 262  # TIFF
 
 Colour = tuple[float, float, float]  # in [-1, 1]
 WHITE: Colour = (1.0, 1.0, 1.0)
+BLACK: Colour = (-1.0, -1.0, -1.0)
 
 
 def read(path: Path | str, *, background: Colour = WHITE) -> tuple[Picture, list[str]]:

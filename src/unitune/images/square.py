@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitune.images.decode import WHITE, Colour, read
+from unitune.images.decode import BLACK, read
 from unitune.images.pixels import printable
 from unitune.types import Mask, Picture, Refused
 
@@ -24,21 +24,18 @@ class LoadedImage:
     source: tuple[int, int] = (0, 0)  # width, height
 
 
-def load(
-    path: Path | str, *, size: int, fit: str = "crop", background: Colour = WHITE
-) -> LoadedImage:
+def load(path: Path | str, *, size: int, fit: str = "crop") -> LoadedImage:
     """Read a picture file as a square of `size` px.
 
     `fit`: "crop" keeps the centre square, "pad" adds neutral grey, "squash" changes the
-    proportions. Transparent pixels show `background`. Raises Refused for whatever is not a usable
-    picture.
+    proportions. Transparent pixels show white. Raises Refused for whatever is not a usable picture.
     """
     path = Path(path)
     if fit not in FITS:
         raise Refused(f"fit={fit!r} is not known; use one of {', '.join(FITS)}")
     if size < 1:
         raise Refused(f"a picture of {size} px is asked for; size must be at least 1")
-    pixels, notes = read(path, background=background)
+    pixels, notes = read(path)
     h, w = pixels.shape[-2:]
     square, done = _square(pixels, fit)
     if square.shape[-2:] != (size, size):
@@ -53,7 +50,7 @@ def load_mask(path: Path | str, *, size: int, fit: str = "crop") -> tuple[Mask, 
 
     It is 1 where it is lighter than mid-grey (a new pixel: any of its part), else 0.
     """
-    pixels, _ = read(path, background=(-1.0, -1.0, -1.0))
+    pixels, _ = read(path, background=BLACK)
     square, _ = _square((pixels.mean(dim=1, keepdim=True) > 0).float(), fit)
     return F.adaptive_max_pool2d(square, size), (pixels.shape[-1], pixels.shape[-2])
 

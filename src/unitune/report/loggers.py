@@ -24,6 +24,7 @@ ensure_torchvision()  # Lightning brings in torchmetrics, which imports torchvis
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
 
 from unitune.report import tables  # noqa: E402
+from unitune.runs import config  # noqa: E402
 from unitune.storage import records  # noqa: E402
 from unitune.storage.records import Record  # noqa: E402
 from unitune.types import Refused  # noqa: E402
@@ -62,7 +63,7 @@ class Csv:
     @property
     def settings(self) -> str:
         """The text of the run's config.yaml."""
-        file = self.folder / "config.yaml"
+        file = self.folder / config.FILE
         return file.read_text(encoding="utf-8") if file.is_file() else ""
 
     @property

@@ -11,11 +11,12 @@ import yaml
 
 from unitune.metrics.statistics import group_by
 from unitune.report.groups import Cards
+from unitune.runs import config
 from unitune.storage import records
 from unitune.storage.records import REFERENCES, Record
 from unitune.types import Refused
 
-CARDS, CONFIG = "cards.json", "config.yaml"
+CARDS = "cards.json"
 SHOWN = 6  # settings that a label names
 NAMED = re.compile(r"\$\{([\w.]+)\}")  # of one setting to another, in a run's config.yaml
 
@@ -45,7 +46,7 @@ class SavedRuns:
         if others:
             where = f"{len(self.files)} files {records.FILE} below {_short(self.path)}"
         beside = (
-            f"beside it: {CONFIG} (the settings), {CARDS} (what each number is) "
+            f"beside it: {config.FILE} (the settings), {CARDS} (what each number is) "
             "and the pictures that the field `image` names"
         )
         if not self.configs:  # records kept without their run
@@ -68,9 +69,9 @@ def load(path: Path | str) -> SavedRuns:
         raise Refused(f"{path} holds no record; name the folder of a finished run or sweep")
     folders = {record.run: file.parent for file, members in read.items() for record in members}
     configs = {
-        run: (folder / CONFIG).read_text(encoding="utf-8")
+        run: (folder / config.FILE).read_text(encoding="utf-8")
         for run, folder in folders.items()
-        if (folder / CONFIG).is_file()
+        if (folder / config.FILE).is_file()
     }
     cards = {name: card for file in read for name, card in _cards(_cards_of(file)).items()}
     return SavedRuns(path, tuple(read), every, folders, configs, _settings(every, configs), cards)
@@ -117,7 +118,7 @@ def _value(flat: Mapping[str, str], name: str) -> str:
     """Follow a setting that only names another one, as stage.tuned names the model's stages."""
     value, seen = flat.get(name, ""), {name}
     while (named := NAMED.fullmatch(value)) and named[1] in flat and named[1] not in seen:
-        seen.add(named[1])
+        seen.add(named[1])  # settings that name each other in a circle have no end
         value = flat[named[1]]
     return value
 

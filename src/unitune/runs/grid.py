@@ -1,13 +1,12 @@
 """A grid of pictures with labels, the first thing to look at after a run."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from unitune.storage.files import write_whole
+from unitune import images
 from unitune.types import Refused
 
 GAP, INK, PAPER, FONT_SIZE = 8, (20, 20, 20), (255, 255, 255), 14
@@ -108,7 +107,5 @@ def labelled_grid(
         for x, image in zip(places, row, strict=True):
             canvas.paste(fitted(image, tile), (x, y + (height - tile) // 2))
         y += height + GAP
-    encoded = BytesIO()
-    canvas.save(encoded, format="PNG")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(encoded.getvalue(), Path(path))
+    images.save_png(images.from_uint8(np.asarray(canvas)), path)

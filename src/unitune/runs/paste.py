@@ -51,7 +51,9 @@ def region(edit: Edit) -> Mask:
     """
     if edit.allowed is not None:
         return edit.allowed
-    return CHANGED.mask(edit.image, edit.example.image) if edit.mask is None else edit.mask
+    if edit.mask is not None:
+        return edit.mask
+    return CHANGED.mask(edit.image, edit.example.image)
 
 
 def paste(photo: Picture, edit: Picture, mask: Mask, *, fit: str, feather: float) -> Picture:

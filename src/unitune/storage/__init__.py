@@ -1,1 +1,1 @@
-"""What stays on disk: the store of tunings, the records of runs, room to write."""
+"""What stays on disk: the store of tunings, the records of runs; room for them, and costs."""

@@ -47,16 +47,16 @@ def seal(folder: Path, kind: str, key: Mapping[str, object]) -> None:
 
 def damage(entry: Path, kind: str) -> str | None:
     """Name the file that is not as it was stored, or None."""
-    name = MANIFEST
+    reading = MANIFEST
     try:
         manifest = json.loads((entry / MANIFEST).read_bytes())
         if manifest["kind"] != kind or entry.name != f"{kind}-{fingerprint(manifest['key'])}":
             return MANIFEST
-        for name, digest in dict(manifest["files"]).items():
-            if _sha256(entry / name) != digest:
-                return name
+        for reading, digest in dict(manifest["files"]).items():
+            if _sha256(entry / reading) != digest:
+                return reading
     except (OSError, ValueError, TypeError, KeyError):
-        return name
+        return reading
     return None
 
 

@@ -114,6 +114,7 @@ class Store:
         return folder
 
     def _work_folder(self, name: str) -> Path:
+        # `_sweep` reads from the name which process on which machine it belongs to.
         return self._work / f"{name}.{os.getpid()}.{_here()}{secrets.token_hex(4)}"
 
     def _remove(self, entry: Path) -> None:
@@ -126,13 +127,13 @@ class Store:
     def _sweep(self) -> None:
         for path in self._work.iterdir():
             _, _, rest = path.name.partition(".")
-            pid, _, random = rest.partition(".")
+            pid, _, machine = rest.partition(".")
             try:
                 old = time.time() - path.stat().st_mtime > STALE_DAYS * 86400
             except FileNotFoundError:  # finished meanwhile
                 continue
             # A pid says something about this machine alone; the store may be shared by several.
-            dead = pid.isdigit() and random.startswith(_here()) and not _is_alive(int(pid))
+            dead = pid.isdigit() and machine.startswith(_here()) and not _is_alive(int(pid))
             if old or dead:
                 log.info("removed the unfinished %s", path.name)
                 if path.is_dir():
@@ -200,4 +201,5 @@ def _is_alive(pid: int) -> bool:
 
 
 def _here() -> str:
+    """Name this machine in 4 hex digits."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
