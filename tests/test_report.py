@@ -4,12 +4,15 @@ import html
 import json
 import re
 import shutil
+import struct
 import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import finished
 import pytest
+from PIL import Image
 
 from unitune.models import tiny
 from unitune.report import page as pages
@@ -106,6 +109,17 @@ def test_the_same_records_give_the_same_page(sweep):
 def test_a_base_image_is_embedded_once(sweep):
     page = pages.page(saved_runs.load(sweep))
     assert page.count("{background-image:url(data:image/jpeg;base64,") == 2
+
+
+def test_a_damaged_picture_is_said_to_be_missing(sweep):
+    file = sweep / "0-unitune" / "i0-0-0.png"
+    half = b"IDAT" + zlib.compress(bytes(100))[:8]
+    damaged = struct.pack(">I", 8) + half + struct.pack(">I", zlib.crc32(half)) + b"\xff" * 20
+    file.write_bytes(file.read_bytes()[:33] + damaged)  # 33: the signature and the size
+    with pytest.raises(SyntaxError), Image.open(file) as picture:
+        picture.load()
+    seen = Seen(pages.page(saved_runs.load(sweep)))
+    assert "The picture 0-unitune/i0-0-0.png is not there." in seen.text
 
 
 def test_missing_pictures_settings_and_cards_are_said(sweep):

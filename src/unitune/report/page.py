@@ -104,7 +104,7 @@ def _picture(read: SavedRuns, record: Record, side: int) -> str:
     try:
         with Image.open(read.folders[record.run] / record.image, formats=("PNG", "JPEG")) as image:
             picture = image.convert("RGB")
-    except OSError:
+    except Exception:  # decoders of damaged bytes raise anything
         return ""
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = BytesIO()
