@@ -78,8 +78,10 @@ def test_when_interpolation_applies(mode: str, composed_alike: bool | None, appl
     assert Interpolation(mode).applies(composed_alike) is applies
 
 
-def test_unknown_mode_and_thresholds_out_of_order_are_refused():
-    for wrong in ({"mode": "yes"}, {"low": 0.3, "high": 0.3}, {"low": -0.1}):
+def test_unknown_mode_and_numbers_out_of_range_are_refused():
+    thresholds = ({"low": 0.3, "high": 0.3}, {"low": -0.1})
+    shares = ({"grow": -0.1}, {"grow": 1.0}, {"sigma": -0.1}, {"sigma": float("nan")})
+    for wrong in ({"mode": "yes"}, *thresholds, *shares):
         with pytest.raises(Refused):
             Interpolation(**wrong)
 

@@ -61,7 +61,7 @@ class Guidance:
         if not number(self.weight):
             given = self.weight
             raise Refused(f"the guidance weight must be a finite number (1 = off), got {given}")
-        if not 0 <= self.rescale <= 1:
+        if not (number(self.rescale) and 0 <= self.rescale <= 1):
             raise Refused(f"guidance.rescale must be in [0, 1] (0 = off), got {self.rescale}")
 
     def push(self, x_0: Image, x_ref: Image, weight: Float[Tensor, " B"]) -> Image:

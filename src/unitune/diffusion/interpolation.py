@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune.diffusion.schedule import Image
-from unitune.types import Refused
+from unitune.types import Refused, number
 
 Masks = Float[Tensor, "B 1 H W"]
 MODES = ("off", "auto", "on")
@@ -66,10 +66,15 @@ class Interpolation:
             raise Refused(
                 f"interpolation.mode must be one of {', '.join(MODES)}, got {self.mode!r}"
             )
-        if not 0 <= self.low < self.high:
+        if not (number(self.low) and number(self.high) and 0 <= self.low < self.high):
             raise Refused(
                 f"interpolation needs 0 <= low < high, got low={self.low}, high={self.high}"
             )
+        for name in ("sigma", "grow"):
+            share = getattr(self, name)
+            if not (number(share) and 0 <= share < 1):
+                bounds = "in [0, 1) (share of the picture's side)"
+                raise Refused(f"interpolation.{name} must be {bounds}, got {share}")
 
     def applies(self, composed_alike: bool | None) -> bool:
         """Say whether an edit is blended."""

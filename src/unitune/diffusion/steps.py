@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from unitune.diffusion.schedule import Image, Levels, Schedule
-from unitune.types import Refused
+from unitune.types import Refused, number
 
 Scale = Float[torch.Tensor, "B 1 1 1"]
 
@@ -59,7 +59,7 @@ class DDIM:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
+        if not (number(self.eta) and 0 <= self.eta <= 1):
             raise Refused(f"eta must be in [0, 1] (0 = deterministic, 1 = DDPM), got {self.eta}")
 
     def __call__(self, x_t: Image, x_0: Image, transition: Transition) -> Image:
