@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from unitune.cli import arguments
 from unitune.cli.advice import advice
-from unitune.cli.settings import check_settings, scorable
+from unitune.cli.settings import check_rescoring, check_settings
 from unitune.cli.targets import check_targets
 from unitune.errors import Refused
 
@@ -113,12 +113,13 @@ def score(cfg: Any, folder: Path) -> None:
     from unitune.storage import records
 
     chosen = metrics_of(cfg)
-    settings: dict[Path, Any] = {}
-    for run in records.folders(cfg.runs):
-        earlier = OmegaConf.load(arguments.config_of(run))
-        settings[run] = scorable(earlier, cfg.metrics)
-    for run, old in settings.items():
-        examples = make(old.benchmark).examples(old.model.resolution)
+    runs: dict[Path, Any] = {
+        folder: OmegaConf.load(arguments.config_of(folder)) for folder in records.folders(cfg.runs)
+    }
+    for settings in runs.values():  # before any of them is scored
+        check_rescoring(settings, cfg.metrics)
+    for run, settings in runs.items():
+        examples = make(settings.benchmark).examples(settings.model.resolution)
         print(tables.by_prompt(rescore.score(run, examples, chosen=chosen)).plain())
 
 

@@ -23,14 +23,13 @@ def check_settings(settings: Any) -> None:
     files.check(files.described(settings["model"]), tuned=settings["stage"]["tuned"])
 
 
-def scorable(settings: Any, metrics: Any) -> Any:
-    """Return the settings of an earlier run; refuse the CLIP that chose its samples as a score."""
+def check_rescoring(settings: Any, metrics: Any) -> None:
+    """Refuse to score an earlier run, of these settings, by the CLIP that chose its samples."""
     if clip := _chooses_and_scores(settings, metrics):
         raise Refused(
             f"selection={settings['selection']['name']} of that run chose by the CLIP that would "
             f"score ({clip}); score with another"
         )
-    return settings
 
 
 def _faults(settings: Any) -> Iterator[str]:

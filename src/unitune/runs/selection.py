@@ -79,7 +79,7 @@ class Best:
     def check(self, draws: Sequence[Draw]) -> None:
         """Refuse fewer samples than are to be compared."""
         self.clip.load()
-        fewest = min(map(len, _by_prompt(draws)))
+        fewest = min(len(group) for group in _by_prompt(draws))
         if fewest < self.count:
             raise Refused(
                 f"selection.count={self.count} samples are to be compared and {fewest} drawn; "
