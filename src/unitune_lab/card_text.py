@@ -176,15 +176,8 @@ def _training(folder: Path) -> Iterator[str]:
         least = "at least " if any(one.get("unrecorded") for one in history(done)) else ""
         threads = last.get("threads") or "all"
         rate = f"{last['lr']:g}" if "lr" in last else ""
-        cells = [
-            part,
-            f"{least}{samples:,.0f}",
-            f"{least}{hours:.1f}",
-            threads,
-            last.get("optimizer", ""),
-            rate,
-        ]
-        yield f"| {' | '.join(map(str, cells))} | {phases} |"
+        spent = f"{least}{samples:,.0f} | {least}{hours:.1f} | {threads}"
+        yield f"| {part} | {spent} | {last.get('optimizer', '')} | {rate} | {phases} |"
 
 
 def _numbers(rows: Sequence[Row]) -> Iterator[str]:

@@ -68,9 +68,7 @@ class TextPart:
         missing = max(1, PADDED - found.input_ids.shape[1])
         ids, mask = F.pad(found.input_ids, (0, missing)), F.pad(found.attention_mask, (0, missing))
         states = net["encoder"](ids, attention_mask=mask)[0]
-        kept = mask[..., None]
-        mean = (states * kept).sum(1) / kept.sum(1)
-        loss = fact_loss(net["heads"](mean), batch)
+        loss = fact_loss(net["heads"](_mean(states, mask)), batch)
         logits = net["identity"](states[mask > 0])
         loss = loss + F.cross_entropy(logits, ids[mask > 0])
         told, side = self.sides(states, ids, batch.side)
@@ -111,8 +109,7 @@ class TextPart:
         tokens = self.tokenizer(list(batch.captions), padding=True, return_tensors="pt")
         tokens = tokens.to(self.device)
         states = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
-        kept = tokens.attention_mask[..., None]
-        mean = (states * kept).sum(1) / kept.sum(1)
+        mean = _mean(states, tokens.attention_mask)
         error = float(fact_loss(network["heads"](mean), batch))  # type: ignore[index]
         nouns = embed(self.tokenizer, encoder, [f"{article(n)} {n}" for n in NOUNS])
         words = embed(self.tokenizer, encoder, [RARE, "", "qwpz"])
@@ -154,6 +151,12 @@ def embed(tokenizer: T5Tokenizer, encoder: Any, captions: list[str]) -> Tensor:
     tokens = tokenizer(lines, return_tensors="pt", **length).to(encoder.device)
     with torch.no_grad():
         return encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Average the states of a text's own tokens."""
+    kept = mask[..., None]
+    return (states * kept).sum(1) / kept.sum(1)
 
 
 def rms(x: Tensor) -> float:
