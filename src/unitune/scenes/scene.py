@@ -114,7 +114,9 @@ def _draw(rng: np.random.Generator, shares: Sequence[float]) -> int:
     return min(bisect(list(accumulate(shares)), u), len(shares) - 1)
 
 
-def _object(noun: str, colour: str, slot: int, count: int, rng: np.random.Generator) -> Object:
+def _random_object(
+    noun: str, colour: str, slot: int, count: int, rng: np.random.Generator
+) -> Object:
     size = float(rng.uniform(*SIZES[count - 1]))
     centre = (slot + 0.5) / count + float(rng.uniform(-0.12, 0.12)) / count
     x = min(max(centre, size / 2), 1 - size / 2)
@@ -141,7 +143,7 @@ def random_scene(
         painted = [style in COLOURFUL and rng.random() < COLOUR_SHARE for _ in nouns]
         colours = [pick(rng, COLOUR_LIST) if yes else "" for yes in painted]
         colours = colours[:1] * count if alike else colours
-        things = [_object(nouns[k], colours[k], k, count, rng) for k in range(count)]
+        things = [_random_object(nouns[k], colours[k], k, count, rng) for k in range(count)]
         if counts is None and count > 1 and rng.random() < ASIDE_SHARE:
             del things[int(rng.integers(count))]
         place, time = pick(rng, PLACE_LIST), TIME_LIST[_draw(rng, TIME_SHARES)]
