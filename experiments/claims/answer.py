@@ -63,8 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for entry in ENTRIES.values():
-        about = {"help": entry.title.replace("%", "%%"), "description": entry.header}
-        one = names.add_parser(entry.name, formatter_class=form, **about)
+        title = entry.title.replace("%", "%%")
+        one = names.add_parser(
+            entry.name, formatter_class=form, help=title, description=entry.header
+        )
         one.add_argument(
             "--images",
             type=int,
