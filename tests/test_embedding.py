@@ -58,11 +58,11 @@ def cascade(request: pytest.FixtureRequest) -> Cascade:
 
 
 def rows(cascade: Cascade, *words: str) -> torch.Tensor:
-    return torch.cat([cascade.words.vector(word) for word in words])
+    return torch.cat([cascade.text_encoder.vector(word) for word in words])
 
 
 def bare(cascade: Cascade, text: str) -> torch.Tensor:
-    return cascade.words.encode([text])
+    return cascade.text_encoder.encode([text])
 
 
 @pytest.mark.parametrize(
@@ -91,24 +91,24 @@ def test_a_word_with_known_vectors_is_the_known_words(
 def test_in_clips_vocabulary_too(latent: Cascade):
     expected = bare(latent, "b a c")
     assert torch.equal(
-        latent.words.encode_with(["b <image> c"], {"<image>": rows(latent, "a")}), expected
+        latent.text_encoder.encode_with(["b <image> c"], {"<image>": rows(latent, "a")}), expected
     )
-    both = latent.words.encode_with(["b <image> c", "a"], {"<image>": rows(latent, "a")})
+    both = latent.text_encoder.encode_with(["b <image> c", "a"], {"<image>": rows(latent, "a")})
     torch.testing.assert_close(both, torch.cat([expected, bare(latent, "a")]))
 
 
 def test_gradients_reach_the_vectors_and_nothing_else(cascade: Cascade):
     vectors = (rows(cascade, "a", "b") + 0.1).requires_grad_()
-    cascade.words.encode_with(["c <image>"], {"<image>": vectors}).square().sum().backward()
+    cascade.text_encoder.encode_with(["c <image>"], {"<image>": vectors}).square().sum().backward()
     assert vectors.grad is not None and bool((vectors.grad.abs().sum(dim=1) > 0).all())
-    network = cascade.words._in_memory()
+    network = cascade.text_encoder._in_memory()
     assert not any(p.requires_grad or p.grad is not None for p in network.parameters())
-    assert len(cascade.words.table(network)._forward_hooks) == 0
+    assert len(cascade.text_encoder.table(network)._forward_hooks) == 0
 
 
 def test_using_knows_the_word_and_forgets_it(cascade: Cascade):
     before, unknown = (
-        weights_digest(cascade.words._in_memory()),
+        weights_digest(cascade.text_encoder._in_memory()),
         cascade.encode(["a <image>"]).clone(),
     )
     vectors = rows(cascade, "b") * 3
@@ -116,13 +116,13 @@ def test_using_knows_the_word_and_forgets_it(cascade: Cascade):
         known = cascade.encode(["a <image>", "b"])
         assert not torch.equal(known[:1], unknown)
         torch.testing.assert_close(
-            known, cascade.words.encode_with(["a <image>", "b"], {"<image>": vectors})
+            known, cascade.text_encoder.encode_with(["a <image>", "b"], {"<image>": vectors})
         )
     with cascade.using(Tuned("<image>", tokens={"<image>": vectors * 2})):
         assert not torch.equal(cascade.encode(["a <image>"]), known[:1])
     assert (
         torch.equal(cascade.encode(["a <image>"]), unknown)
-        and weights_digest(cascade.words._in_memory()) == before
+        and weights_digest(cascade.text_encoder._in_memory()) == before
     )
     with pytest.raises(KeyError), cascade.using(Tuned("<image>", tokens={"<image>": vectors})):
         cascade.encode(["<image> c"])
@@ -140,7 +140,7 @@ def test_using_knows_the_word_and_forgets_it(cascade: Cascade):
 )
 def test_a_word_without_a_vector_of_its_own_is_refused(floyd: Cascade, word: str, said: str):
     with pytest.raises(Refused, match=said):
-        floyd.words.vector(word)
+        floyd.text_encoder.vector(word)
 
 
 def test_an_encoder_that_is_not_kept_is_read_and_released(floyd: Cascade, tmp_path: Path):
@@ -158,7 +158,7 @@ def test_an_encoder_that_is_not_kept_is_read_and_released(floyd: Cascade, tmp_pa
     encoder.release()
     assert encoder._network is None and not list((tmp_path / "store").glob("embedding-*"))
     torch.testing.assert_close(
-        found, floyd.words.encode_with(["b <image>"], {"<image>": rows(floyd, "a")})
+        found, floyd.text_encoder.encode_with(["b <image>"], {"<image>": rows(floyd, "a")})
     )
 
 

@@ -156,7 +156,7 @@ def test_the_precision_of_texts_is_in_the_key(
     cascade: backend.Cascade, tmp_store: Store, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     prepare(METHOD, cascade, tmp_store)
-    monkeypatch.setattr(type(cascade.words), "arithmetic", "bf16")
+    monkeypatch.setattr(type(cascade.text_encoder), "arithmetic", "bf16")
     prepare(METHOD, cascade, tmp_store)
     assert quick == ["base", "sr256"] * 2
 

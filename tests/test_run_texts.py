@@ -69,9 +69,11 @@ def test_advice_is_of_the_edit_alone_where_the_image_is_tuned_on_its_description
         example("cat", Request("a minion in the snow")),
         caption="  ".join(["a minion in a city"] * 15),
     )
-    encoder = copy.copy(model.words)
+    encoder = copy.copy(model.text_encoder)
     encoder.tokenize = str.split
-    knows = replace(model, known=frozenset({"a", "in", "the", "snow", "city"}), words=encoder)
+    knows = replace(
+        model, known=frozenset({"a", "in", "the", "snow", "city"}), text_encoder=encoder
+    )
     whole = setting(knows, tmp_store, method=replace(tuned(), prompt="{caption}"))
     told = []
     for template in ("", "{edit}", "{rare} {edit}"):

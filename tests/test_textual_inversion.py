@@ -50,7 +50,7 @@ def prepare(
 
 def test_the_word_learns_and_is_stored(cascade: Cascade, tmp_store: Store):
     before = (
-        weights_digest(cascade.words._in_memory()),
+        weights_digest(cascade.text_encoder._in_memory()),
         [weights_digest(stage.network) for stage in cascade.stages],
     )
     tuned = prepare(METHOD, cascade, tmp_store)
@@ -62,7 +62,7 @@ def test_the_word_learns_and_is_stored(cascade: Cascade, tmp_store: Store):
     )
     assert (
         tuned.start is not None
-        and torch.equal(tuned.start, cascade.words.vector("a"))
+        and torch.equal(tuned.start, cascade.text_encoder.vector("a"))
         and not torch.equal(vectors, tuned.start)
     )
     assert make.inactive(METHOD.recipe(EXAMPLE), cascade, tuned) == ""
@@ -71,7 +71,7 @@ def test_the_word_learns_and_is_stored(cascade: Cascade, tmp_store: Store):
         4,
     ) and 0 < tuned.cost.stored_bytes < 2**14
     assert (
-        weights_digest(cascade.words._in_memory()),
+        weights_digest(cascade.text_encoder._in_memory()),
         [weights_digest(stage.network) for stage in cascade.stages],
     ) == before
     (entry,) = tmp_store.path.glob("embedding-*")
@@ -160,7 +160,7 @@ def test_every_stage_is_told_the_word(cascade: Cascade, tmp_store: Store):
     )
     with cascade.using(tuned):
         learned = SAMPLER(cascade, EXAMPLE, tuned=tuned, draws=[Draw(EXAMPLE.requests[0], 0)])[0]
-    begun = replace(tuned, tokens={"<image>": cascade.words.vector("a")})
+    begun = replace(tuned, tokens={"<image>": cascade.text_encoder.vector("a")})
     with cascade.using(begun):
         start = SAMPLER(cascade, EXAMPLE, tuned=begun, draws=[Draw(EXAMPLE.requests[0], 0)])[0]
     assert all(
@@ -178,9 +178,9 @@ def test_templates_are_drawn_by_the_step(
     cascade: Cascade, tmp_store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     told: list[str] = []
-    encode = cascade.words.encode_with
+    encode = cascade.text_encoder.encode_with
     monkeypatch.setattr(
-        cascade.words,
+        cascade.text_encoder,
         "encode_with",
         lambda texts, learned: told.extend(texts) or encode(texts, learned),
     )
@@ -199,14 +199,14 @@ def test_an_encoder_that_is_not_kept_is_free_afterwards(cascade: Cascade, tmp_pa
         model, device=torch.device("cpu"), dtype=torch.float32, store=Store(tmp_path / "texts")
     )
     tuned = prepare(METHOD, large, Store(tmp_path / "store"))
-    assert large.words._network is None
+    assert large.text_encoder._network is None
     assert torch.equal(
         tuned.tokens["<image>"],
         prepare(METHOD, cascade, Store(tmp_path / "other")).tokens["<image>"],
     )
     with large.using(tuned):
         large.encode(["b <image>"])
-    assert large.words._network is None
+    assert large.text_encoder._network is None
 
 
 @pytest.mark.parametrize(

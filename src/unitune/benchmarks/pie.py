@@ -25,8 +25,7 @@ from torch import Tensor
 
 from unitune import images
 from unitune.benchmarks.manifest import by_stem, first, inside, output
-from unitune.errors import whole
-from unitune.types import Edit, Example, Picture, Refused, Request
+from unitune.types import Edit, Example, Picture, Refused, Request, whole
 
 FILE, IMAGES, SIDE = "mapping_file.json", "annotation_images", 512
 KINDS = (

@@ -32,8 +32,8 @@ class Cascade:
 
     name: str
     stages: Sequence[UNetStage]
-    words: text.TextEncoder
-    encoder: Callable[[Sequence[str]], Tensor]  # embeds prompts
+    text_encoder: text.TextEncoder
+    encoder: Callable[[Sequence[str]], Tensor]  # embeds prompts; inside `using` with learned words
     release: Callable[[], None]  # frees an encoder that is not kept in memory
     digest: str  # names the base weights
     known: frozenset[str] | None = None  # the words of a model with a small vocabulary
@@ -60,17 +60,17 @@ class Cascade:
     @property
     def max_tokens(self) -> int:
         """Places for a prompt's tokens with one end mark."""
-        return text.TEXT_LENGTH + 1 - self.words.marks
+        return text.TEXT_LENGTH + 1 - self.text_encoder.marks
 
     @property
     def tokenize(self) -> Callable[[str], list[str]]:
         """Cuts a text into pieces, without end marks."""
-        return self.words.tokenize
+        return self.text_encoder.tokenize
 
     @property
     def pieces(self) -> Sequence[str]:
         """The tokenizer's vocabulary, as far as rare tokens are drawn from it."""
-        return self.words.pieces
+        return self.text_encoder.pieces
 
     def embed(self, texts: Sequence[str]) -> None:
         """Make sure of the texts' embeddings.
@@ -111,7 +111,7 @@ class Cascade:
 
         def encode(lines: Sequence[str]) -> Tensor:
             with_words = any(map(holds, lines))
-            return self.words.encode_with(lines, learned) if with_words else encoder(lines)
+            return self.text_encoder.encode_with(lines, learned) if with_words else encoder(lines)
 
         self.embeddings = {line: row for line, row in embeddings.items() if not holds(line)}
         self.encoder = encode
@@ -148,7 +148,7 @@ def build(
     storage = text.EncoderStorage(
         model.keep_text_encoder, held[model.text_precision], model.variant, store
     )
-    words = kind.read_encoder(first, device, storage=storage, identity=identity)
+    text_encoder = kind.read_encoder(first, device, storage=storage, identity=identity)
     placement = Placement(
         device, dtype, held[model.weights], model.variant, model.gradient_checkpointing
     )
@@ -160,9 +160,9 @@ def build(
     return Cascade(
         name=model.name,
         stages=stages,
-        words=words,
-        encoder=words.encode,
-        release=words.release,
+        text_encoder=text_encoder,
+        encoder=text_encoder.encode,
+        release=text_encoder.release,
         digest=f"{weights} {model.variant}".strip(),
         known=None if model.path is None else _known_words(Path(model.path)),
     )

@@ -16,7 +16,8 @@ STAGES = ("base", "sr256")
 STEPS = 16  # network steps of the first stage, ancestral
 GUIDANCE = 2.0  # weight of plain sampling
 START, WEIGHT = 0.9, 4.0  # of UniTune's sampler
-LR, SR_LR, CROP = 2.5e-4, 2.5e-4, 64  # of UniTune's tuning, AdamW; px of super-resolution's crops
+LR, SR_LR = 2.5e-4, 2.5e-4  # of UniTune's tuning with AdamW, of the first stage and the second
+CROP = 64  # px of the crops that the second stage is tuned on
 TUNING_STEPS = 64
 SR = SuperResolution(steps=4, start=0.8, noise_level=0.05)
 

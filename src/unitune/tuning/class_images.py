@@ -59,13 +59,13 @@ class ClassImages:
         """Name the pictures by what they are made from, which is not the image."""
         steps = {"step": self.sampler.step, "sr_step": self.sr.step}
         sampler = asdict(self) | {name: type(step).__name__ for name, step in steps.items()}
-        if len(stages) == 1:
+        if len(stages) == 1:  # whose pictures no dial of super-resolution changes
             sampler = {name: dial for name, dial in sampler.items() if not name.startswith("sr")}
         arithmetic = {stage: cascade.stage(stage).arithmetic for stage in stages}
         return {
             "prompt": prompt,
             "weights": cascade.digest,
-            "arithmetic": arithmetic | {"text": cascade.words.arithmetic},
+            "arithmetic": arithmetic | {"text": cascade.text_encoder.arithmetic},
             "seed": seed,
             "sampler": sampler,
         }

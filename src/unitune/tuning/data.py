@@ -129,8 +129,8 @@ class OneImage:
         self, x_0: Image, low: Image | None, text: Tensor, *, role: str, name: Mapping[str, Any]
     ) -> TuningBatch:
         """Give each picture, and each low-resolution one (upsampled), noise and a level."""
-        stage, schedule, tuning, n = self.stage, self.stage.schedule, self.tuning, len(x_0)
-        low_level, crop = tuning.low_level, tuning.crop
+        stage, tuning, n = self.stage, self.tuning, len(x_0)
+        schedule, low_level, crop = stage.schedule, tuning.low_level, tuning.crop
         first, last = map(float, tuning.levels)  # whole numbers may stand in a config
 
         def uniform(part: str, count: int, size: int) -> Tensor:

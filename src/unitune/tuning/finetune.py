@@ -141,7 +141,8 @@ def fit(
     as they began, also on error. Resumes from the checkpoint that an interrupted call left in
     `folder`. Raises Diverged on a loss that is not finite, Stopped after a signal.
     """
-    stage, tuning, resume = data.stage, data.tuning, checkpoint_file(folder, data.stage.name)
+    stage, tuning = data.stage, data.tuning
+    resume = checkpoint_file(folder, stage.name)
     if tuning.steps == 0 or snapshot_file(folder, stage.name, tuning.steps).exists():
         return
     if tuned is None:
@@ -154,7 +155,8 @@ def fit(
         signals = Signals()
         module = FineTune(data, parameters, folder=folder, report=report, signals=signals)
         trainer = _trainer(stage.network, tuning.steps, folder)
-        began, checkpoint = time.monotonic(), str(resume) if resume.exists() else None
+        checkpoint = str(resume) if resume.exists() else None
+        began = time.monotonic()
         try:
             signals.listen()
             trainer.fit(module, itertools.repeat(0), ckpt_path=checkpoint)

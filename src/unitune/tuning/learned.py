@@ -48,19 +48,18 @@ def learn(
 
     def build(folder: Path) -> None:
         try:
-            began = start()
-            save_file({NAME: began}, folder / START)
-            tensor = nn.Parameter(began.clone(), requires_grad=False)
-            texts = partial(text, tensor)
-            data = OneImage(stage, work.example, texts, work.seed, tuning)
+            first = start()
+            save_file({NAME: first}, folder / START)
+            tensor = nn.Parameter(first.clone(), requires_grad=False)
+            data = OneImage(stage, work.example, partial(text, tensor), work.seed, tuning)
             work.fit_into(folder, "embedding", key, data, tuned={NAME: tensor})
         finally:
             work.cascade.release()
 
     folder = work.store.get_or_make("embedding", key, build)
     files = snapshot_file(folder, stage.name, step), folder / START
-    tensor, began = (parameters.load(file)[NAME] for file in files)
-    return Learned(tensor, began, costs(folder)["cost"])
+    tensor, first = (parameters.load(file)[NAME] for file in files)
+    return Learned(tensor, first, costs(folder)["cost"])
 
 
 def learned_embedding(work: Work) -> Learned | None:
@@ -79,12 +78,12 @@ def learned_word(work: Work, word: Word, at: int | None) -> Tuned:
     lines = [naming.filled(line, example, rare=name) for line in word.templates]
 
     def start() -> Tensor:
-        return cascade.words.vector(initializer).repeat(word.vectors, 1)
+        return cascade.text_encoder.vector(initializer).repeat(word.vectors, 1)
 
     def text(vectors: Tensor, k: int) -> Tensor:
         draw = {"seed": work.seed, "example": example.digest, "stage": cascade.stages[0].name}
         line = int(rng.uniform_levels(1, len(lines), role="tune-template", step=k, **draw))
-        return cascade.words.encode_with([lines[line]], {name: vectors})
+        return cascade.text_encoder.encode_with([lines[line]], {name: vectors})
 
     step = word.tuning.steps if at is None else at
     if step == 0:
@@ -111,5 +110,5 @@ def initializer_of(word: Word, name: str, cascade: Cascade, example: Example) ->
             f"the word {name} starts at {initializer!r}, which is unknown to the {cascade.name} "
             "model; give another: method.initializer=cat"
         )
-    cascade.words.piece(initializer)
+    cascade.text_encoder.piece(initializer)
     return initializer

@@ -80,8 +80,10 @@ def inactive(recipe: Recipe, cascade: Cascade, tuned: Tuned) -> str:
     if recipe.word is not None:
         learned = tuned.tokens[recipe.rare]
         what = f"the vectors of {recipe.rare} did not move in {tuned.steps} steps"
-    stands = learned is not None and tuned.start is not None and torch.equal(learned, tuned.start)
-    if stands and (recipe.word is None or tuned.steps):
+    start = tuned.start
+    unmoved = learned is not None and start is not None and torch.equal(learned, start)
+    # A word after 0 steps is asked for as it starts.
+    if unmoved and (recipe.word is None or tuned.steps):
         return f"{what}; use a larger method.embedding.lr"
     still = [name for name, own in tuned.weights.items() if not cascade.stage(name).moved(own)]
     if not still:
@@ -110,14 +112,16 @@ def prepare(
         for name, tuning in tune.items()
         if tuning.steps
     }
-    weights, steps = {}, {name: how.steps if at is None else at for name, how in tune.items()}
+    steps = {name: tuning.steps if at is None else at for name, tuning in tune.items()}
+    weights = {}
     for name, entry in entries.items():
         found = parameters.load(snapshot_file(entry, name, steps[name]))
         weights[name] = tune[name].adapter.merged(found, cascade.stage(name).network)
-    # What came before counts once: the last stage needs what the others do, and more.
     took = [costs(entry) for entry in entries.values()]
     before = Cost() if learned is None else learned.cost
-    cost = sum((each["cost"] for each in took), took[-1]["before"] if took else before)
+    if took:  # what came before counts once: the last stage needs what the others do, and more
+        before = took[-1]["before"]
+    cost = sum((each["cost"] for each in took), before)
     stored = {name: entry.name for name, entry in entries.items()}
     most = max(steps.values(), default=0)
     tuned = replace(work.named, weights=weights, steps=most, cost=cost, stored=stored)

@@ -51,7 +51,7 @@ class Work:
             "image": self.example.digest,
             "seed": self.seed,
             "weights": self.cascade.digest,
-            "arithmetic": [stage.arithmetic, self.cascade.words.arithmetic],
+            "arithmetic": [stage.arithmetic, self.cascade.text_encoder.arithmetic],
             "loss": asdict(stage.loss),
             **about,
         }
