@@ -281,3 +281,10 @@ def test_stlpips_of_a_batch_is_that_of_each_alone():
     assert metric([first, second, first]) == pytest.approx(
         [*metric([first]), *metric([second]), *metric([replace(first)])], rel=1e-5
     )
+
+
+@pytest.mark.parametrize("damaged", [b'{"psnr": ', b"[1]", b"\xff"])
+def test_damaged_cards_are_written_anew(damaged: bytes, tmp_path: Path):
+    (tmp_path / "cards.json").write_bytes(damaged)
+    metrics.write_cards([PSNR()], tmp_path)
+    assert [*json.loads((tmp_path / "cards.json").read_text())] == ["psnr"]

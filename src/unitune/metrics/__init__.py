@@ -56,10 +56,17 @@ def cards(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
 def write_cards(chosen: Sequence[Metric], folder: Path) -> None:
     """Write what each number is beside a run's records; cards of other metrics stay."""
     file = folder / "cards.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    known |= cards(chosen)
+    known = _kept(file) | cards(chosen)
     known |= {name: card for name, card in OF_DERIVED.items() if {*DERIVED[name]} <= {*known}}
     write_whole(json.dumps(known, indent=1, ensure_ascii=False) + "\n", file)
+
+
+def _kept(file: Path) -> dict[str, dict[str, str]]:
+    """Read the cards that are there; none where the file is damaged, as it is written anew."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except (ValueError, TypeError):
+        return {}
 
 
 __all__ = ["cards", "check", "score", "write_cards"]
