@@ -34,6 +34,16 @@ def tmp_store(tmp_path: Path):
     return Store(tmp_path / "store", budget_gib=1)
 
 
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny random cascade of two stages, 32 px."""
+    from unitune.models import tiny
+    from unitune.models.cascade import load
+
+    folder, stages = tiny.floyd(tmp_path_factory.mktemp("tiny")), ("base", "sr256")
+    return load("tiny", folder, stages=stages, device=torch.device("cpu"), dtype=torch.float32)
+
+
 class Answer(NamedTuple):
     code: int
     out: str

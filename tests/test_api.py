@@ -42,7 +42,7 @@ def test_the_embedded_cascade_in_python_is_that_of_conf(run):
 
     def plain(tunings: Mapping[str, object]) -> object:
         """Lists and tuples are alike; conf keeps snapshots that fewer steps do not reach."""
-        made = {name: asdict(one) | {"snapshots": []} for name, one in tunings.items()}  # type: ignore
+        made = {name: asdict(one) | {"snapshots": []} for name, one in tunings.items()}
         return json.loads(json.dumps(made))
 
     tune = {stage: run.make(one) for stage, one in cfg.method.tune.items()}

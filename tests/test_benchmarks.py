@@ -271,7 +271,7 @@ def test_masks_are_runs_of_pixels():
         ([25, 1], "of another size"),
     ):
         with pytest.raises(Refused, match=said):
-            decode(runs, side=5)  # type: ignore[arg-type]
+            decode(runs, side=5)
 
 
 def test_brackets_are_taken_out_of_prompts():
@@ -294,6 +294,7 @@ def test_what_is_not_pie_bench_is_refused(tmp_path):
     root = pie(tmp_path / "x", {"1": ITEM})
     for text, said in (
         ("[1]", "mapping of keys"),
+        (json.dumps({"1": ITEM | {"editing_prompt": 3}}), "mapping of keys"),
         (json.dumps({"1": {k: v for k, v in ITEM.items() if k != "mask"}}), "mask"),
         (json.dumps({"1": ITEM, "2": ITEM}), "image .* twice"),
         (f'{{"1": {json.dumps(ITEM)}, "1": {json.dumps(ITEM)}}}', "key 1 twice"),

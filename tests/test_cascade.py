@@ -270,7 +270,7 @@ def test_x_0_of_both_predictions(cascade: Cascade):
             "fake", 16, stage.network, stage.schedule, StageLoss(kind), stage.threshold
         )
         target = perfect.target(x_0, eps, t)
-        perfect.output = lambda *_, target=target: target  # type: ignore[method-assign]
+        perfect.output = lambda *_, target=target: target
         torch.testing.assert_close(
             perfect.predict(x_t, t, Condition(cascade.encode([""] * 3))), x_0, rtol=0, atol=1e-4
         )

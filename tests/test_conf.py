@@ -87,10 +87,8 @@ def composed(*overrides: str) -> DictConfig:
 def arguments_of(option: str, small: list[str]) -> list[str]:
     given = [*small, option, *NEEDS.get(option, [])]
     if option == "mask=words":
-        given += [
-            f"mask.segmenter.model={small[0].removeprefix('model.path=').removesuffix('tiny')}clipseg",
-            "mask.words=a cat",
-        ]
+        beside = small[0].removeprefix("model.path=").removesuffix("tiny")
+        given += [f"mask.segmenter.model={beside}clipseg", "mask.words=a cat"]
     if option == "benchmark=pie":
         given.append(
             f"benchmark.path={small[0].removeprefix('model.path=').removesuffix('tiny')}pie"

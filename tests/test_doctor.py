@@ -43,7 +43,7 @@ def settings(folder, tmp_path, monkeypatch) -> dict:
         )
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    return plain  # type: ignore[return-value]
+    return plain
 
 
 def on_hub(settings: dict) -> dict:
@@ -206,7 +206,7 @@ def test_folders_that_cannot_be_made_or_are_full(settings, tmp_path, monkeypatch
     )
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**30, 2**30 - 1, 1)
-    )  # type: ignore[attr-defined]
+    )
     assert doctor.store(settings).level == doctor.outputs(settings).level == "fail"
 
 

@@ -17,7 +17,6 @@ from unitune.methods.dreambooth import DreamBooth
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.models import cascade as backend
-from unitune.models import tiny
 from unitune.models.cascade import weights_digest
 from unitune.runs import experiment, preflight
 from unitune.runs.plans import Seeds
@@ -35,17 +34,6 @@ METHOD = DreamBooth(
     {"base": TUNING, "sr256": replace(TUNING, low_level=1e-5)}, class_images=OF_CLASS
 )
 BASE_ONLY = replace(METHOD, stages=("base",))
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    return backend.load(
-        "tiny",
-        tiny.floyd(tmp_path_factory.mktemp("tiny")),
-        stages=("base", "sr256"),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
 
 
 def prepare(method, cascade, store, *, example=EXAMPLE, seed=0, at=None):

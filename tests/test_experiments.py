@@ -116,7 +116,7 @@ def test_a_sweep_s_folder_is_the_one_that_is_looked_into():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
     assert hydra.sweep.dir == str(sweeps.folder("cost", 7)) == "outputs/experiments/cost-7"
-    subdir = OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"]  # type: ignore[index]
+    subdir = OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"]
     assert subdir == "${hydra.job.override_dirname}"
     left_out = hydra.job.config.override_dirname.exclude_keys
     assert left_out == ["experiment", "seeds", "benchmark.limit"]

@@ -95,7 +95,7 @@ def test_intervals_are_drawn(tmp_path):
     assert colours[0] > colours[1]
     with panels(1) as (figure, (axis,)):
         draw_tradeoff(axis, PAIRS, x_label="x", y_label="y", marks=REFERENCE)
-        arms = [line.get_segments() for container in axis.containers for line in container[2]]  # type: ignore[union-attr]
+        arms = [line.get_segments() for container in axis.containers for line in container[2]]
         assert [[point.tolist() for point in arms[1][0]]] == [[[0.1, 0.4], [0.1, 0.6]]]
         assert encoded(figure, "svg").count(b"<svg") == 1
 

@@ -101,5 +101,5 @@ def test_wrong_input_is_refused(tmp_path: Path):
     with pytest.raises(Refused, match="uint8"):
         labelled_grid(
             [[np.zeros((4, 4, 3), np.float32)]], row_labels=[], column_labels=[], path=path
-        )  # type: ignore[list-item]
+        )
     assert not path.exists()

@@ -254,7 +254,7 @@ def test_folders_that_are_read_only(refused, here, model, monkeypatch, folder, s
     def touch(path: Path, *args: object, **more: object) -> None:
         if here / folder in (path.absolute(), *path.absolute().parents):
             raise OSError(30, "Read-only file system", str(path))
-        real(path, *args, **more)  # type: ignore[arg-type]
+        real(path, *args, **more)
 
     monkeypatch.setattr(Path, "touch", touch)
     line = refused(model, *BASE, "store.path=kept", "hydra.run.dir=done")

@@ -13,8 +13,6 @@ from unitune.diffusion.sampler import Sampler
 from unitune.diffusion.sampling import SuperResolution
 from unitune.diffusion.texts import Mix
 from unitune.methods.imagic import Imagic
-from unitune.models import cascade as backend
-from unitune.models import tiny
 from unitune.models.cascade import Cascade, weights_digest
 from unitune.runs import experiment
 from unitune.runs.experiment import Experiment
@@ -31,14 +29,6 @@ TWO = replace(EXAMPLE, requests=(Request("a dog"), Request("a cat")))
 TUNING = Tuning(lr=1e-3, steps=4, batch_size=1, snapshots=(1,))
 METHOD = Imagic(Tuning(lr=1e-1, steps=4, batch_size=1), {"base": TUNING, "sr256": TUNING})
 SAMPLER = Sampler("quick", steps=2, guidance=Guidance(weight=2.0), sr=SuperResolution(steps=2))
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
-    folder = tiny.floyd(tmp_path_factory.mktemp("tiny"))
-    return backend.load(
-        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
-    )
 
 
 def prepare(

@@ -163,7 +163,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
     def go_on(folder: Path, *, seed: int, stop_at: int = -1) -> bool:
         torch.manual_seed(seed)
         stage = {"super_resolution": False, "channels": [32] * 4, "auxiliary": 0.1}
-        part = StagePart(POCKET / "base", CPU, **stage)  # type: ignore[arg-type]
+        part = StagePart(POCKET / "base", CPU, **stage)
         loss = part.loss
 
         def interrupted(batch: Batch, resolution: int, seed: int) -> torch.Tensor:

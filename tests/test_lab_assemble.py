@@ -75,6 +75,16 @@ def test_a_stage_of_another_text_encoder_is_refused(
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
 
 
+def test_an_export_without_its_record_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture
+):
+    trained(tmp_path / "lab", "base")
+    (tmp_path / "lab" / "base" / DONE).unlink()
+    assert assemble.main([str(tmp_path / "lab"), str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"base holds no {DONE}" in said
+
+
 def test_the_curve_goes_on_where_the_earlier_training_ended(tmp_path: Path, out: Path):
     trained(tmp_path / "lab", "base")
     assemble.assemble(tmp_path / "lab", out)

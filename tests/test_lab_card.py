@@ -104,7 +104,7 @@ def test_a_model_that_always_puts_the_first_noun_left_is_right_half_of_the_time(
     from unitune_lab.batches import NOUN as card_nouns
 
     monkeypatch.setattr(card, "read_samples", read)
-    row = card.relations(None, None, 8)  # type: ignore[arg-type]
+    row = card.relations(None, None, 8)
     assert row.value == 0.5 and row.n == 16
 
 
@@ -112,6 +112,6 @@ def test_super_resolution_is_measured_beside_bicubic(tmp_path: Path):
     from unitune.models.pocket import FOLDER
 
     options = {"super_resolution": True, "channels": [16, 32, 32, 32]}
-    stage = StagePart(FOLDER / "base", torch.device("cpu"), **options)  # type: ignore[arg-type]
+    stage = StagePart(FOLDER / "base", torch.device("cpu"), **options)
     psnr, ratio = card.sr_rows(stage, 2)
     assert math.isfinite(psnr.value) and ratio.value > 0

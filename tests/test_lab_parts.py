@@ -48,12 +48,12 @@ def seeded() -> None:
 
 
 def first_stage(**options: float) -> StagePart:
-    return StagePart(TEXT, CPU, super_resolution=False, channels=TINY, **options)  # type: ignore
+    return StagePart(TEXT, CPU, super_resolution=False, channels=TINY, **options)
 
 
 def second_stage(crops: int) -> StagePart:
     shape = {"channels": TINY, "weighting": "min_snr", "crops": crops}
-    return StagePart(TEXT, CPU, super_resolution=True, **shape)  # type: ignore
+    return StagePart(TEXT, CPU, super_resolution=True, **shape)
 
 
 def batch_for(part: Part, count: int) -> Batch:
@@ -172,7 +172,7 @@ def test_the_watched_error_is_that_of_x_0(monkeypatch: pytest.MonkeyPatch):
     noised = part.noised
 
     def remember(*arguments: object, **options: object) -> dict:
-        asked = noised(*arguments, **options)  # type: ignore[arg-type]
+        asked = noised(*arguments, **options)
         given.append(asked["v"])
         return asked
 
@@ -192,7 +192,7 @@ def test_the_watched_error_is_that_of_x_0(monkeypatch: pytest.MonkeyPatch):
 def test_muon_does_not_mind_the_order_of_memory():
     plain = nn.Sequential(nn.Conv2d(16, 24, 3), nn.Conv2d(24, 16, 1), nn.Linear(16, 12))
     other: nn.Sequential = copy.deepcopy(plain)
-    other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    other.to(memory_format=torch.channels_last)
     assert not next(other.parameters()).is_contiguous()
     before = copy.deepcopy(plain.state_dict())
     both = [optimizers.build("muon", net, weight_decay=0.01) for net in (plain, other)]
@@ -228,7 +228,7 @@ def test_a_start_of_the_text_encoder_keeps_what_captions_mean(source: str, tmp_p
             earlier = TextPart(networks.tokenizer(), CPU)
         earlier.export(earlier.network, folder)
     old = T5Tokenizer.from_pretrained(folder / "tokenizer")
-    encoder = T5EncoderModel.from_pretrained(folder / "text_encoder").float().eval()  # type: ignore
+    encoder = T5EncoderModel.from_pretrained(folder / "text_encoder").float().eval()
     part = TextPart(networks.tokenizer(), CPU)
     go_on("text", part, folder)
     captions = [*SceneBatches(seed=0, batch_size=48, size=None, captions="plain").batch(0).captions]

@@ -200,7 +200,7 @@ def test_the_trainer_weighs_errors_as_the_loss_says(
     weighting: str, monkeypatch: pytest.MonkeyPatch
 ):
     options = {"super_resolution": False, "channels": [32, 32, 32, 32], "weighting": weighting}
-    part = StagePart(pocket.FOLDER / "base", torch.device("cpu"), **options)  # type: ignore[arg-type]
+    part = StagePart(pocket.FOLDER / "base", torch.device("cpu"), **options)
     monkeypatch.setattr(part, "output", lambda _, x, *rest: (torch.zeros_like(x), None))
     batch = SceneBatches(seed=0, batch_size=4, size=64).batch(0)
     asked = part.noised(batch, 64, noise=torch.Generator().manual_seed(7))

@@ -35,3 +35,9 @@ def test_facts_and_their_parts_are_read(tmp_path):
 def test_parts_that_are_no_objects_are_refused_by_number(tmp_path, field, value):
     with pytest.raises(Refused, match=rf"line 2: {field} is .*; give an object"):
         folder(tmp_path, LINE, LINE | {"edit": "a dog", field: value}).examples(16)
+
+
+@pytest.mark.parametrize("image", ["", ".", "/"])
+def test_an_image_that_is_no_file_is_refused(tmp_path, image):
+    with pytest.raises(Refused):
+        folder(tmp_path, LINE | {"image": image}).examples(16)

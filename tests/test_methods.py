@@ -9,7 +9,6 @@ import torch
 from unitune.methods.unitune import UniTune
 from unitune.methods.untuned import Untuned
 from unitune.models import cascade as backend
-from unitune.models import tiny
 from unitune.storage.store import Store
 from unitune.tuning import make, naming, work
 from unitune.tuning.finetune import curve_file, snapshot_file
@@ -22,17 +21,6 @@ IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2
 EXAMPLE = Example("one", IMAGE, (Request("a dog"),), caption="a cat in the city")
 TUNING = Tuning(lr=1e-2, steps=3, snapshots=(1,))
 METHOD = UniTune({"base": TUNING, "sr256": TUNING})
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    return backend.load(
-        "tiny",
-        tiny.floyd(tmp_path_factory.mktemp("tiny")),
-        stages=("base", "sr256"),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
 
 
 @pytest.fixture

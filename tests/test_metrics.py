@@ -28,7 +28,7 @@ BASE = torch.rand(1, 3, 64, 64, generator=SEEDED) * 1.6 - 0.8
 
 
 def edit_of(image: torch.Tensor, *, base: torch.Tensor = BASE, **request: object) -> Edit:
-    asked = Request("a cat", **request)  # type: ignore[arg-type]
+    asked = Request("a cat", **request)
     return Edit(
         Example("one", base, (asked,)),
         asked,

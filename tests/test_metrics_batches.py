@@ -302,7 +302,8 @@ def test_the_heads_of_lpips_are_of_the_authors_shapes():
         ),
         (
             lambda: LPIPS("alex"),
-            r"the backbone of LPIPS \(alex\) is not on this machine.*give file= its weights \(https://.*alexnet",
+            r"the backbone of LPIPS \(alex\) is not on this machine.*"
+            r"give file= its weights \(https://.*alexnet",
         ),
         (lambda: LPIPS("squeeze"), r"LPIPS \(squeeze\).*squeezenet1_1"),
         (

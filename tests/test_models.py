@@ -168,7 +168,7 @@ def test_a_stage_that_the_model_lacks_is_refused(latent: Path):
 def test_settings_out_of_range_are_refused():
     for bad in ({"family": "flux"}, {"weights": "int8"}, {"text_precision": "fp8"}, {"stages": ()}):
         with pytest.raises(Refused):
-            Model(**({"name": "x", "stages": ("base",)} | bad))  # type: ignore[arg-type]
+            Model(**({"name": "x", "stages": ("base",)} | bad))
 
 
 def test_another_family_is_one_module_and_its_name(whole: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,6 @@ import torch
 from test_conf import composed
 
 from unitune.models import cascade as backend
-from unitune.models import tiny
 from unitune.tuning import make, work
 from unitune.tuning.recipe import Tuning
 from unitune.types import Example, Refused, Request
@@ -43,17 +42,6 @@ PLACES = {  # of a tuning in conf: what it is of
 
 class Reached(Exception):
     """The batches that were to be tuned on."""
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    return backend.load(
-        "tiny",
-        tiny.floyd(tmp_path_factory.mktemp("tiny")),
-        stages=("base", "sr256"),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
 
 
 def stop(data, *_, **__) -> None:

@@ -23,7 +23,7 @@ def test_seeds_are_in_order_and_another_run_takes_others():
     assert not {draw.seed for draw in first} & {draw.seed for draw in second}
     for count in (0, -1, 1.5):
         with pytest.raises(Refused, match="seeds must be"):
-            Seeds(count)  # type: ignore[arg-type]
+            Seeds(count)
 
 
 def test_dials_are_all_pairs_of_one_request():

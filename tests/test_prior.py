@@ -7,20 +7,12 @@ import torch
 from torch import Tensor
 
 from unitune.diffusion.predictions import PREDICTIONS
-from unitune.models import cascade as backend
-from unitune.models import tiny
 from unitune.tuning.data import ClassPictures, OneImage, TuningBatch
 from unitune.tuning.recipe import UNIFORM, Tuning
 from unitune.types import Example, Refused, Request
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 EXAMPLE = Example("one", IMAGE, (Request("a cat in the snow"),), noun="cat")
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    folder, cpu = tiny.floyd(tmp_path_factory.mktemp("tiny")), torch.device("cpu")
-    return backend.load("tiny", folder, stages=("base", "sr256"), device=cpu, dtype=torch.float32)
 
 
 def alone(cascade, stage: str, *, rows: int = 4, **dials) -> OneImage:

@@ -91,7 +91,7 @@ def first(edits: list[Edit]) -> torch.Tensor:
 
 
 def using(**changes: object) -> Sampler:
-    return replace(SAMPLER, control=replace(FROM_NOISE, **changes))  # type: ignore[arg-type]
+    return replace(SAMPLER, control=replace(FROM_NOISE, **changes))
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_an_encoder_that_is_not_kept_is_freed_and_its_texts_stay(
     lazy = build(folder, store=tmp_store, keep_text_encoder=False)
     assert len(reads) == 1 and lazy.tokenize("a dog")
     assert torch.equal(lazy.encode(texts), kept) and len(reads) == 2
-    encoder = lazy.encoder.__self__  # type: ignore[attr-defined]
+    encoder = lazy.encoder.__self__
     assert encoder._network is None
     again = build(folder, store=tmp_store, keep_text_encoder=False)
     assert (

@@ -38,7 +38,7 @@ def fake(*, stages: int = 2) -> FakeCascade:
 
 
 def rows(cascade: FakeCascade, sampler: Sampler = SAMPLER, seeds: tuple[int, ...] = (0, 1)):
-    return reference_rows.made(cascade, sampler, EXAMPLE, seeds=seeds)  # type: ignore[arg-type]
+    return reference_rows.made(cascade, sampler, EXAMPLE, seeds=seeds)
 
 
 def test_a_request_with_a_target_has_ceilings_and_an_oracle_of_each_seed():
@@ -84,7 +84,7 @@ def test_the_oracle_is_the_same_beside_every_method():
             fake(), replace(SAMPLER, guidance=Guidance(w)), EXAMPLE, seeds=[0], weight=3.0
         )[-1][1]
         for w in (2.0, 7.0)
-    ]  # type: ignore[arg-type]
+    ]
     assert [edit.weight for edit in found] == [3.0, 3.0] and torch.equal(
         found[0].image, found[1].image
     )
@@ -133,10 +133,10 @@ def test_without_a_target_a_second_stage_or_seeds_there_is_less():
             fake(), SAMPLER, replace(EXAMPLE, requests=EXAMPLE.requests[1:]), seeds=[0]
         )
         == []
-    )  # type: ignore[arg-type]
+    )
     assert [row for row, _ in reference_rows.made(fake(stages=1), SAMPLER, EXAMPLE, seeds=[0])] == [
         "oracle"
-    ]  # type: ignore[arg-type]
+    ]
     assert [row for row, _ in rows(fake(), seeds=())] == [
         "copy through super-resolution",
         "target through super-resolution",

@@ -122,6 +122,22 @@ def test_a_damaged_picture_is_said_to_be_missing(sweep):
     assert "The picture 0-unitune/i0-0-0.png is not there." in seen.text
 
 
+@pytest.mark.parametrize(
+    ("name", "damaged", "said"),
+    [
+        ("config.yaml", b"\xff", "the settings .*config.yaml cannot be read"),
+        ("cards.json", b'{"psnr": ', "the metric cards .*cards.json cannot be read"),
+        ("cards.json", b'{"psnr": {"what": "dB"}}', "the metric cards .* cannot be read.*better"),
+    ],
+)
+def test_damaged_settings_and_cards_are_refused_in_one_line(
+    sweep, name: str, damaged: bytes, said: str
+):
+    next(sweep.rglob(name)).write_bytes(damaged)
+    with pytest.raises(Refused, match=said):
+        saved_runs.load(sweep)
+
+
 def test_missing_pictures_settings_and_cards_are_said(sweep):
     for file in [*sweep.rglob("*.png"), *sweep.rglob("config.yaml"), *sweep.rglob("cards.json")]:
         file.unlink()

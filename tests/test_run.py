@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hostile import SMALL
 from omegaconf import OmegaConf
 
 from unitune.models import tiny
@@ -20,15 +21,6 @@ from unitune.runs import experiment
 
 ROOT = Path(__file__).parent.parent
 CAT = ROOT / "src/unitune/assets/demo/cat-city-0.png"
-SMALL = [
-    "model.resolution=32",
-    "method.tune.sr256.crop=16",
-    "steps=2",
-    "sampler.steps=2",
-    "sampler.sr.steps=2",
-    "metrics=none",
-    "seeds=1",
-]
 TIMED = ("cost", "run", "environment")
 
 

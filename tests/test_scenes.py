@@ -88,7 +88,13 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("seed", "per_type", "said"),
-    [(-1, 1, "seed"), (0, 0, "per_type"), ("a", 1, "seed"), (0, 1.5, "per_type")],
+    [
+        (-1, 1, "seed"),
+        (0, 0, "per_type"),
+        ("a", 1, "seed"),
+        (0, 1.5, "per_type"),
+        (0, True, "per_type"),
+    ],
 )
 def test_numbers_out_of_range_are_refused(tmp_path, seed, per_type, said):
     with pytest.raises(Refused, match=f"{said} must be a whole number"):
@@ -184,9 +190,9 @@ def said(edit: SceneEdit, name: str, value: object) -> bool:
         }
         return (
             len(named) == value or f"{COUNTS[value]} {edit.after.objects[0].colour}".strip() in text
-        )  # type: ignore[index]
+        )
     if name == "order":
-        return bool(re.search(f"{value[0]} left of an? .*{value[1]}", text))  # type: ignore[index]
+        return bool(re.search(f"{value[0]} left of an? .*{value[1]}", text))
     hints = {
         "plain": "a photo of",
         "underwater": "under water",
@@ -208,9 +214,9 @@ def test_what_must_appear_is_said_and_is_new(edits):
             if name == "order":
                 assert [o.noun for o in sorted(edit.before.objects, key=lambda o: o.x)] == value[
                     ::-1
-                ]  # type: ignore[index]
+                ]
             elif isinstance(value, list):
-                assert not set(value) & set(was.get(name, ()))  # type: ignore[call-overload]
+                assert not set(value) & set(was.get(name, ()))
             else:
                 assert was[name] != value and now[name] == value
         assert len(edit.appear) >= 2 or edit.kind != "two", edit.prompt
@@ -231,7 +237,7 @@ def test_facts_are_those_of_the_result_in_words_that_a_judge_knows(edits):
                 if isinstance(value, list)
                 else all_facts[name] == value
                 for name, value in part.items()
-            )  # type: ignore[call-overload]
+            )
         assert json.loads(json.dumps(all_facts)) == all_facts
 
 
@@ -269,7 +275,7 @@ def test_held_out_scenes_are_held_out():
 def drawn(**more: object) -> benchmark.DrawnScenes:
     return benchmark.DrawnScenes(
         **{"seed": 1006, "apart_from": SHIPPED, "per_type": 1, "limit": 2, **more}
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_drawn_scenes_are_the_same_for_a_seed_and_others_for_another():

@@ -102,7 +102,7 @@ def test_more_candidates_than_samples_are_refused_before_a_model_loads():
         Best(told_clip(), 3).check(draws)
     for count in (0, -1, 1.5, True):
         with pytest.raises(Refused, match=r"selection.count must be a whole number of at least 1"):
-            Best(told_clip(), count)  # type: ignore[arg-type]
+            Best(told_clip(), count)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def feasible(judge: Judge, examples: list[Example]) -> list[bool]:
 def columns(folder: Path, edits: list[Edit]) -> list[tuple[float, ...]]:
     """Appear, stay and both of each edit; None is no number."""
     rows = metrics.score([EditSuccess(folder, column) for column in COLUMNS], edits)
-    return [tuple(None if math.isnan(row[name]) else row[name] for name in COLUMNS) for row in rows]  # type: ignore[misc]
+    return [tuple(None if math.isnan(row[name]) else row[name] for name in COLUMNS) for row in rows]
 
 
 def test_what_appears_and_what_stays_are_told_apart(world, folder):
@@ -345,8 +345,8 @@ def test_the_reading_decides(folder):
     seen = read_facts(shared_judge(folder), image)[0]
     right = {name: seen[name] for name in ("place", "time", "style", "count")} | {
         "nouns": sorted(seen["nouns"])
-    }  # type: ignore[call-overload]
-    counts = {"count": seen["count"] % 3 + 1}  # type: ignore[operator]
+    }
+    counts = {"count": seen["count"] % 3 + 1}
     requests = [Request("a", facts={**right, **other}) for other in ({}, counts)]
     assert [success.found(request.facts, seen) for request in requests] == [True, False]
     same = [

@@ -28,14 +28,6 @@ METHOD = TextualInversion(Tuning(lr=1e-2, steps=4, batch_size=1, snapshots=(2,))
 SAMPLER = Sampler("quick", steps=2, guidance=Guidance(weight=2.0), sr=SuperResolution(steps=2))
 
 
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
-    folder = tiny.floyd(tmp_path_factory.mktemp("tiny"))
-    return backend.load(
-        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
-    )
-
-
 def prepare(
     method: TextualInversion,
     cascade: Cascade,

@@ -19,8 +19,8 @@ from unitune.cli import arguments
 from unitune.cli.settings import check_settings
 from unitune.diffusion.stage import Condition, reduced
 from unitune.methods.unitune import UniTune
-from unitune.models import pocket, tiny
-from unitune.models.cascade import Cascade, load
+from unitune.models import pocket
+from unitune.models.cascade import Cascade
 from unitune.storage.store import Store
 from unitune.tuning import make, naming
 from unitune.tuning.recipe import Tuning
@@ -36,17 +36,6 @@ DESCRIBED = Example(
 )
 BARE = replace(DESCRIBED, caption="")
 START = 0.95  # of the paper's late start
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
-    return load(
-        "tiny",
-        tiny.floyd(tmp_path_factory.mktemp("tiny")),
-        stages=("base", "sr256"),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
 
 
 def named(run: ModuleType, cascade: Cascade, example: Example, *settings: str) -> tuple[str, str]:

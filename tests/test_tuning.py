@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unitune.models import cascade as backend
-from unitune.models import tiny
 from unitune.models.cascade import weights_digest
 from unitune.models.stage import UNetStage
 from unitune.tuning import finetune
@@ -28,14 +27,6 @@ from unitune.types import Diverged, Example, Refused, Request, Stopped
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 EXAMPLE = Example("one", IMAGE, (Request("a dog"),))
 Tensors = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    folder = tiny.floyd(tmp_path_factory.mktemp("tiny"))
-    return backend.load(
-        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
-    )
 
 
 @pytest.fixture(params=["base", "sr256"])

@@ -7,7 +7,6 @@ from unitune import rng
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.stage import reduced
 from unitune.models import cascade as backend
-from unitune.models import tiny
 from unitune.models.stage import UNetStage
 from unitune.tuning.data import OneImage
 from unitune.tuning.recipe import Tuning
@@ -16,14 +15,6 @@ from unitune.types import Example, Refused, Request
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 EXAMPLE = Example("one", IMAGE, (Request("a dog"),))
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> backend.Cascade:
-    folder = tiny.floyd(tmp_path_factory.mktemp("tiny"))
-    return backend.load(
-        "tiny", folder, stages=("base", "sr256"), device=torch.device("cpu"), dtype=torch.float32
-    )
 
 
 @pytest.fixture(params=["base", "sr256"])

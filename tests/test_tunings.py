@@ -1,7 +1,7 @@
 """What a run says of its tunings and of its success: on the screen and in its page."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import finished
@@ -9,8 +9,10 @@ import pytest
 
 from unitune.report import page as pages
 from unitune.report import saved_runs, summary, tuning_notes
+from unitune.runs import results
+from unitune.runs.results import TuningResult
 from unitune.storage import records
-from unitune.types import Refused
+from unitune.types import Refused, Tuned
 
 NOTE = {
     "example": "cat",
@@ -30,6 +32,25 @@ def noted(folder: Path, *notes: dict) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / records.TUNINGS).write_text("".join(json.dumps(note) + "\n" for note in notes))
     return folder
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A visibility of which the line in tunings.jsonl is known."""
+
+    line: dict
+
+    def plain(self) -> dict:
+        return {"stage": "base", "key": "1", **NOTE, **self.line}
+
+
+def test_a_line_of_another_tuning_stays_whatever_its_prompt_holds(tmp_path: Path):
+    """U+2028 ends a line for str.splitlines, and JSON writes it as it is."""
+    separated = Noted({"example": "dog", "texts": {"tuned": "a dog\u2028in a city"}})
+    for visibility in (separated, Noted({"text": 1.0}), Noted({"text": 2.0})):
+        results.note(tmp_path, [TuningResult(Tuned(), [], visibility=visibility)])
+    found = tuning_notes.read(tmp_path)
+    assert [(one["example"], one["text"]) for one in found] == [("dog", 1.3655), ("cat", 2.0)]
 
 
 def test_a_leak_is_told_by_tuning(tmp_path: Path):

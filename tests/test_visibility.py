@@ -74,18 +74,18 @@ class Fake(FakeCascade):
 
 def fake(tuned: Denoiser = Memorised()) -> Fake:
     stage = FakeStage(Gaussian(SPREAD), resolution=8)
-    stage.network = torch.nn.Identity()  # type: ignore[attr-defined]
+    stage.network = torch.nn.Identity()
     return Fake([stage], MEANING, tuned=tuned)
 
 
 def after(tuned: Denoiser) -> Visibility:
     cascade = fake(tuned)
-    before = measure_before(cascade, EXAMPLE, TEXTS, method="unitune", seed=0)  # type: ignore[arg-type]
-    return measure_after(cascade, EXAMPLE, before, ["beikkpic a dog"], tuned=WEIGHTS, seed=0)  # type: ignore[arg-type]
+    before = measure_before(cascade, EXAMPLE, TEXTS, method="unitune", seed=0)
+    return measure_after(cascade, EXAMPLE, before, ["beikkpic a dog"], tuned=WEIGHTS, seed=0)
 
 
 def test_a_word_is_seen_as_far_as_it_moves_text_and_prediction():
-    found = measure_before(fake(), EXAMPLE, TEXTS, method="unitune", seed=0)  # type: ignore[arg-type]
+    found = measure_before(fake(), EXAMPLE, TEXTS, method="unitune", seed=0)
     assert found.text == pytest.approx(0.05 / 0.2) and found.x_0 == pytest.approx(
         0.05 / 0.2, rel=1e-3
     ), "0.05 of the number, another noun 0.2"
@@ -102,7 +102,7 @@ def test_another_prompt_that_must_stay_apart_is_named():
     found = replace(
         measure_before(fake(), EXAMPLE, TEXTS, method="dreambooth", seed=0),
         texts=replace(TEXTS, apart="a cat"),
-    )  # type: ignore[arg-type]
+    )
     (line,) = found.warnings("pocket")
     assert "from 'a cat'" in line and "dreambooth cannot separate these prompts on pocket" in line
 
@@ -139,19 +139,19 @@ def test_a_tuning_that_keeps_to_its_prompt_does_not():
 
 def test_nothing_is_measured_after_where_the_first_stage_was_not_tuned():
     cascade = fake()
-    before = measure_before(cascade, EXAMPLE, TEXTS, method="unitune", seed=0)  # type: ignore[arg-type]
+    before = measure_before(cascade, EXAMPLE, TEXTS, method="unitune", seed=0)
     assert (
         measure_after(cascade, EXAMPLE, before, ["a dog"], tuned=Tuned("beikkpic"), seed=0)
         is before
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_of_a_large_model_one_prediction_stands_for_a_sample(monkeypatch: pytest.MonkeyPatch):
     cascade = fake()
     monkeypatch.setattr(visibility, "LARGE", -1)
-    before = measure_before(cascade, EXAMPLE, TEXTS, method="unitune", seed=0)  # type: ignore[arg-type]
+    before = measure_before(cascade, EXAMPLE, TEXTS, method="unitune", seed=0)
     cascade.stages[0].calls.clear()
-    measure_after(cascade, EXAMPLE, before, ["a dog"], tuned=WEIGHTS, seed=0)  # type: ignore[arg-type]
+    measure_after(cascade, EXAMPLE, before, ["a dog"], tuned=WEIGHTS, seed=0)
     assert cascade.stages[0].calls.count(3) == 1, "three pictures in one call"
 
 

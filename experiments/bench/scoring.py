@@ -123,7 +123,7 @@ def published() -> dict[str, Callable[[Edit], float]]:
         return float(peak_signal_noise_ratio(unit(a), unit(b), data_range=1.0))
 
     def ssim(a: Tensor, b: Tensor) -> float:
-        return float(structural_similarity_index_measure(unit(a), unit(b), data_range=1.0))  # type: ignore[arg-type]
+        return float(structural_similarity_index_measure(unit(a), unit(b), data_range=1.0))
 
     return {
         "alignment": lambda e: similar(image(e.image), text(e.request.prompt)),

@@ -137,7 +137,7 @@ def theirs_64(size: Size) -> Timed:
 def ours_256(size: Size) -> Timed:
     cascade = loaded("base", "sr256")
     first, sr = cascade.stages
-    cascade.stages = [Given(first), sr]  # type: ignore[list-item]
+    cascade.stages = [Given(first), sr]
     how = SuperResolution(
         steps=size.steps, step=DDPM(), guidance=Guidance(WEIGHT), noise_level=0.25
     )

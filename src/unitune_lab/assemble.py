@@ -35,6 +35,11 @@ def assemble(trained: Path, out: Path) -> list[str]:
     found = [part for part in PARTS if (trained / part / "export").is_dir()]
     if not found:
         raise Refused(f"{trained} holds no trained part (PART/export); train one first")
+    if undone := [part for part in found if not (trained / part / DONE).is_file()]:
+        raise Refused(
+            f"{trained / undone[0]} holds no {DONE}, which tells how its export was trained; "
+            "train it on, which writes both"
+        )
     check_text(trained, out, found)
     for part in found:
         export = trained / part / "export"

@@ -4,6 +4,7 @@ Cosines, neither multiplied by 100 nor clamped at 0 as CLIPScore does (PIE-Bench
 the cosine).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -19,7 +20,7 @@ from unitune.types import Edit, Picture
 Features = Float[Tensor, "B D"]
 
 
-class _ClipScore:
+class _ClipScore(ABC):
     """The cosine of two features of one CLIP, whose label is a part of the score's name."""
 
     higher_is_better = True
@@ -48,9 +49,9 @@ class _ClipScore:
     def _applies(self, edit: Edit) -> bool:
         return True
 
+    @abstractmethod
     def _features(self, edits: Sequence[Edit]) -> tuple[Features, Features]:
         """Return what is compared, of edits to which the score applies."""
-        raise NotImplementedError
 
     def _images(self, edits: Sequence[Edit]) -> Features:
         return features_of(self.clip, [edit.image for edit in edits])

@@ -69,7 +69,7 @@ def load(path: Path | str) -> SavedRuns:
         raise Refused(f"{path} holds no record; name the folder of a finished run or sweep")
     folders = {record.run: file.parent for file, members in read.items() for record in members}
     configs = {
-        run: (folder / config.FILE).read_text(encoding="utf-8")
+        run: _config(folder / config.FILE)
         for run, folder in folders.items()
         if (folder / config.FILE).is_file()
     }
@@ -89,10 +89,22 @@ def _cards_of(file: Path) -> Path:
     return own if own.is_file() else file.with_name(CARDS)
 
 
+def _config(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(
+            f"the settings {file} cannot be read ({error}); "
+            "remove the file, and the page goes without them"
+        ) from None
+
+
 def _cards(file: Path) -> dict[str, Mapping[str, str]]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-    except (ValueError, TypeError) as error:
+        found = dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        _ = [card["better"] for card in found.values()]
+        return found
+    except (ValueError, TypeError, KeyError) as error:
         raise Refused(
             f"the metric cards {file} cannot be read ({error}); "
             "score the run again, which writes them"

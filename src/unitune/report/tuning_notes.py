@@ -37,7 +37,7 @@ def read(folder: Path) -> list[dict]:
     if not file.is_file():
         return []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
         notes = [json.loads(line) for line in lines if line.strip()]
         _rows(notes)
     except (ValueError, KeyError, TypeError) as error:

@@ -24,5 +24,6 @@ def check_version(text: str, folder: Path) -> None:
     if version != VERSION:
         raise Refused(
             f"the run in {disk.shown(folder)} is of version {version}, and this program reads "
-            f"version {VERSION}; run it again by its own command line, or use the program of then"
+            f"version {VERSION}; run it again by its own command line, "
+            "or use the program of that version"
         )

@@ -19,8 +19,11 @@ if TYPE_CHECKING:  # a run that is refused loads no model
 class Logger(Protocol):
     """Where curves go; Lightning's loggers fit."""
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None: ...  # noqa: D102
-    def finalize(self, status: str) -> None: ...  # noqa: D102
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Note numbers of a step, or of the whole run."""
+
+    def finalize(self, status: str) -> None:
+        """Write what is left; `status` is success or failed."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def note(folder: Path, results: Sequence[TuningResult]) -> None:
     if not new:
         return
     file = folder / records.TUNINGS
-    old = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    # Not splitlines: a prompt may hold other ends of lines than \n, such as U+2028.
+    old = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
     lines = [*_of_other_tunings(old, new), *new]
     write_whole("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), file)
 

@@ -23,7 +23,7 @@ def manifests(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def used(path: Path) -> dict[Path, tuple[float, int]]:
-    """Of each entry when it was last used and how many bytes it has."""
+    """Return when each entry was last used, and how many bytes it has."""
     found: dict[Path, tuple[float, int]] = {}
     for manifest in path.glob(f"*/{MANIFEST}"):
         with contextlib.suppress(FileNotFoundError):  # another process removed it

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import get_origin
+from typing import Any, get_origin
 
 import torch
 
@@ -73,7 +73,8 @@ class Record:
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
             expected = dict if get_origin(spec.type) is dict else spec.type
-            if not isinstance(value, (int, float) if expected is float else expected):  # type: ignore[arg-type]
+            allowed: Any = (int, float) if expected is float else expected
+            if not isinstance(value, allowed):
                 raise ValueError(f"{spec.name} of a record is {value!r}, not {expected}")
         for name, score in self.scores.items():
             if score is not None and not isinstance(score, int | float):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,7 +86,8 @@ class Lora:
         names = self._chosen(list(layers), select.chosen(parameters))
         # One pattern of whole names: a list would match the ends of other names, too.
         exactly = "|".join(map(re.escape, names))
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=exactly)  # type: ignore[arg-type]
+        alpha: Any = self.alpha  # peft annotates a whole number, and divides by the rank
+        config = LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=exactly)
         try:
             inject_adapter_in_model(config, network)
             yield {

@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 class OptimizerSettings(Protocol):
     """An optimiser's settings, which build one with a constant lr."""
 
-    def build(self, parameters: Iterable[nn.Parameter], *, lr: float) -> Optimizer: ...  # noqa: D102
+    def build(self, parameters: Iterable[nn.Parameter], *, lr: float) -> Optimizer:
+        """Build the optimiser of these parameters."""
+        ...
 
 
 @dataclass(frozen=True)
