@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from unitune.models.pocket import FOLDER as POCKET
 from unitune.scenes import Object, Scene, caption, is_held_out
 from unitune.scenes.render import render
-from unitune.scenes.vocabulary import COLOURFUL
+from unitune.scenes.vocabulary import COLOURFUL, LEFT, RIGHT
 from unitune_lab import networks
 from unitune_lab import train as training
 from unitune_lab.batches import (
@@ -89,6 +89,17 @@ def test_training_never_sees_a_held_out_composition(drawn: list[tuple[Scene, str
         stream = SceneBatches(seed=0, batch_size=1, size=None, captions=captions, held_out=True)
         rng = np.random.default_rng(1)
         assert all(is_held_out(stream.pair(rng)[0]) for _ in range(500))
+
+
+def test_a_stage_learns_the_asked_share_of_pairs_that_say_where_they_stand():
+    def told(related: float) -> float:
+        stream = SceneBatches(seed=0, batch_size=1, size=None, related=related)
+        rng = np.random.default_rng(3)
+        texts = [stream.pair(rng)[1] for _ in range(3000)]
+        return float(np.mean([any(words in text for words in (*LEFT, *RIGHT)) for text in texts]))
+
+    # Of the pairs drawn for it, those of one kind and those that overlap are described as usual.
+    assert told(0.0) < 0.1 and told(0.5) > 0.3
 
 
 def test_the_shares_of_captions_are_as_the_constants_say(drawn: list[tuple[Scene, str]]):

@@ -133,7 +133,8 @@ class SceneBatches(IterableDataset[Batch]):
     `size` is the side of the pictures in px, None for none; `captions` says for whom they are
     ("stage": with names and empty ones, "text": with many rare words, "plain": none of these,
     "clip": half of the batch in groups that differ in their objects alone);
-    `counts` are the chances of one, two and three objects.
+    `counts` are the chances of one, two and three objects. A share `related` of what a stage learns
+    are pairs whose captions say who stands left of whom, which few of the others do.
     """
 
     def __init__(
@@ -146,7 +147,9 @@ class SceneBatches(IterableDataset[Batch]):
         first: int = 0,
         held_out: bool = False,
         counts: Sequence[float] | None = None,
+        related: float = 0.0,
     ) -> None:
+        self.related = related
         self.seed, self.batch_size, self.size, self.first = seed, batch_size, size, first
         self.captions, self.held_out, self.counts = captions, held_out, counts
 
@@ -157,6 +160,9 @@ class SceneBatches(IterableDataset[Batch]):
         if self.captions == "stage" and u < named:
             text, scene = named_scene(rng)
             return scene, text
+        if self.captions == "stage" and self.related and rng.random() < self.related:
+            scene = random_scene(rng, held_out=self.held_out, counts=(0.0, 1.0, 0.0))
+            return scene, caption(scene, rng, related=True)
         scene = random_scene(rng, held_out=self.held_out, counts=self.counts)
         text = caption(scene, rng)
         if self.captions == "stage":

@@ -80,7 +80,7 @@ def _value(name: str, text: str, default: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, wanted):
         kind = KINDS[wanted[0]]
         raise Refused(f"{name} must be {kind} (its default is {default}); got {text!r}")
-    most, span = (1.0, "from 0 to 1") if name == "ema" else (math.inf, "of 0 or more")
+    most, span = (1.0, "from 0 to 1") if name in ("ema", "related") else (math.inf, "of 0 or more")
     if isinstance(value, int | float) and not (number(value) and 0 <= value <= most):
         raise Refused(f"{name} must be a finite number {span}; got {text!r}")
     return value

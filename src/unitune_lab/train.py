@@ -187,6 +187,7 @@ def _batches(training: Training, phases: Sequence[Phase]) -> Iterator[tuple[Phas
             stream = SceneBatches(
                 seed=options["seed"], batch_size=phase.batch_size, size=part.size,
                 captions=part.captions, first=training.first + training.done["step"],
+                related=options.get("related", 0.0),
             )  # fmt: skip
             for batch in loader(stream, workers=options["workers"]):
                 yield phase, batch
