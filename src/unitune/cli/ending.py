@@ -17,7 +17,7 @@ from unitune.report.table_formats import aligned
 from unitune.storage import disk
 
 # Files of a run's folder that are worth nothing without a result.
-OURS = {"cards.json", "config.yaml", "multirun.yaml"}
+OURS = {"cards.json", "config.yaml", "failed.json", "multirun.yaml", "sweep.yaml"}
 FAILED, REFUSED = 1, 2  # exit codes
 
 
@@ -80,9 +80,9 @@ def _fields(tree: dict[str, Any], prefix: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended early; `cell` names it within a sweep, "" outside of one."""
+    """A run that ended early, and why; `cell` names it within a sweep, "" outside of one."""
 
-    error: Exception
+    said: str
     refused: bool
     cell: str = ""
     overrides: Sequence[str] = ()
@@ -97,21 +97,27 @@ class Ending:
     folders: list[Path] = field(default_factory=list)
     signal: int = 0  # that stopped the program
     swept: Path | None = None  # the folder of a sweep
+    kept: str = ""  # what a stopped sweep leaves
     began: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
         """Forget what an earlier command line of this process left."""
-        self.failures, self.folders, self.signal, self.swept = [], [], 0, None
+        self.failures, self.folders, self.signal, self.swept, self.kept = [], [], 0, None, ""
         self.began = time.monotonic()
 
     def noted(self, folder: str) -> str:
-        """Note a folder that is made for a run or a sweep, and return it."""
-        self.folders.append(Path(folder))
+        """Note a folder that is made for a run or a sweep, and return it.
+
+        One that holds files already is an earlier run's, and stays however this one ends.
+        """
+        path = Path(folder)
+        if not (path.is_dir() and any(path.iterdir())):
+            self.folders.append(path)
         return folder
 
     def failed(self, error: Exception, **more: Any) -> None:
         """Note that a run ended early; `more` are the other fields of `Failure`."""
-        self.failures.append(Failure(error, **more))
+        self.failures.append(Failure(self._said(error), **more))
 
     @property
     def code(self) -> int:
@@ -125,10 +131,9 @@ class Ending:
     def report(self) -> list[str]:
         """Say which runs failed: one line outside a sweep, else a table of the failed cells."""
         if not any(failure.cell for failure in self.failures):
-            return [f"unitune: {self._said(failure.error)}" for failure in self.failures]
+            return [f"unitune: {failure.said}" for failure in self.failures]
         rows = [
-            (failure.cell, self._said(failure.error), " ".join(failure.overrides))
-            for failure in self.failures
+            (failure.cell, failure.said, " ".join(failure.overrides)) for failure in self.failures
         ]
         some = "1 run of the sweep" if len(rows) == 1 else f"{len(rows)} runs of the sweep"
         return [f"unitune: {some} failed:", *(f"  {line}" for line in aligned(rows, left=3))]
@@ -146,8 +151,10 @@ class Ending:
         """
         lines = self.report()
         if self.signal not in (0, SIGPIPE):  # who reads no more is told no more
+            kept = f"{self.kept}; " if self.kept else ""
             lines.append(
-                "unitune: stopped; the same command goes on from the last step that was saved"
+                f"unitune: stopped; {kept}the same command goes on from the last step that was "
+                "saved"
             )
         stream.writelines(f"{line}\n" for line in lines)
         for folder in self.folders if self.code == REFUSED else []:

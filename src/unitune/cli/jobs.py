@@ -17,9 +17,11 @@ from omegaconf import OmegaConf
 from unitune.cli import arguments
 from unitune.cli.advice import advice
 from unitune.cli.settings import check_rescoring, check_settings
+from unitune.cli.sweep import of_cell
 from unitune.cli.targets import check_targets
 from unitune.errors import Refused
 
+SERIAL = "unitune.launcher.serial.Serial"
 ASSETS = Path(str(resources.files("unitune") / "assets"))
 
 log = logging.getLogger(__name__)
@@ -62,21 +64,41 @@ def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
     return build(model, device=device, dtype=dtype, store=store)
 
 
-def edit(cfg: Any, folder: Path) -> None:
-    """Tune, sample, score, record; print the table and the grid's path.
+def settled(cfg: Any) -> Any:
+    """Return the config as a run keeps it: with the settings of from=, and the prompts of a file.
 
-    Whatever can be refused before the model loads is refused there.
+    It is a run's own: where a sweep's cells run is left out.
     """
-    from unitune.models import files, machine, parameters
-    from unitune.report import summary
-    from unitune.runs import config, experiment, paste, preflight
-
     if cfg["from"]:
         earlier = OmegaConf.load(arguments.config_of(cfg["from"]))
         cfg = OmegaConf.merge(earlier, {"from": None, "store": cfg.store})
     settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     check_settings(settings)
+    cfg = of_cell(cfg)
     cfg.edit = [arguments.literal(prompt) for prompt in arguments.edit_prompts(cfg.edit)] or None
+    return cfg
+
+
+def edit(cfg: Any, folder: Path) -> None:
+    """Tune, sample, score, record; print the table and the grid's path.
+
+    Whatever can be refused before the model loads is refused there. A folder that holds the result
+    of these settings already is shown as it is.
+    """
+    from unitune.models import files, machine, parameters
+    from unitune.report import summary
+    from unitune.runs import config, experiment, paste, preflight
+    from unitune.runs import folder as run_folder
+    from unitune.storage import records
+
+    if "launcher" in cfg and cfg.launcher["_target_"] != SERIAL:
+        raise Refused("launcher= says where the cells of a sweep run; add -m, or leave it out")
+    cfg = settled(cfg)
+    settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if run_folder.claim(folder, OmegaConf.to_yaml(cfg)):
+        log.info("%s holds the result of these settings: nothing is done again", folder)
+        print(*summary.of_run(folder, records.merge(records.read(folder))), sep="\n")
+        return
     sampler, plan, method, benchmark, selection = (
         make(cfg[name]) for name in ("sampler", "plan", "method", "benchmark", "selection")
     )

@@ -4,14 +4,20 @@
 """
 
 import logging
+import logging.config
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from signal import SIGINT, SIGPIPE
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -19,11 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unitune.cli import arguments
-from unitune.cli.ending import Ending
-from unitune.cli.jobs import ASSETS, JOBS, edit
+from unitune.cli.ending import Ending, Failure
+from unitune.cli.jobs import ASSETS, JOBS, edit, make, settled
+from unitune.cli.sweep import Sweep
 from unitune.errors import Diverged, Inactive, Refused, Stopped, Unfit
+from unitune.runs import config
 
 REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two before a job's end
 
 
 def conf() -> Path:
@@ -44,10 +53,15 @@ def example_of_skimage(name: str) -> str:
 
 
 ending = Ending(conf())
+sweep = Sweep()
 OmegaConf.register_new_resolver("assets", lambda path: str(ASSETS / path), replace=True)
 OmegaConf.register_new_resolver("skimage", example_of_skimage, replace=True)
 # Hydra makes some folders before any of our code runs; `noted` is how they come to be known.
 OmegaConf.register_new_resolver("noted", ending.noted, replace=True)
+OmegaConf.register_new_resolver(
+    "sweep_folder", lambda name, default=None: sweep.folder(name, default), replace=True
+)
+OmegaConf.register_new_resolver("cell", lambda *, _root_: sweep.cell_name(_root_), replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")
@@ -58,19 +72,85 @@ def _main(cfg: DictConfig) -> None:
     """
     now: Any = HydraConfig.get()
     folder = Path(ending.noted(now.runtime.output_dir))
-    ending.swept = Path(now.sweep.dir) if now.mode.name == "MULTIRUN" else None
+    job = JOBS.get(now.job.config_name, edit)
+    swept = now.mode.name == "MULTIRUN"
+    overrides = now.overrides.task
+    if swept and job is edit:
+        attempt(
+            lambda: sweep.add(settled(cfg), folder, overrides, launcher=cfg.launcher),
+            cell=folder.name, overrides=overrides,
+        )  # fmt: skip
+        return
+    attempt(lambda: job(cfg, folder), cell=folder.name if swept else "", overrides=overrides)
+
+
+def attempt(job: Callable[[], None], *, cell: str = "", overrides: Sequence[str] = ()) -> None:
+    """Do a job, and note what goes wrong."""
     try:
-        JOBS.get(now.job.config_name, edit)(cfg, folder)
+        job()
     except BrokenPipeError:
         raise Stopped(SIGPIPE) from None
     except Exception as error:
         if isinstance(error, OmegaConfBaseException) and isinstance(error.__cause__, Refused):
             error = error.__cause__  # of one of the resolvers above
-        cell = folder.name if ending.swept else ""
         refused = isinstance(error, REFUSALS)
-        ending.failed(error, refused=refused, cell=cell, overrides=now.overrides.task)
+        ending.failed(error, refused=refused, cell=cell, overrides=overrides)
         if not isinstance(error, (*REFUSALS, Diverged, Inactive, Unfit)):
             logging.getLogger("unitune").exception("failed")
+
+
+def run_cell(cell: Path) -> None:
+    """Run the cell of a sweep that lies in a folder; note there what goes wrong."""
+    from unitune.launcher import cells
+
+    before = len(ending.failures)
+    attempt(lambda: edit(OmegaConf.load(cell / config.FILE), cell))
+    for failure in ending.failures[before:]:
+        cells.fail(cell, failure.said, refused=failure.refused)
+    del ending.failures[before:]
+
+
+def log_plainly() -> None:
+    """Log as a run of Hydra does, for what runs after Hydra or without it."""
+    file = conf() / "hydra" / "job_logging" / "plain.yaml"
+    logging.config.dictConfig(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def run_sweep() -> None:
+    """Run the cells of a sweep that have no result, and note which have none in the end."""
+    from unitune.launcher import cells
+    from unitune.report import summary
+
+    log_plainly()
+    ending.swept = next(iter(sweep.cells)).parent
+    try:
+        launcher = make(sweep.launcher)
+        launcher.check()
+        sweep.run(launcher, run_cell)
+    finally:
+        ending.kept = f"{len(sweep.done())} of {len(sweep.cells)} cells are kept in {ending.swept}"
+    for cell, overrides in sweep.cells.items():
+        if failure := cells.failure(cell):
+            ending.failures.append(Failure(failure.said, failure.refused, cell.name, overrides))
+    print(*summary.of_sweep(ending.swept, began=ending.began), sep="\n")
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Let signals that ask to stop end what runs by Stopped, so that all is closed and kept."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> int:
@@ -80,15 +160,16 @@ def main() -> int:
     signal n.
     """
     ending.begin()
+    sweep.__init__()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
         groups = [folder.name for folder in conf().iterdir() if folder.is_dir()]
         sys.argv[1:] = arguments.prepared(sys.argv[1:], groups=groups)
-        _main()
-        if ending.swept:
-            from unitune.report import summary
-
-            print(*summary.of_sweep(ending.swept, began=ending.began), sep="\n")
+        sweep.settings = [one for one in sys.argv[1:] if not one.startswith("-")]
+        with stopped_by_signals():
+            _main()
+            if sweep.cells:
+                run_sweep()
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads on, as after `unitune --help | head -1`
         ending.signal = SIGPIPE

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import yaml
 from unitune.metrics.statistics import group_by
 from unitune.report.groups import Cards
 from unitune.runs import config
+from unitune.runs.folder import dotted
 from unitune.storage import records
 from unitune.storage.records import REFERENCES, Record
 from unitune.types import Refused
@@ -117,7 +118,7 @@ def _settings(every: Sequence[Record], configs: Mapping[str, str]) -> dict[str, 
     told = {}
     for members in group_by(edits, lambda record: (record.method, record.sampler)).values():
         names = dict.fromkeys(one.run for one in members)
-        runs = {run: dict(_flat(yaml.safe_load(configs[run]))) for run in names}
+        runs = {run: dict(dotted(yaml.safe_load(configs[run]))) for run in names}
         settings = dict.fromkeys(name for flat in runs.values() for name in flat)
         varied = [name for name in settings if len({flat.get(name) for flat in runs.values()}) > 1]
         for run, flat in runs.items():
@@ -133,11 +134,3 @@ def _value(flat: Mapping[str, str], name: str) -> str:
         seen.add(named[1])  # settings that name each other in a circle have no end
         value = flat[named[1]]
     return value
-
-
-def _flat(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(tree, dict):
-        for name, child in tree.items():
-            yield from _flat(child, f"{where}.{name}" if where else str(name))
-    else:
-        yield where, str(tree)

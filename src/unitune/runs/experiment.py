@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unitune import metrics
 from unitune.runs import pictures, reference_rows, results, texts
+from unitune.runs.folder import begun, finish, note
 from unitune.runs.parts import Experiment, Logger
 from unitune.runs.progress import Bars
 from unitune.runs.results import Sample, TuningResult
@@ -31,16 +32,21 @@ log = logging.getLogger(__name__)
 def run(parts: Experiment, examples: Sequence[Example], *, folder: Path) -> list[Record]:
     """Tune (or recall), sample, save, score and record every example.
 
-    The pictures of all examples have the cascade's resolution. Returns the records, those of
-    reference rows included.
+    The pictures of all examples have the cascade's resolution. Images that an interrupted run of
+    this folder has recorded are kept as they are. Returns the records, those of reference rows
+    included.
     """
     _check_sizes(parts.cascade, examples)
+    done = begun(folder)
+    known = {record.example for record in done}
     # All at once: a large encoder is read once and freed before any network trains.
-    parts.cascade.embed(texts.of_run(parts, examples))
+    parts.cascade.embed(texts.of_run(parts, [one for one in examples if one.id not in known]))
     metrics.write_cards(parts.metrics, folder)
-    done: list[Record] = []
     with _closed(parts.logger):
         for k, example in enumerate(examples):
+            if example.id in known:
+                log.info("%s is here already", example.id)
+                continue
             _warn(texts.advice(parts, example))
             visible = _visible(parts, example)
             tuned_apart = _apart(parts, example)
@@ -50,6 +56,8 @@ def run(parts: Experiment, examples: Sequence[Example], *, folder: Path) -> list
             done += _record(parts, example, found, folder)
             name = "grid.png" if len(examples) == 1 else f"grid-{k:03}.png"
             pictures.grid(parts.plan, example, found, folder / name)
+            note(folder, done)
+        finish(folder)
     return done
 
 
@@ -163,7 +171,7 @@ def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
 def _record(
     parts: Experiment, example: Example, found: Sequence[TuningResult], folder: Path
 ) -> list[Record]:
-    """Save the pictures, score them beside the reference rows, append the records."""
+    """Save the pictures and score them beside the reference rows."""
     edits = [sample.edit for result in found for sample in result.samples]
     references = reference_rows.model_free(example) + reference_rows.made(
         parts.cascade,

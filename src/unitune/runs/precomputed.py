@@ -6,6 +6,7 @@ from typing import Protocol
 
 from unitune import images, metrics
 from unitune.runs import pictures, reference_rows, results
+from unitune.runs.folder import finish, note
 from unitune.runs.grid import labelled_grid
 from unitune.runs.results import Sample
 from unitune.storage import records
@@ -38,10 +39,12 @@ def score(
         fields = {"image": file, "scores": found, "environment": records.environment()}
         done.append(results.record(sample, folder, method=method, model="published", **fields))
     metrics.write_cards(chosen, folder)
+    note(folder, done)
     labelled_grid(
         [[images.to_uint8(edit.example.image), images.to_uint8(edit.image)] for edit in edits],
         row_labels=[edit.request.prompt for edit in edits],
         column_labels=["base image", "output"],
         path=folder / "grid.png",
     )
+    finish(folder)
     return done

@@ -96,14 +96,14 @@ def _of_other_tunings(
 
 
 def record(sample: Sample, folder: Path, **fields: Any) -> Record:
-    """Append the record of a picture in a run's folder, and return it.
+    """Make the record of a picture in a run's folder.
 
     `fields` are those of a Record that neither the sample nor NO_METHOD says.
     """
     edit, request = sample.edit, sample.edit.request
     asked = {name: getattr(request, name) for name in ("prompt", "kind", "local", "composed_alike")}
     sampled = {name: getattr(edit, name) for name in ("seed", "weight", "start")}
-    made = Record(
+    return Record(
         run=folder.name,
         example=edit.example.id,
         text=edit.prompt,
@@ -113,5 +113,3 @@ def record(sample: Sample, folder: Path, **fields: Any) -> Record:
         **sampled,
         **{**NO_METHOD, **fields},
     )
-    records.append(folder / records.FILE, made)
-    return made

@@ -91,8 +91,8 @@ class Record:
             )
 
 
-def append(path: Path | str, record: Record) -> None:
-    """Add one line to a record file, on disk when this returns.
+def line(record: Record) -> str:
+    """Write a record as a line of a record file.
 
     A score that is NaN is stored as null; an infinite number raises ValueError.
     """
@@ -105,23 +105,23 @@ def append(path: Path | str, record: Record) -> None:
             )
         scores[name] = None if value is None or math.isnan(value) else float(value)
     data = {**dataclasses.asdict(record), "scores": scores}
-    line = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append(path: Path | str, record: Record) -> None:
+    """Add one line to a record file, on disk when this returns."""
+    data = line(record).encode("utf-8", "surrogatepass")
     try:
-        _write(path, line.encode("utf-8", "surrogatepass"))
+        with open(path, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                # A process was killed within its line: that one is lost, not this one.
+                data = data if file.read(1) == b"\n" else b"\n" + data
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise disk.explained(error) from error
-
-
-def _write(path: Path | str, line: bytes) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    with os.fdopen(descriptor, "ab") as file:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            # A process was killed within its line: that one is lost, not this one.
-            line = b"\n" + line
-        file.write(line)
-        file.flush()
-        os.fsync(descriptor)
 
 
 def folders(path: Path | str) -> list[Path]:
@@ -212,13 +212,13 @@ def environment(
 
 def _read_file(file: Path) -> list[Record]:
     records = []
-    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
+    for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if not text.strip():
             continue
         where = f"{file} line {number}"
         try:
             # NaN and Infinity are no JSON: as words they are refused by Record.
-            data = json.loads(line, parse_constant=str)
+            data = json.loads(text, parse_constant=str)
         except ValueError:  # cut within a number, a string or a letter
             log.warning("%s is half-written: skipped", where)
             continue

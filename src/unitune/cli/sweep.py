@@ -1,0 +1,154 @@
+"""A sweep: its folder, its cells, which of them are left to run, and how they ended.
+
+Hydra composes every cell; nothing runs before all of them are known. What is done and what failed
+is read from the cells' folders, so the same command runs only what is missing.
+"""
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from unitune.errors import Refused
+from unitune.launcher import Launcher, cells
+from unitune.runs import config
+from unitune.runs.folder import claim, finished
+from unitune.storage import disk
+from unitune.storage.files import write_whole
+
+SWEEPS = "outputs/sweeps"
+FILE = "sweep.yaml"  # in the folder of a sweep: what its cells share, and their names
+NOT_OF_A_CELL = ("launcher", "sweep")  # settings of the sweep as a whole
+NAME = 100  # characters of a cell's folder before its digest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sweep:
+    """The sweep of one command line, `settings` being what was typed, as Hydra reads it."""
+
+    settings: Sequence[str] = ()
+    cells: dict[Path, Sequence[str]] = field(default_factory=dict)  # with what each one sets
+    launcher: Any = None
+
+    def folder(self, name: str | None, default: str | None = None) -> str:
+        """Return the folder of the sweep.
+
+        `name` is a name below outputs/sweeps or a folder (with a slash); without it `default` or,
+        as that is missing, a name that is made of the command line.
+        """
+        if name:
+            path = Path(name).expanduser()
+            return str(path if len(path.parts) > 1 else Path(SWEEPS) / path)
+        if default:
+            return default
+        varied = "-".join(key.rpartition(".")[2] for key in _varied(self.settings)) or "sweep"
+        return f"{SWEEPS}/{_safe(varied)}-{_digest(sorted(_of_cells(self.settings)))}"
+
+    def cell_name(self, _root_: Any) -> str:
+        """Name the folder of a cell by what the sweep varies and a digest of all its settings."""
+        swept = [*_varied(self.settings), *(_root_.hydra.sweeper.params or {})]
+        task = [one.partition("=") for one in _root_.hydra.overrides.task]
+        parts = [f"{key.rpartition('.')[2]}={value}" for key, _, value in task if key in swept]
+        name = ",".join(parts) or f"{_root_.method.name}-{_root_.sampler.name}"
+        return f"{_safe(name)[:NAME]}-{_digest(OmegaConf.to_yaml(of_cell(_root_)))}"
+
+    def add(self, cfg: Any, folder: Path, overrides: Sequence[str], *, launcher: Any) -> None:
+        """Note a cell of these settings; one that is there already is not run twice."""
+        text = OmegaConf.to_yaml(of_cell(cfg))
+        if folder not in self.cells:
+            claim(folder, text)
+            config.write(text, folder)
+            self.cells[folder] = list(overrides)
+            self.launcher = launcher
+
+    def run(self, launcher: Launcher, run: Any) -> None:
+        """Run the cells that have no result yet; `run` runs one in this process."""
+        every = [*self.cells]
+        self._keep(every[0].parent)
+        todo = [cell for cell in every if not finished(cell)]
+        if here := len(every) - len(todo):
+            log.info(
+                "sweep: %d of %d cells are done already, in %s", here, len(every), every[0].parent
+            )
+        for cell in todo:
+            cells.begin(cell)
+        began, done = time.monotonic(), 0
+
+        def ended(cell: Path) -> None:
+            nonlocal done
+            done += 1
+            seconds = (time.monotonic() - began) / done * (len(todo) - done)
+            left = f", about {_duration(seconds)} left" if done < len(todo) else ""
+            how = "done" if finished(cell) else "failed"
+            log.info(
+                "sweep: %d of %d cells, %s %s%s", here + done, len(every), cell.name, how, left
+            )
+
+        if todo:
+            launcher.launch(todo, run=run, ended=ended)
+
+    def done(self) -> list[Path]:
+        """List the cells that have their result."""
+        return [cell for cell in self.cells if finished(cell)]
+
+    def _keep(self, folder: Path) -> None:
+        """Note in the sweep's folder what its cells share; Refused where that was different."""
+        varied = _varied(self.settings)
+        shared = sorted(
+            one for one in _of_cells(self.settings) if one.partition("=")[0] not in varied
+        )
+        file, names = folder / FILE, [cell.name for cell in self.cells]
+        if file.is_file():
+            old = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            if old.get("settings") != shared:
+                differs = sorted({*(old.get("settings") or ())} ^ {*shared})
+                raise Refused(
+                    f"{disk.shown(folder)} is the folder of a sweep of other settings "
+                    f"({', '.join(differs)}); choose another one with sweep=NAME"
+                )
+            names = [*old.get("cells", ()), *(name for name in names if name not in old["cells"])]
+        write_whole(yaml.safe_dump({"settings": shared, "cells": names}), file)
+
+
+def of_cell(cfg: Any) -> Any:
+    """Return the config without what belongs to Hydra and to the sweep as a whole."""
+    return OmegaConf.masked_copy(
+        cfg, [str(key) for key in cfg if key not in ("hydra", *NOT_OF_A_CELL)]
+    )
+
+
+def _of_cells(settings: Sequence[str]) -> list[str]:
+    """List the settings that change what cells do."""
+    beside = ("hydra.", "store.", *(f"{name}{end}" for name in NOT_OF_A_CELL for end in "=."))
+    return [one for one in settings if not one.startswith(beside)]
+
+
+def _varied(settings: Sequence[str]) -> list[str]:
+    """Name the settings that were typed with several values."""
+    parsed = OverridesParser.create().parse_overrides(list(settings))
+    return [one.key_or_group for one in parsed if one.is_sweep_override()]
+
+
+def _safe(name: str) -> str:
+    """Write a name with characters that every file system takes."""
+    return re.sub(r"[^\w.,=+-]+", "-", name, flags=re.ASCII).strip("-.") or "cell"
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(str(content).encode()).hexdigest()[:8]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
