@@ -8,20 +8,15 @@ Minutes:  quick 45 planned on two CPU cores (about 150 without AVX-512), full 12
 """
 
 import argparse
-import itertools
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from claims import sweeps
 from claims.table import CLAIMS, ENTRIES, Entry
 
-from unitune.storage import records
-
 QUICK, FULL = 2, 24  # images
-EDITS = 3  # of each image of the scenes benchmark
 HEAD = """# Claims
 
 Written by `python experiments/all.py --from-records > docs/claims.md`. What a claim is of, what is
@@ -30,47 +25,18 @@ expected here and its minutes: `python -m experiments.claims NAME --help`.
 Call = Callable[[Sequence[str]], int]
 
 
-def finished(folder: Path, images: int) -> bool:
-    """Whether a run has recorded all of its images.
-
-    Each kind of reference that it has, the exact target among them, is there of every edit.
-    """
-    file = folder / records.FILE
-    known: dict[str, set[tuple[str, str]]] = {"target": set()}
-    for record in records.read(file) if file.is_file() else ():
-        if record.row in records.REFERENCES:
-            known.setdefault(record.row, set()).add((record.example, record.prompt))
-    return all(len(edits) == images * EDITS for edits in known.values())
-
-
-def missing(sweep: str, images: int) -> list[list[str]]:
-    """List the commands that run what a sweep lacks; each loads the model once.
-
-    That is all of it, or cells that differ only in the setting that varies fastest.
-    """
-    folder, cells = sweeps.folder(sweep, images), sweeps.cells(sweep)
-    left = [cell for cell in cells if not finished(folder / sweeps.label(cell), images)]
-    start = ["run.py", "-m", f"experiment={sweep}", f"benchmark.limit={images}"]
-    if left == cells:
-        return [start]
-    commands = []
-    settings = ([f"{key}={value}" for key, value in cell.items()] for cell in left)
-    for slow, members in itertools.groupby(settings, key=lambda cell: cell[:-1]):
-        names, _, values = zip(*(cell[-1].partition("=") for cell in members), strict=True)
-        fast = f"{names[0]}={','.join(values)}"
-        commands.append([*start, "hydra.sweeper.params=null", *slow, fast])
-    return commands
-
-
 def question(entry: Entry, *arguments: str) -> list[str]:
     """The command that asks an entry."""
     return ["-m", "experiments.claims", entry.name, *arguments]
 
 
 def ask(entry: Entry, images: int, call: Call) -> list[str]:
-    """Run what a claim lacks and ask it; return the commands that failed."""
+    """Run what a claim's sweeps lack and ask it; return the commands that failed."""
     larger = entry.full if images >= FULL else ()
-    commands = [[*run, *larger] for sweep in entry.sweeps for run in missing(sweep, images)]
+    commands = [
+        ["run.py", "-m", f"experiment={sweep}", f"benchmark.limit={images}", *larger]
+        for sweep in entry.sweeps
+    ]
     commands.append(question(entry, f"--images={images}"))
     return [" ".join(command) for command in commands if call(command) != 0]
 

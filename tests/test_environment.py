@@ -32,7 +32,7 @@ EXTRAS = {  # extra -> what it installs
     extra: [Requirement(line) for line in lines]
     for extra, lines in PROJECT["optional-dependencies"].items()
 }
-OPTIONAL = [one for extra in ("wandb", "tensorboard", "photo") for one in EXTRAS[extra]]
+OPTIONAL = [one for extra in EXTRAS if extra not in ("all", "dev") for one in EXTRAS[extra]]
 RANGES = [*map(Requirement, PROJECT["dependencies"]), *OPTIONAL, *EXTRAS["dev"]]
 # Installed for its file of weights; nothing imports it, so pyproject.toml does not name it.
 WEIGHTS_ONLY = "stlpips-pytorch"

@@ -5,7 +5,6 @@ import itertools
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,49 +190,14 @@ def test_a_sweep_that_was_not_run_is_named(tmp_path, monkeypatch):
         answer.main(["guidance"])
 
 
-def test_finished_cells_are_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder, cells = sweeps.folder("cost", 2), sweeps.cells("cost")
-    start = ["run.py", "-m", "experiment=cost", "benchmark.limit=2"]
-    assert len(cells) == 6
-    assert every.missing("cost", 2) == [start], "one command runs a whole sweep"
-    write(folder / sweeps.label(cells[0]), of_image(0) + of_image(1))
-    stopped_before_the_last_line = of_image(0) + of_image(1)[:-1]
-    write(folder / sweeps.label(cells[1]), stopped_before_the_last_line)
-    start.append("hydra.sweeper.params=null")
-    assert every.missing("cost", 2) == [
-        [*start, "snapshot=64", "sampler.steps=16,32"],
-        [*start, "snapshot=128", "sampler.steps=8,16,32"],
-    ]
-    larger = [["run.py", "-m", "experiment=cost", "benchmark.limit=24"]]
-    assert every.missing("cost", 24) == larger, "another size is another sweep"
-
-
-def test_a_cell_is_finished_when_every_reference_that_it_has_is_whole(tmp_path):
-    edits = of_image(0) + of_image(1)
-    targets = [line for line in edits if line.row == "target"]
-    oracle = [replace(line, row="oracle", seed=seed) for line in targets for seed in (0, 1)]
-    for name, more, whole in (("a", oracle, True), ("b", oracle[:-2], False), ("c", [], True)):
-        write(tmp_path / name, edits + more)
-        assert every.finished(tmp_path / name, 2) is whole
-
-
-def test_all_runs_what_is_missing_then_asks(tmp_path, monkeypatch):
+def test_all_runs_the_sweeps_then_asks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     called, question = [], ["-m", "experiments.claims", "stages", "--images=2"]
-
-    def call(command) -> int:
-        called.append(command)
-        if command[0] == "run.py":
-            for cell in sweeps.cells("stages"):
-                write(sweeps.folder("stages", 2) / sweeps.label(cell), of_image(0) + of_image(1))
-        return 0
-
-    assert every.ask(ENTRIES["stages"], 2, call) == []
-    assert called[0][0] == "run.py" and called[1:] == [question]
-    assert every.ask(ENTRIES["stages"], 2, call) == [] and called[2:] == [question]
+    sweep = ["run.py", "-m", "experiment=stages", "benchmark.limit=2"]
+    assert every.ask(ENTRIES["stages"], 2, lambda command: called.append(command) or 0) == []
+    assert called == [sweep, question]
     failed = every.ask(ENTRIES["stages"], 2, lambda command: 1)
-    assert failed == [" ".join(question)], "a failure is told, the rest goes on"
+    assert failed == [" ".join(sweep), " ".join(question)], "a failure is told, the rest goes on"
 
 
 def test_the_kept_records_are_told_without_a_run(tmp_path, monkeypatch, capsys):

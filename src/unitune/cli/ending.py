@@ -132,9 +132,9 @@ class Ending:
         """Say which runs failed: one line outside a sweep, else a table of the failed cells."""
         if not any(failure.cell for failure in self.failures):
             return [f"unitune: {failure.said}" for failure in self.failures]
-        rows = [
+        rows = sorted(
             (failure.cell, failure.said, " ".join(failure.overrides)) for failure in self.failures
-        ]
+        )
         some = "1 run of the sweep" if len(rows) == 1 else f"{len(rows)} runs of the sweep"
         return [f"unitune: {some} failed:", *(f"  {line}" for line in aligned(rows, left=3))]
 

@@ -122,7 +122,8 @@ def run_sweep() -> None:
     from unitune.report import summary
 
     log_plainly()
-    ending.swept = next(iter(sweep.cells)).parent
+    folder, here = next(iter(sweep.cells)).parent, Path.cwd()
+    ending.swept = folder.relative_to(here) if folder.is_relative_to(here) else folder
     try:
         launcher = make(sweep.launcher)
         launcher.check()

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from unitune.errors import Refused
 from unitune.launcher import Launcher, cells
 from unitune.runs import config
-from unitune.runs.folder import claim, finished
+from unitune.runs.folder import ELSEWHERE, claim, dotted, finished
 from unitune.storage import disk
 from unitune.storage.files import write_whole
 
@@ -39,6 +39,7 @@ class Sweep:
     settings: Sequence[str] = ()
     cells: dict[Path, Sequence[str]] = field(default_factory=dict)  # with what each one sets
     launcher: Any = None
+    shared: dict[str, str] | None = None  # settings that all cells have
 
     def folder(self, name: str | None, default: str | None = None) -> str:
         """Return the folder of the sweep.
@@ -69,6 +70,10 @@ class Sweep:
             claim(folder, text)
             config.write(text, folder)
             self.cells[folder] = list(overrides)
+            tree = yaml.safe_load(text)
+            own = dict(dotted({name: tree[name] for name in tree if name not in ELSEWHERE}))
+            before = own if self.shared is None else self.shared
+            self.shared = {name: own[name] for name in own if before.get(name) == own[name]}
             self.launcher = launcher
 
     def run(self, launcher: Launcher, run: Any) -> None:
@@ -103,21 +108,21 @@ class Sweep:
 
     def _keep(self, folder: Path) -> None:
         """Note in the sweep's folder what its cells share; Refused where that was different."""
-        varied = _varied(self.settings)
-        shared = sorted(
-            one for one in _of_cells(self.settings) if one.partition("=")[0] not in varied
-        )
         file, names = folder / FILE, [cell.name for cell in self.cells]
+        shared = self.shared or {}
         if file.is_file():
             old = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            if old.get("settings") != shared:
-                differs = sorted({*(old.get("settings") or ())} ^ {*shared})
-                raise Refused(
-                    f"{disk.shown(folder)} is the folder of a sweep of other settings "
-                    f"({', '.join(differs)}); choose another one with sweep=NAME"
-                )
-            names = [*old.get("cells", ()), *(name for name in names if name not in old["cells"])]
-        write_whole(yaml.safe_dump({"settings": shared, "cells": names}), file)
+            there = old.get("shared") or {}
+            for name, value in there.items():
+                if shared.get(name, value) != value:
+                    raise Refused(
+                        f"{disk.shown(folder)} is the folder of a sweep of other settings "
+                        f"({name}: {value} there, {shared[name]} here); choose another one with "
+                        "sweep=NAME"
+                    )
+            shared = {name: shared[name] for name in there if name in shared}
+            names = list(dict.fromkeys([*(old.get("cells") or ()), *names]))
+        write_whole(yaml.safe_dump({"cells": names, "shared": shared}), file)
 
 
 def of_cell(cfg: Any) -> Any:
