@@ -30,8 +30,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## edit the demo images with the embedded cascade, score the edits, draw the grid
 	$(PY) run.py
 
-test: setup ## run the fast tests (minutes, no network)
-	$(PY) -m pytest
+test: setup ## run the fast tests, a process for each core up to four (minutes, no network)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## run the tests that take minutes each
 	$(PY) -m pytest -m slow --timeout 3600

@@ -23,7 +23,8 @@ os.environ["WANDB_MODE"] = "offline"
 install_import_hook("unitune.diffusion", "beartype.beartype")
 ensure_torchvision()  # tests import diffusers and transformers themselves, for parity
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-torch.set_num_threads(min(2, cores))
+# One of several processes at work (pytest -n) keeps to one core.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, cores))
 
 
 @pytest.fixture
