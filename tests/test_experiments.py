@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 import unitune.cli.main  # noqa: F401  # registers what conf/ names, as ${noted:...}
 from unitune.errors import Refused
-from unitune.storage import records
+from unitune.storage import names, records
 from unitune.storage.records import Record
 
 every = importlib.import_module("all")
@@ -108,6 +108,7 @@ def test_cells_are_named_as_hydra_names_them(claim):
         (cells,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         named = [sweeps.label(cell) for cell in sweeps.cells(sweep)]
         assert [",".join(sorted(cell)) for cell in cells] == named
+        assert [names.file_name(name) for name in named] == named
 
 
 def test_a_sweep_s_folder_is_the_one_that_is_looked_into():
@@ -116,7 +117,7 @@ def test_a_sweep_s_folder_is_the_one_that_is_looked_into():
         hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
     assert hydra.sweep.dir == str(sweeps.folder("cost", 7)) == "outputs/experiments/cost-7"
     subdir = OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"]
-    assert subdir == "${hydra.job.override_dirname}"
+    assert subdir == "${named:${hydra.job.override_dirname}}"
     left_out = hydra.job.config.override_dirname.exclude_keys
     assert left_out == ["experiment", "seeds", "benchmark.limit"]
 

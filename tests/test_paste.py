@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import profiles
 import pytest
 import torch
+from PIL import Image
 
 from unitune import images
+from unitune.runs import pictures
 from unitune.runs.paste import Paste, paste, region
 from unitune.types import Edit, Example, Refused, Request
 
@@ -105,3 +108,45 @@ def test_feather_out_of_range_and_a_benchmark_of_squares_are_refused(typed):
         Paste(Path("p.png"), feather=0.5)
     said = typed("paste=true")
     assert said.code == 2 and "paste=true puts edits back into one's own picture" in said.err
+
+
+@pytest.mark.parametrize("name", profiles.RGB)
+def test_a_photograph_keeps_its_profile_and_the_edit_its_colours(tmp_path: Path, name):
+    """Outside the edit no number changes; inside, the profile means what the edit shows."""
+    pixels = np.random.default_rng(0).integers(80, 170, (48, 64, 3), dtype=np.uint8)
+    profile = profiles.of_rgb(name)
+    Image.fromarray(pixels).save(tmp_path / "p.png", icc_profile=profile)
+    example = Example("x", torch.zeros(1, 3, 32, 32), (Request("a dog"),))
+    allowed = torch.zeros(1, 1, 32, 32)
+    allowed[..., 8:24, 8:24] = 1
+    edit = Edit(example, example.requests[0], 0, 1.0, 1.0, "", edited(), allowed=allowed)
+    paster = Paste(tmp_path / "p.png", feather=0.0)
+    pictures.save([edit], {id(edit): "e.png"}, tmp_path, paste=paster)
+    with Image.open(tmp_path / "e-full.png") as full:
+        written, embedded = np.asarray(full).copy(), full.info["icc_profile"]
+    assert embedded == profile
+    outside = np.ones((48, 64), bool)
+    outside[12:36, 20:44] = False
+    assert (written[outside] == pixels[outside]).all()
+    again = images.to_uint8(images.read(tmp_path / "e-full.png")[0])[14:34, 22:42]
+    assert np.abs(again.astype(int) - images.to_uint8(edit.image)[16, 16]).max() <= 3
+    assert np.abs(written[14:34, 22:42].astype(int) - again).max() > 5
+
+
+def edited() -> torch.Tensor:
+    return torch.tensor([0.4, -0.2, 0.1])[None, :, None, None].expand(1, 3, 32, 32).contiguous()
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile"), [("L", profiles.of_grey(1.0)), ("RGB", b"?"), ("RGB", None)]
+)
+def test_a_photograph_without_a_profile_of_rgb_is_written_as_srgb(tmp_path: Path, mode, profile):
+    pixels = np.random.default_rng(0).integers(80, 170, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "p.png", icc_profile=profile)
+    example = Example("x", torch.zeros(1, 3, 32, 32), (Request("a dog"),))
+    nothing = torch.zeros(1, 1, 32, 32)
+    edit = Edit(example, example.requests[0], 0, 1.0, 1.0, "", edited(), allowed=nothing)
+    pictures.save([edit], {id(edit): "e.png"}, tmp_path, paste=Paste(tmp_path / "p.png"))
+    with Image.open(tmp_path / "e-full.png") as full:
+        assert "icc_profile" not in full.info
+        assert torch.equal(images.from_uint8(np.asarray(full)), images.read(tmp_path / "p.png")[0])

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from unitune import images
 from unitune.images import LoadedImage
+from unitune.storage.names import readable
 from unitune.types import Edit, Example, Mask, Picture, Refused, Request, whole
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Folder:
             if other != image:
                 raise Refused(
                     f"{self.path}: {other} and {image} would both have the id {name!r}, "
-                    "and their results one file name; rename one"
+                    "which tells their results apart; rename one"
                 )
         return first([*grouped.items()], self.limit)
 
@@ -175,7 +176,7 @@ def first(found: Sequence, limit: int) -> list:
 def by_stem(image: str) -> str:
     """Name an example after its image file, without the file's type."""
     path = PurePosixPath(image)
-    return "-".join([*path.parent.parts, path.stem])
+    return readable("-".join([*path.parent.parts, path.stem]))
 
 
 def output(example: Example, request: Request, image: Picture) -> Edit:
@@ -192,10 +193,7 @@ def load(path: Path, resolution: int, fit: str) -> LoadedImage:
 
 
 def inside(root: Path, path: str) -> Path:
-    """Resolve a path of a benchmark; refuse one that leaves the folder or is not relative to it.
-
-    Results are named after it.
-    """
+    """Resolve a path of a benchmark; refuse one that leaves the folder or is not relative to it."""
     try:
         full = (root / path).resolve()
     except (ValueError, OSError, RuntimeError):  # a NUL, half a character, a loop of links

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitune import images
-from unitune.benchmarks.manifest import load
+from unitune.benchmarks.manifest import by_stem, load
 from unitune.types import Example, Mask, Refused, Request
 
 
@@ -31,7 +31,11 @@ class OnePicture:
         loaded = load(path, resolution, self.fit)
         mask = None if self.mask is None else self._mask(self.mask, loaded.source, resolution)
         requests = tuple(Request(prompt, mask=mask) for prompt in self.prompts)
-        return [Example(path.stem, loaded.image, requests, caption=self.caption, noun=self.noun)]
+        return [
+            Example(
+                by_stem(path.name), loaded.image, requests, caption=self.caption, noun=self.noun
+            )
+        ]
 
     def _mask(self, file: Path, size: tuple[int, int], resolution: int) -> Mask:
         mask, (w, h) = images.load_mask(file, size=resolution, fit=self.fit)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unitune.benchmarks import manifest
 from unitune.benchmarks.manifest import Folder, Line
+from unitune.storage.names import readable
 from unitune.types import Refused
 
 FILE = "input_list.json"
@@ -26,7 +27,7 @@ class TEdBench(Folder):
 
     def identify(self, image: str) -> str:
         """Name an example after its file and the file's type: there are bird.jpeg and bird.png."""
-        return Path(image).name.replace(".", "-")
+        return readable(Path(image).name.replace(".", "-"))
 
     def lines(self) -> list[Line]:
         """Return the published list, or else edits.jsonl."""

@@ -30,6 +30,7 @@ from unitune.cli.jobs import ASSETS, JOBS, edit, make, settled
 from unitune.cli.sweep import Sweep
 from unitune.errors import Diverged, Inactive, Refused, Stopped, Unfit
 from unitune.runs import config
+from unitune.storage import names
 
 REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two before a job's end
@@ -56,6 +57,7 @@ ending = Ending(conf())
 sweep = Sweep()
 OmegaConf.register_new_resolver("assets", lambda path: str(ASSETS / path), replace=True)
 OmegaConf.register_new_resolver("skimage", example_of_skimage, replace=True)
+OmegaConf.register_new_resolver("named", names.file_name, replace=True)
 # Hydra makes some folders before any of our code runs; `noted` is how they come to be known.
 OmegaConf.register_new_resolver("noted", ending.noted, replace=True)
 OmegaConf.register_new_resolver(

@@ -6,7 +6,6 @@ is read from the cells' folders, so the same command runs only what is missing.
 
 import hashlib
 import logging
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,11 +22,11 @@ from unitune.runs import config
 from unitune.runs.folder import ELSEWHERE, claim, dotted, finished
 from unitune.storage import disk
 from unitune.storage.files import write_whole
+from unitune.storage.names import file_name
 
 SWEEPS = "outputs/sweeps"
 FILE = "sweep.yaml"  # in the folder of a sweep: what its cells share, and their names
 NOT_OF_A_CELL = ("launcher", "sweep")  # settings of the sweep as a whole
-NAME = 100  # characters of a cell's folder before its digest
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Sweep:
         if default:
             return default
         varied = "-".join(key.rpartition(".")[2] for key in _varied(self.settings)) or "sweep"
-        return f"{SWEEPS}/{_safe(varied)}-{_digest(sorted(_of_cells(self.settings)))}"
+        return f"{SWEEPS}/{file_name(varied)}-{_digest(sorted(_of_cells(self.settings)))}"
 
     def cell_name(self, _root_: Any) -> str:
         """Name the folder of a cell by what the sweep varies and a digest of all its settings."""
@@ -61,7 +60,7 @@ class Sweep:
         task = [one.partition("=") for one in _root_.hydra.overrides.task]
         parts = [f"{key.rpartition('.')[2]}={value}" for key, _, value in task if key in swept]
         name = ",".join(parts) or f"{_root_.method.name}-{_root_.sampler.name}"
-        return f"{_safe(name)[:NAME]}-{_digest(OmegaConf.to_yaml(of_cell(_root_)))}"
+        return f"{file_name(name)}-{_digest(OmegaConf.to_yaml(of_cell(_root_)))}"
 
     def add(self, cfg: Any, folder: Path, overrides: Sequence[str], *, launcher: Any) -> None:
         """Note a cell of these settings; one that is there already is not run twice."""
@@ -142,11 +141,6 @@ def _varied(settings: Sequence[str]) -> list[str]:
     """Name the settings that were typed with several values."""
     parsed = OverridesParser.create().parse_overrides(list(settings))
     return [one.key_or_group for one in parsed if one.is_sweep_override()]
-
-
-def _safe(name: str) -> str:
-    """Write a name with characters that every file system takes."""
-    return re.sub(r"[^\w.,=+-]+", "-", name, flags=re.ASCII).strip("-.") or "cell"
 
 
 def _digest(content: object) -> str:

@@ -1,10 +1,13 @@
-"""Pictures: file <-> tensor, the only place that knows Pillow, uint8, EXIF, alpha and 16 bit.
+"""Pictures: file <-> tensor, the only place that knows Pillow, uint8, EXIF, ICC, alpha, 16 bit.
 
 Hostile files end here: a file is usable, or `Refused` in one line that names it and the reason.
 Whatever was done to its pixels is said in notes.
 """
 
+from unitune.images.colour import from_srgb as from_srgb
 from unitune.images.decode import FORMATS as FORMATS
+from unitune.images.decode import Photograph as Photograph
+from unitune.images.decode import photograph as photograph
 from unitune.images.decode import read as read
 from unitune.images.pixels import from_uint8 as from_uint8
 from unitune.images.pixels import save_mask as save_mask

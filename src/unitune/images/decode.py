@@ -1,14 +1,17 @@
 """A picture file becomes a tensor in its own size, or is refused."""
 
 import warnings
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from unitune.images import colour, levels, metadata
 from unitune.images.pixels import from_uint8, printable
 from unitune.types import Picture, Refused
 
@@ -19,16 +22,62 @@ MIN_SIDE = 16  # px
 MAX_ASPECT = 8
 COLOUR_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
 UNKNOWN_MODES = {"F": "floating point", "I": "32-bit or signed integer", "LAB": "Lab"}
-ORIENTATION = 0x0112  # EXIF
-BITS, PHOTOMETRIC = 258, 262  # TIFF
+# What is left out of a PNG, one after the other, until the rest can be decoded.
+LEFT_OUT = ((), metadata.BESIDE_PIXELS, (*metadata.BESIDE_PIXELS, metadata.PROFILE))
 
 Colour = tuple[float, float, float]  # in [-1, 1]
 WHITE: Colour = (1.0, 1.0, 1.0)
-BLACK: Colour = (-1.0, -1.0, -1.0)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture file in its own size, upright; `notes` say what was done to its pixels.
+
+    `colours` are sRGB or, where its own are asked for, those of the ICC profile.
+    """
+
+    colours: Picture
+    alpha: Float[Tensor, "H W"] | None = None
+    profile: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A picture file in its own colours: those of `profile`, or sRGB where it has none."""
+
+    pixels: Picture
+    profile: bytes | None = None
 
 
 def read(path: Path | str, *, background: Colour = WHITE) -> tuple[Picture, list[str]]:
-    """Read a picture file in its own size, upright; also say what was done to its pixels.
+    """Read a picture file in its own size, upright, as sRGB; also say what was done to its pixels.
+
+    Raises Refused for whatever is not a usable picture.
+    """
+    found = decode(path)
+    notes = [*found.notes]
+    if found.alpha is not None and bool((found.alpha < 1).any()):
+        behind = "white" if tuple(background) == WHITE else "the background colour"
+        shown = printable(Path(path).name)
+        notes.append(f"{shown} has transparency: composited over {behind}")
+    return _composited(found, background), notes
+
+
+def photograph(path: Path | str) -> Photograph:
+    """Read a picture file whose numbers are to be written again as they are.
+
+    Its pixels stay in the colours of its profile, unless that cannot be written: of grey, of inks,
+    or damaged. They are sRGB then. Raises Refused as `read`.
+    """
+    found = decode(path, own=True)
+    if found.profile is not None and not colour.writable(found.profile):
+        found = replace(decode(path), profile=None)
+    return Photograph(_composited(found, WHITE), found.profile)
+
+
+def decode(path: Path | str, *, own: bool = False) -> Decoded:
+    """Read a picture file with its transparency apart, as sRGB or in its `own` numbers.
 
     Raises Refused for whatever is not a usable picture.
     """
@@ -39,7 +88,7 @@ def read(path: Path | str, *, background: Colour = WHITE) -> tuple[Picture, list
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            pixels, notes = _decode(path, background)
+            found = _decoded(path, own)
     except Refused:
         raise
     except UnidentifiedImageError as error:
@@ -52,10 +101,12 @@ def read(path: Path | str, *, background: Colour = WHITE) -> tuple[Picture, list
     except Exception as error:  # decoders of hostile bytes raise anything, MemoryError too
         why = printable(str(error) or type(error).__name__)
         raise Refused(f"{shown} cannot be decoded: it is truncated or damaged ({why})") from error
-    for warning in caught:
-        if not issubclass(warning.category, DeprecationWarning):
-            notes.append(f"{printable(path.name)}: {printable(str(warning.message))}")
-    return pixels, notes
+    said = [
+        f"{printable(path.name)}: {printable(str(warning.message))}"
+        for warning in caught
+        if not issubclass(warning.category, DeprecationWarning)
+    ]
+    return replace(found, notes=tuple(dict.fromkeys([*found.notes, *said])))
 
 
 def _check_file(path: Path) -> None:
@@ -73,45 +124,86 @@ def _check_file(path: Path) -> None:
         raise Refused(f"{shown} cannot be opened ({error.strerror})") from error
 
 
-def _decode(path: Path, background: Colour) -> tuple[Picture, list[str]]:
+def _decoded(path: Path, own: bool) -> Decoded:
+    """Decode a file; a PNG whose texts or profile cannot be read is decoded without them."""
+    failed: Exception | None = None
+    for left_out in LEFT_OUT:
+        source = metadata.without(path, left_out) if left_out else path
+        if source is None:
+            break
+        try:
+            found = _pixels(path, source, own)
+        except (Refused, Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise
+        except Exception as error:
+            failed = failed or error
+            continue
+        name, notes = printable(path.name), found.notes
+        if left_out:
+            notes += (f"{name}: what it says beside its pixels cannot be read and is left out",)
+        if metadata.PROFILE in left_out:
+            notes += (f"{name}: its colour profile cannot be read: its pixels are taken as sRGB",)
+        return replace(found, notes=notes)
+    assert failed is not None
+    raise failed
+
+
+def _pixels(path: Path, source: Path | bytes, own: bool) -> Decoded:
     name, notes = printable(path.name), []
-    with Image.open(path, formats=FORMATS) as im:
+    with _open(source) as im:
         _check_size(path, *im.size)
         im.verify()  # PNG: the checksums of all chunks, which decoding skips
-    with Image.open(path, formats=FORMATS) as im:
+    with _open(source) as im:
         if getattr(im, "is_animated", False):
             notes.append(f"{name} holds several frames: the first is used")
         im.seek(0)
-        # Asked before loading: TIFF turns itself then.
-        orientation = im.getexif().get(ORIENTATION, 1)
-        tags = getattr(im, "tag_v2", {})
-        bits, white_is_zero = tags.get(BITS, (16,))[0], tags.get(PHOTOMETRIC) == 0
+        turned, unread = metadata.orientation(im)
+        notes += [f"{name}: {unread}"] if unread else []
+        layout = levels.layout(im)
+        levels.check_planes(path, im, layout)
         im.load()
-        if orientation in range(2, 9):
-            notes.append(f"{name}: turned upright by its EXIF orientation {orientation}")
-        im = ImageOps.exif_transpose(im)
-        alpha = None
-        if im.mode.startswith("I;16"):
-            pixels, alpha = _grey16(im, bits=bits, white_is_zero=white_is_zero)
-        elif im.has_transparency_data:
-            rgba = np.asarray(im.convert("RGBA"))
-            pixels, alpha = from_uint8(rgba[..., :3]), torch.tensor(rgba[..., 3]).float() / 255
-        elif im.mode in COLOUR_MODES:
-            pixels = from_uint8(np.asarray(im.convert("RGB")))
-        else:
-            kind = UNKNOWN_MODES.get(im.mode, im.mode)
-            raise Refused(
-                f"{printable(str(path))} has {kind} pixels, whose range or colours are not known "
-                "here; save it as 8-bit or 16-bit PNG"
-            )
-        if im.mode == "CMYK":
-            notes.append(f"{name} is CMYK: converted to RGB without a colour profile")
-    if alpha is not None and bool((alpha < 1).any()):
-        colour = "white" if tuple(background) == WHITE else "the background colour"
-        notes.append(f"{name} has transparency: composited over {colour}")
-        behind = torch.tensor(background, dtype=torch.float32)[None, :, None, None]
-        pixels = alpha * pixels + (1 - alpha) * behind
-    return pixels, notes
+        if turned > 1:
+            notes.append(f"{name}: turned upright by its EXIF orientation {turned}")
+        im = metadata.upright(im, turned)
+    alpha, grey = None, None
+    if im.mode.startswith("I;16"):
+        grey, alpha = levels.grey16(im, layout)
+        flat = Image.fromarray((grey.numpy() * 65535).round().astype(np.uint16))
+    elif im.has_transparency_data:
+        rgba = im.convert("RGBA")
+        alpha = torch.tensor(np.asarray(rgba)[..., 3]).float() / 255
+        flat = im.convert("L") if im.mode in colour.GREYS else rgba.convert("RGB")
+    elif im.mode in COLOUR_MODES:
+        flat = im if im.mode in ("L", "CMYK") else im.convert("L" if im.mode == "1" else "RGB")
+    else:
+        kind = UNKNOWN_MODES.get(im.mode, im.mode)
+        raise Refused(
+            f"{printable(str(path))} has {kind} pixels, whose range or colours are not known "
+            "here; save it as 8-bit or 16-bit PNG"
+        )
+    profile: bytes | None = im.info.get("icc_profile")
+    converted, said = flat, ""
+    if "icc_profile" in im.info and not own:
+        converted, said = colour.to_srgb(flat, profile)
+        notes += [f"{name}: {said}"] if said else []
+    if converted is flat and im.mode == "CMYK":
+        notes.append(f"{name} is CMYK: converted to RGB without a colour profile")
+    if converted is flat and grey is not None:
+        pixels = (grey * 2 - 1).expand(1, 3, -1, -1).contiguous()
+    else:
+        pixels = from_uint8(np.asarray(converted.convert("RGB")))
+    return Decoded(pixels, alpha, profile if own else None, tuple(notes))
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
+def _composited(found: Decoded, background: Colour) -> Picture:
+    if found.alpha is None or not bool((found.alpha < 1).any()):
+        return found.colours
+    behind = torch.tensor(background, dtype=torch.float32)[None, :, None, None]
+    return found.alpha * found.colours + (1 - found.alpha) * behind
 
 
 def _check_size(path: Path, w: int, h: int) -> None:
@@ -122,18 +214,6 @@ def _check_size(path: Path, w: int, h: int) -> None:
         raise Refused(f"{shown} is {w}x{h} px; at least {MIN_SIDE} px on the short side are needed")
     if max(w, h) > MAX_ASPECT * min(w, h):
         raise Refused(f"{shown} is {w}x{h} px, thinner than {MAX_ASPECT}:1; crop it first")
-
-
-def _grey16(
-    im: Image.Image, *, bits: int, white_is_zero: bool
-) -> tuple[Picture, Float[Tensor, "H W"] | None]:
-    # Image.convert("RGB") clips 16-bit grey at 255 instead of scaling it.
-    levels = np.asarray(im).astype(np.float32)
-    grey = torch.from_numpy(levels) / (2**bits - 1) * 2 - 1
-    alpha = None
-    if (transparent := im.info.get("transparency")) is not None:
-        alpha = torch.from_numpy((levels != transparent).astype(np.float32))
-    return (-grey if white_is_zero else grey).expand(1, 3, -1, -1).contiguous(), alpha
 
 
 def _too_large(path: Path) -> str:

@@ -35,12 +35,13 @@ def from_uint8(pixels: UInt8[np.ndarray, "H W 3"]) -> Picture:
     return torch.tensor(pixels).permute(2, 0, 1)[None].float().div(127.5).sub(1).contiguous()
 
 
-def save_png(image: Picture, path: Path | str) -> None:
+def save_png(image: Picture, path: Path | str, *, profile: bytes | None = None) -> None:
     """Write a picture as PNG: whole or not at all, and the same bytes for the same pixels.
 
-    Raises Refused where the file cannot be written.
+    `profile` is the ICC profile that its numbers are of; None is sRGB. Raises Refused where the
+    file cannot be written.
     """
-    _write(Image.fromarray(to_uint8(image)), Path(path))
+    _write(Image.fromarray(to_uint8(image)), Path(path), profile)
 
 
 def save_mask(mask: Bool[np.ndarray, "H W"], path: Path | str) -> None:
@@ -52,9 +53,9 @@ def save_mask(mask: Bool[np.ndarray, "H W"], path: Path | str) -> None:
     _write(Image.fromarray(mask), Path(path))
 
 
-def _write(picture: Image.Image, path: Path) -> None:
+def _write(picture: Image.Image, path: Path, profile: bytes | None = None) -> None:
     encoded = BytesIO()
-    picture.save(encoded, format="PNG")
+    picture.save(encoded, format="PNG", icc_profile=profile)
     try:
         write_whole(encoded.getbuffer(), path)
     except OSError as error:

@@ -8,11 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitune.images.decode import BLACK, read
+from unitune.images.decode import Decoded, decode, read
 from unitune.images.pixels import printable
 from unitune.types import Mask, Picture, Refused
 
 FITS = ("crop", "pad", "squash")
+PLAIN = 0.95  # of the opaque pixels of a mask are black or white; the rest are soft edges
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,34 @@ def load(path: Path | str, *, size: int, fit: str = "crop") -> LoadedImage:
 def load_mask(path: Path | str, *, size: int, fit: str = "crop") -> tuple[Mask, tuple[int, int]]:
     """Read a mask as a square of `size` px; also return the width and height of its file.
 
-    It is 1 where it is lighter than mid-grey (a new pixel: any of its part), else 0.
+    It is 1 where it is lighter than mid-grey (a new pixel: any of its part), else 0. That is asked
+    of the file's own numbers, which no colour profile changes. Refused where transparency leaves
+    open what is meant.
     """
-    pixels, _ = read(path, background=BLACK)
-    square, _ = _square((pixels.mean(dim=1, keepdim=True) > 0).float(), fit)
-    return F.adaptive_max_pool2d(square, size), (pixels.shape[-1], pixels.shape[-2])
+    found = decode(path, own=True)
+    square, _ = _square((_lightness(Path(path), found) > 0).float(), fit)
+    height, width = found.colours.shape[-2:]
+    return F.adaptive_max_pool2d(square, size), (width, height)
+
+
+def _lightness(path: Path, found: Decoded) -> Float[Tensor, "1 1 H W"]:
+    """Return how light a mask is, -1 to 1; what is transparent is black.
+
+    White on a transparent layer is a mask, and so is white and black there. Of anything else, such
+    as a photograph with a hole or dark strokes, nobody can tell which part may change.
+    """
+    grey, alpha = found.colours.mean(dim=1, keepdim=True), found.alpha
+    if alpha is None or bool((alpha == alpha.max()).all() and alpha.max() > 0):
+        return grey  # as opaque here as there, which says nothing
+    opaque = found.colours[0, :, alpha > 0.5]
+    plain = (opaque.abs() > 0.5).all(dim=0) & (opaque.sum(dim=0).abs() > 1.5)
+    if not bool((opaque > 0.5).all(dim=0).any()) or plain.float().mean() < PLAIN:
+        raise Refused(
+            f"{printable(str(path))} is transparent in part, and the rest of it is not white, or "
+            "white and black: it is not clear what may change; paint that white, the rest black, "
+            "without transparency"
+        )
+    return alpha * (grey + 1) - 1
 
 
 def _square(pixels: Picture, fit: str) -> tuple[Picture, list[str]]:

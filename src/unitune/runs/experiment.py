@@ -42,6 +42,7 @@ def run(parts: Experiment, examples: Sequence[Example], *, folder: Path) -> list
     # All at once: a large encoder is read once and freed before any network trains.
     parts.cascade.embed(texts.of_run(parts, [one for one in examples if one.id not in known]))
     metrics.write_cards(parts.metrics, folder)
+    stems = pictures.stems(examples)
     with _closed(parts.logger):
         for k, example in enumerate(examples):
             if example.id in known:
@@ -53,7 +54,7 @@ def run(parts: Experiment, examples: Sequence[Example], *, folder: Path) -> list
             with Bars() as bars:
                 found = [_sampled(parts, one, example, bars, visible) for one in tuned_apart]
             results.note(folder, found)
-            done += _record(parts, example, found, folder)
+            done += _record(parts, example, found, folder, stem=stems[example.id])
             name = "grid.png" if len(examples) == 1 else f"grid-{k:03}.png"
             pictures.grid(parts.plan, example, found, folder / name)
             note(folder, done)
@@ -169,9 +170,14 @@ def _report(bars: Bars, logger: Logger | None, example: Example) -> "StepDone":
 
 
 def _record(
-    parts: Experiment, example: Example, found: Sequence[TuningResult], folder: Path
+    parts: Experiment,
+    example: Example,
+    found: Sequence[TuningResult],
+    folder: Path,
+    *,
+    stem: str,
 ) -> list[Record]:
-    """Save the pictures and score them beside the reference rows."""
+    """Save the pictures as STEM-..., score them beside the reference rows."""
     edits = [sample.edit for result in found for sample in result.samples]
     references = reference_rows.model_free(example) + reference_rows.made(
         parts.cascade,
@@ -180,10 +186,10 @@ def _record(
         seeds=range(parts.seed * parts.oracle, (parts.seed + 1) * parts.oracle),
         weight=parts.plain_weight,
     )
-    names = {id(edit): f"{example.id}-{k:03}.png" for k, edit in enumerate(edits)}
+    names = {id(edit): pictures.file_name(stem, "", k) for k, edit in enumerate(edits)}
     pictures.save(edits, names, folder, paste=parts.paste)
     for k, (row, edit) in enumerate(references):
-        names[id(edit)] = pictures.file_name(example, row, k)
+        names[id(edit)] = pictures.file_name(stem, row, k)
     compared = [edit for _, edit in references]
     pictures.save(compared, names, folder, paste=None)
     scores = dict(zip(names, metrics.score(parts.metrics, edits + compared), strict=True))

@@ -35,12 +35,19 @@ class Paste:
             )
 
     def __call__(self, edit: Edit) -> Picture:
-        """Return the whole photograph with the edit in it.
+        """Return the whole photograph with the edit in it, in the colours of its `profile`.
 
         Wherever the edit's mask is 0 it keeps its own pixels.
         """
-        photo, mask = photograph(self.file), region(edit)
-        return paste(photo, edit.image, mask, fit=self.fit, feather=self.feather)
+        photo, image = photograph(self.file), edit.image
+        if photo.profile is not None:
+            image = images.from_srgb(image, photo.profile)
+        return paste(photo.pixels, image, region(edit), fit=self.fit, feather=self.feather)
+
+    @property
+    def profile(self) -> bytes | None:
+        """The photograph's ICC profile; None is sRGB."""
+        return photograph(self.file).profile
 
 
 def region(edit: Edit) -> Mask:
@@ -79,6 +86,6 @@ def paste(photo: Picture, edit: Picture, mask: Mask, *, fit: str, feather: float
 
 
 @lru_cache(maxsize=1)
-def photograph(file: Path) -> Picture:
+def photograph(file: Path) -> images.Photograph:
     """Read a photograph once for all its edits."""
-    return images.read(file)[0]
+    return images.photograph(file)

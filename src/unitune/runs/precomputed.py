@@ -29,12 +29,14 @@ def score(
     """
     edits = benchmark.outputs(name, resolution)
     rows = [(name, Sample(edit, "edit")) for edit in edits]
-    for example in {id(edit.example): edit.example for edit in edits}.values():
+    examples = [*{id(edit.example): edit.example for edit in edits}.values()]
+    stems = pictures.stems(examples)
+    for example in examples:
         rows += [("", Sample(edit, row)) for row, edit in reference_rows.model_free(example)]
     scores = metrics.score(chosen, [sample.edit for _, sample in rows])
     done = []
     for k, ((method, sample), found) in enumerate(zip(rows, scores, strict=True)):
-        file = pictures.file_name(sample.edit.example, method or sample.row, k)
+        file = pictures.file_name(stems[sample.edit.example.id], method or sample.row, k)
         images.save_png(sample.edit.image, folder / file)
         fields = {"image": file, "scores": found, "environment": records.environment()}
         done.append(results.record(sample, folder, method=method, model="published", **fields))
