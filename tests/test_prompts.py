@@ -3,6 +3,9 @@ import pytest
 from unitune.prompts import advice, clean, fill, random_rare_token
 from unitune.types import Refused
 
+IN = "in the prompt "
+WRITE = "; write it in words that it knows, or use model=if_m or larger"
+
 
 def letters(text):
     return [c for c in text if c != " "]
@@ -91,7 +94,7 @@ def test_advice_unknown_words_once_each():
         tokenize=letters,
         known={"a", "in", "snow", "the"},
     )
-    assert lines == ["'minion' is unknown to the pocket model; use model=if_m or larger"]
+    assert lines == [f"'minion' is unknown to the pocket model, {IN}'a Minion in snow'{WRITE}"]
 
 
 def test_advice_rare_token_that_means_something():
@@ -155,5 +158,5 @@ def test_words_of_a_description_are_no_words_of_the_model():
         "known": {"a", "in", "city", "snow"},
     }
     assert advice(**told, meant=True) == [
-        "'minion' is unknown to the pocket model; use model=if_m or larger"
+        f"'minion' is unknown to the pocket model, {IN}'a minion in snow'{WRITE}"
     ]

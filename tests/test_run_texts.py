@@ -60,6 +60,17 @@ def test_advice_is_of_the_token_that_will_be_sampled(model, tmp_store):
     assert told["learned"] == []
 
 
+def test_words_without_pieces_are_said_of_every_text_that_is_embedded(model, tmp_store):
+    """Of edits, of what the image is tuned on, and of a text that guidance pushes away from."""
+    words = replace(example("cat", Request("a \u732b"), Request("a dog")), caption="a cat \u57ce")
+    whole = setting(model, tmp_store, method=replace(tuned(), prompt="{caption}"))
+    sampler = replace(whole.sampler, guidance=replace(whole.sampler.guidance, reference="\u72ac"))
+    said = run_texts.advice(replace(whole, sampler=sampler), words)
+    assert [line.partition(":")[0].partition(", in")[2] for line in said] == [
+        f" the prompt {text!r}" for text in ("a \u732b", "a cat \u57ce", "\u72ac")
+    ]
+
+
 def test_advice_is_of_the_edit_alone_where_the_image_is_tuned_on_its_description(model, tmp_store):
     """A long description is no part of what is sampled, and its words are no rare token's.
 
@@ -79,7 +90,10 @@ def test_advice_is_of_the_edit_alone_where_the_image_is_tuned_on_its_description
     for template in ("", "{edit}", "{rare} {edit}"):
         sampler = replace(whole.sampler, template=template)
         told.append(run_texts.advice(replace(whole, sampler=sampler), words))
-    unknown = "'minion' is unknown to the pocket model; use model=if_m or larger"
+    unknown = (
+        "'minion' is unknown to the pocket model, in the prompt 'a minion in the snow'; "
+        "write it in words that it knows, or use model=if_m or larger"
+    )
     assert told == [
         [unknown],
         [unknown],

@@ -127,18 +127,22 @@ def advice(
     known: Collection[str] | None = None,
     max_tokens: int = 77,
     meant: bool = False,
+    unseen: Callable[[str], list[str]] = lambda _: [],
+    others: Sequence[str] = (),
 ) -> list[str]:
     """List what a person should know about a rare token and the edit prompts before tuning.
 
     `rare` is "" where edits are sampled without one; `edits` are without it. `tokenize` gives
     pieces without end marks; one of `max_tokens` places is kept for the end mark (pass 76 for an
     encoder with two marks). `known` holds the words of a model with a small vocabulary, lower case;
-    None: everything is known. `meant`: the token is a description, and keeps its meaning.
+    None: everything is known. `meant`: the token is a description, and keeps its meaning. `unseen`
+    lists the words of a text that the text encoder has no pieces for; `others` are texts that are
+    embedded beside the edits.
     """
     lines = []
     if rare.strip() and not meant:
         lines += _advice_on_token(rare, tokenize(clean(rare)), known)
-    rare_words, unknown = _words(rare), {}
+    rare_words = _words(rare)
     for edit in edits:
         words = _words(edit)
         places = range(len(words)) if rare_words and not meant else ()
@@ -154,13 +158,42 @@ def advice(
                 f"the prompt {edit!r} is {len(pieces)} tokens, the model reads {room}; "
                 f"dropped: {dropped!r}"
             )
-        if known is not None:
-            meaningless = () if meant else rare_words
-            new = [word for word in words if word not in known and word not in meaningless]
-            unknown |= dict.fromkeys(new)
-    return lines + [
-        f"{word!r} is unknown to the pocket model; use model=if_m or larger" for word in unknown
-    ]
+    meaningless = () if meant else rare_words
+    lines += _unknown(edits, known, meaningless) if known is not None else ()
+    return [*lines, *_unseen([*edits, rare, *others], unseen)]
+
+
+def _unknown(
+    edits: Sequence[str], known: Collection[str], meaningless: Collection[str]
+) -> Iterator[str]:
+    """Say of each prompt which words a small model was never trained on; each word once."""
+    said = {*meaningless}
+    for edit in edits:
+        new = dict.fromkeys(word for word in _words(edit) if word not in {*known} | said)
+        said |= {*new}
+        if new:
+            yield (
+                f"{_listed(new)} unknown to the pocket model, in the prompt {edit!r}; "
+                "write it in words that it knows, or use model=if_m or larger"
+            )
+
+
+def _unseen(texts: Sequence[str], unseen: Callable[[str], list[str]]) -> Iterator[str]:
+    """Say of each text which words the text encoder cannot read; each word once."""
+    said: set[str] = set()
+    for text in dict.fromkeys(texts):
+        new = [word for word in dict.fromkeys(unseen(text)) if word not in said]
+        said |= {*new}
+        if new:
+            yield (
+                f"{_listed(new)} unreadable for the text encoder, in the prompt {text!r}: it has "
+                "no pieces for them and takes every such word for the same one; write them in "
+                "plain English words"
+            )
+
+
+def _listed(words: Collection[str]) -> str:
+    return f"{', '.join(map(repr, words))} {'is' if len(words) == 1 else 'are'}"
 
 
 def _advice_on_token(

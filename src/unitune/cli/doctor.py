@@ -30,7 +30,7 @@ from unitune.cli.installation import (
     torchvision,
 )
 from unitune.errors import Refused, Unfit
-from unitune.models import files, machine, parts
+from unitune.models import files, machine
 from unitune.models.families import family
 from unitune.models.hub import Repo
 
@@ -65,9 +65,9 @@ def model(settings: Settings) -> Finding:
     chosen = files.described(settings["model"])
     sources = {stage: chosen.source(stage) for stage in chosen.stages}
     notes = [repository(s, chosen) for s in sources.values() if isinstance(s, Repo)]
-    for stage, source in sources.items():
-        if isinstance(source, Path):
-            parts.check(source, chosen.parts(stage), variant=chosen.variant)
+    for stage in sources:
+        if (folder := chosen.folder(stage)) is not None:
+            files.check_stage(chosen, stage, folder)
     if notes:
         worst = max(notes, key=lambda note: (OK, WARN, FAIL).index(note.level))
         found = "; ".join(dict.fromkeys(note.found for note in notes))

@@ -5,14 +5,13 @@ family knows them. Activations are a guess from the network's shape, fitted to w
 of a forward pass (on torch's `meta` device for the networks of HUB, in float32, per picture).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unitune.errors import Refused
-from unitune.models import files, parts
+from unitune.errors import Refused, whole
+from unitune.models import files, weight_files
 from unitune.models.families import FAMILIES, family
 from unitune.models.hub import Repo
 from unitune.tuning.adapters import Adapter, Full, Lora
@@ -77,26 +76,17 @@ class StageTuning:
         return STATE.get(self.optimizer, max(STATE.values()))
 
 
-def network(folder: Path) -> Network:
+def network(folder: Path, variant: str = "") -> Network:
     """Read the size of a network from its folder in the diffusers or transformers format.
 
     Raises Refused where files are missing or damaged.
     """
-    found = sorted(folder.glob("*.safetensors"))
-    config = folder / "config.json"
-    if not found or not config.is_file():
-        lacks = "weights (*.safetensors)" if config.is_file() else "config.json"
-        raise Refused(f"{folder} has no {lacks}; copy or download the model folder again")
-    try:
-        shape = json.loads(config.read_bytes())
-    except ValueError:
-        raise Refused(
-            f"{config} is damaged: not JSON; copy or download the model folder again"
-        ) from None
-    tensors: dict[str, int] = {}
-    for file in found:
-        tensors |= parts.header(file)
-    side = int(shape.get("sample_size") or 0)
+    if not (folder / "config.json").is_file():
+        raise Refused(f"{folder} has no config.json; copy or download the model folder again")
+    shape = weight_files.json_object(folder / "config.json")
+    tensors = weight_files.counts(folder, variant)
+    given: Any = shape.get("sample_size")
+    side = int(given) if whole(given) else 0
     return Network(tensors, side, activations(shape, side) if "block_out_channels" in shape else 0)
 
 
@@ -174,11 +164,11 @@ def networks(chosen: Mapping[str, Any]) -> dict[str, Network]:
             known = ", ".join(HUB)
             raise Refused(f"the size of {source.id} is not known here; the known: {known}")
         local = isinstance(source, Path)
-        found[stage] = network(source / kind.network) if local else HUB[source.id]
+        found[stage] = network(source / kind.network, model.variant) if local else HUB[source.id]
     if model.keep_text_encoder:
         first = model.source(model.stages[0])
         if isinstance(first, Path):
-            found[TEXT] = network(first / "text_encoder")
+            found[TEXT] = network(first / "text_encoder", model.variant)
         else:
             found[TEXT] = Network({EVERYTHING: kind.text_parameters[first.owner]})
     return found

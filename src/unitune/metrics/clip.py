@@ -80,7 +80,8 @@ def load_clip(folder: str | Path) -> Clip:
             f"name the folder that holds it and {WEIGHTS}"
         )
     network = open_clip.CLIP(**json.loads(file.read_text())["model_cfg"])
-    network.load_state_dict(parameters.load(folder / WEIGHTS))
+    file = folder / WEIGHTS
+    parameters.fill(network, parameters.load(file), file=file, what="its open_clip_config.json")
     card = {
         "backbone": "pocket CLIP (open_clip, 64 px) trained on captioned scenes; "
         "knows the words of that world only",
@@ -138,12 +139,7 @@ def _stock(model: str, pretrained: str, file: str | None) -> Clip:
     values = parameters.load(path)
     quick_gelu = bool(config.get("quick_gelu") or published.get("quick_gelu"))
     network = open_clip.CLIP(**{**config, "quick_gelu": quick_gelu})
-    try:
-        network.load_state_dict(values)
-    except RuntimeError as error:
-        raise Refused(
-            f"{path} does not hold the weights of {model}: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    parameters.fill(network, values, file=path, what=model)
     size = config["vision_cfg"]["image_size"]
     mean = tuple(published.get("mean", open_clip.OPENAI_DATASET_MEAN))
     std = tuple(published.get("std", open_clip.OPENAI_DATASET_STD))

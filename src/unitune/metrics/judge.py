@@ -139,7 +139,8 @@ def load_judge(folder: str | Path) -> Judge:
         )
     config = json.loads((folder / "config.json").read_text())
     judge = Judge(config["vocabulary"], max_objects=config.get("max_objects", MAX_OBJECTS))
-    judge.load_state_dict(parameters.load(folder / "model.safetensors"))
+    file = folder / "model.safetensors"
+    parameters.fill(judge, parameters.load(file), file=file, what="its config.json")
     return judge.eval().requires_grad_(False)
 
 

@@ -19,6 +19,7 @@ from transformers import ViTModel
 from unitune.metrics import weights
 from unitune.metrics.batches import Features, paired, resized
 from unitune.metrics.card import card
+from unitune.models import structure
 from unitune.types import Edit, Refused, number
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on [0, 1]
@@ -36,11 +37,13 @@ def load(source: str) -> ViTModel:
             "name the folder that holds it and model.safetensors"
         )
     try:
-        vit = ViTModel.from_pretrained(source, add_pooling_layer=False)
+        # Nothing reads the pooled token, and files with a layer for it are as good.
+        return structure.load(ViTModel, source, spare="pooler.", add_pooling_layer=False)
+    except Refused:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         said = str(error).strip().splitlines()[0]
         raise Refused(f"the ViT {source} cannot be loaded: {said}") from error
-    return vit.eval().requires_grad_(False)
 
 
 class StructureDistance:

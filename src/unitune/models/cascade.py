@@ -23,6 +23,8 @@ from unitune.storage.store import Store
 from unitune.types import Refused, Tuned
 
 log = logging.getLogger(__name__)
+READ = (".safetensors", ".bin", ".json", ".model")  # endings of files that change a result
+VOCABULARY = ("merges.txt", "vocab.txt")
 CARD = "card.json"  # accuracies that were measured, beside weights
 
 
@@ -66,6 +68,11 @@ class Cascade:
     def tokenize(self) -> Callable[[str], list[str]]:
         """Cuts a text into pieces, without end marks."""
         return self.text_encoder.tokenize
+
+    @property
+    def unseen(self) -> Callable[[str], list[str]]:
+        """Lists the words of a text that the text encoder cannot read."""
+        return self.text_encoder.unseen
 
     @property
     def pieces(self) -> Sequence[str]:
@@ -180,7 +187,7 @@ def files_digest(folders: Sequence[Path]) -> str:
     """Sha256 over the names and bytes of weights and settings in these folders, without cards."""
     digest = hashlib.sha256()
     for folder in folders:
-        every = (p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json"))
+        every = (p for p in folder.rglob("*") if p.suffix in READ or p.name in VOCABULARY)
         for file in sorted(p for p in every if p.name != CARD):
             digest.update(f"{folder.name}/{file.relative_to(folder)}".encode())
             with open(file, "rb") as stream:

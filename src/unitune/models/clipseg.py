@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 
-from unitune.models import hub
-from unitune.models.libraries import AutoTokenizer, CLIPSegForImageSegmentation
+from unitune.models import hub, structure, tokenizers, weight_files
+from unitune.models.libraries import CLIPSegForImageSegmentation, CLIPTokenizer
 from unitune.types import Mask, Picture, Refused
 
 SIDE = 352  # px, as its processor resizes; positions are interpolated to that
@@ -50,13 +50,17 @@ def load(model: str) -> tuple[Any, Any]:
         if folder is None or not (folder / "config.json").is_file():
             folder = hub.fetch(repo, FILES, file="config.json", otherwise=OTHERWISE)
     try:
-        network = CLIPSegForImageSegmentation.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True
+        structure.check(folder, CLIPSegForImageSegmentation, names=weight_files.TRANSFORMERS)
+        safe = not weight_files.find(folder, names=weight_files.TRANSFORMERS).pickled
+        network = structure.load(
+            CLIPSegForImageSegmentation, folder, use_safetensors=safe, local_files_only=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = tokenizers.read(folder, CLIPTokenizer)
+    except Refused as refused:
+        raise Refused(f"no CLIPSeg can be read from {folder}: {refused}; or {OTHERWISE}") from None
     except (OSError, ValueError, SafetensorError) as error:
         raise Refused(
             f"no CLIPSeg can be read from {folder} "
             f"({str(error).strip().splitlines()[0][:120]}); {OTHERWISE}"
         ) from error
-    return tokenizer, network.eval().requires_grad_(False)
+    return tokenizer, network

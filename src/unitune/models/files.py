@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unitune.errors import Refused
-from unitune.models import hub, parts
+from unitune.models import hub, parts, stage_folder
 from unitune.models.families import FAMILIES, family
 from unitune.models.hub import Repo
 
@@ -115,9 +115,10 @@ def described(settings: Mapping[str, Any]) -> Model:
 
 
 def check(model: Model, *, tuned: Sequence[str] = ()) -> None:
-    """Refuse, within 3 seconds and without a download, a model that cannot be loaded.
+    """Refuse, without a download, a model that cannot be loaded as it is meant.
 
-    Its folders are broken, its repositories out of reach, or it has no stage to tune.
+    Its folders are broken or of another kind, its repositories out of reach (which takes at most 3
+    seconds), or it has no stage to tune.
     """
     if absent := [stage for stage in tuned if stage not in model.stages]:
         raise Refused(
@@ -125,11 +126,17 @@ def check(model: Model, *, tuned: Sequence[str] = ()) -> None:
             "use stage=cascade or stage=base"
         )
     for stage in model.stages:
-        source = model.source(stage)
-        if isinstance(source, Path):
-            parts.check(source, model.parts(stage), variant=model.variant)
-        elif model.folder(stage) is None:
+        if (folder := model.folder(stage)) is not None:
+            check_stage(model, stage, folder)
+        elif isinstance(source := model.source(stage), Repo):
             hub.ask(source)
+
+
+def check_stage(model: Model, stage: str, folder: Path) -> None:
+    """Refuse the folder of a stage that could not be run as it is meant (`stage_folder`)."""
+    names, of, variant = model.parts(stage), model.family, model.variant
+    first = folder if stage == model.stages[0] else model.folder(model.stages[0])
+    stage_folder.check(folder, names, of=of, variant=variant, first=first)
 
 
 def folders(model: Model) -> dict[str, Path]:
@@ -139,6 +146,6 @@ def folders(model: Model) -> dict[str, Path]:
         source, names = model.folder(stage) or model.source(stage), model.parts(stage)
         if isinstance(source, Repo):
             source = hub.download(source, names, variant=model.variant)
-        parts.check(source, names, variant=model.variant)
+        check_stage(model, stage, source)
         found[stage] = source
     return found

@@ -1,8 +1,9 @@
-"""Files of weights: safetensors and nothing else.
+"""Files of weights: what tuning wrote as safetensors, networks as their libraries read them.
 
 Their headers alone tell the sizes, which is enough to refuse a setting before any weight is loaded.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unitune.errors import Refused
-from unitune.models import parts
+from unitune.models import structure, weight_files
 from unitune.models.families import family
 from unitune.models.files import Model
 from unitune.storage.disk import shown
@@ -29,10 +30,8 @@ def sizes(model: Model) -> Sizes:
     for stage in model.stages:
         if (folder := model.folder(stage)) is None:
             continue
-        counts: dict[str, int] = {}
         try:
-            for file in parts.weights_files(folder / family(model.family).network, model.variant):
-                counts |= parts.header(file)
+            counts = weight_files.counts(folder / family(model.family).network, model.variant)
         except Refused:
             continue
         if counts:
@@ -52,12 +51,25 @@ def load(file: Path) -> dict[str, Tensor]:
 
 
 def pretrained(kind: Any, part: Path, dtype: torch.dtype, variant: str) -> Any:
-    """Read a folder's network, frozen, as a class of diffusers or transformers."""
-    network = kind.from_pretrained(
+    """Read a folder's network, frozen, as a class of diffusers or transformers.
+
+    Raises Refused where a tensor of the class would be left random.
+    """
+    weights = weight_files.find(part, variant)
+    return structure.load(
+        kind,
         part,
         torch_dtype=dtype,
-        variant=parts.held_variant(part, variant),
-        use_safetensors=True,
+        variant=weights.variant or None,
+        use_safetensors=not weights.pickled,
         local_files_only=True,
     )
-    return network.eval().requires_grad_(False)
+
+
+def fill(network: torch.nn.Module, values: Mapping[str, Tensor], *, file: Path, what: str) -> None:
+    """Give a network all its weights; raises Refused where they are not its own."""
+    try:
+        network.load_state_dict(values)
+    except RuntimeError as error:
+        said = str(error).splitlines()[-1].strip()
+        raise Refused(f"{file} does not hold the weights of {what}: {said[:200]}") from error

@@ -54,6 +54,8 @@ NEUTRAL = {
     "use_dynamic_shifting": False,
     "shift_terminal": None,
 }
+# What networks on a schedule of betas predict; a flow has a schedule of its own.
+PREDICTIONS = ("epsilon", "v_prediction")
 # alpha_bar of the last level where it would be 0, as in diffusers' Euler sampler: x_0 and eps stay
 # finite, and of the picture 2^-12 is left, less than a byte's step.
 LAST = 2.0**-24
@@ -119,6 +121,11 @@ def _problems(settings: Mapping[str, Any], latent: bool) -> Iterator[str]:
         if (named := get("beta_schedule")) not in SCHEDULES:
             yield f"sets beta_schedule: {named!r}; known are {', '.join(SCHEDULES)}: {TELL}"
     prediction = get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        yield (
+            f"sets prediction_type: {prediction!r}, and this prediction type is not supported "
+            f"(only {' and '.join(PREDICTIONS)} are); {TELL}"
+        )
     if get("rescale_betas_zero_snr") and prediction != "v_prediction":
         yield (
             f"sets rescale_betas_zero_snr: true with prediction_type {prediction}; nothing of the "

@@ -18,7 +18,7 @@ from unitune.diffusion.loss import Losses, StageLoss, losses
 from unitune.diffusion.predictions import PREDICTIONS
 from unitune.diffusion.schedule import Image, Levels, Schedule
 from unitune.diffusion.stage import Condition
-from unitune.models import attention, parts, schedules
+from unitune.models import attention, schedules, weight_files
 from unitune.models.families.interface import Placement
 from unitune.models.libraries import DDPMScheduler, UNet2DConditionModel
 from unitune.models.parameters import pretrained
@@ -26,8 +26,6 @@ from unitune.types import Refused, Weights
 
 log = logging.getLogger(__name__)
 CHANNELS = 3
-# What networks on a schedule of betas predict; a flow has a schedule of its own.
-OF_BETAS = ("epsilon", "v_prediction")
 LOSS = "loss.json"  # of a stage's folder, beside what diffusers reads: how the network was trained
 
 
@@ -173,7 +171,7 @@ def read_network(folder: Path, placement: Placement) -> Any:
     """Read a stage's frozen `unet`."""
     # Files of half precision are read as they are, so that the processor's memory never holds
     # twice their size.
-    half = parts.held_variant(folder / "unet", placement.variant) == "fp16"
+    half = weight_files.find(folder / "unet", placement.variant).variant == "fp16"
     dtype = torch.float16 if half and placement.stored != torch.float32 else torch.float32
     network = pretrained(UNet2DConditionModel, folder / "unet", dtype, placement.variant)
     for parameter in network.parameters():
@@ -191,13 +189,9 @@ def read_losses(folder: Path, settings: Mapping[str, Any]) -> Losses:
     network predicts.
     """
     prediction = str(settings.get("prediction_type", "epsilon"))
-    if prediction not in OF_BETAS:
-        raise Refused(
-            f"the prediction type {prediction!r} is not supported, only {', '.join(OF_BETAS)}"
-        )
     file = folder / LOSS
     if file.is_file():
-        return losses(parts.json_object(file), prediction=prediction, where=str(file))
+        return losses(weight_files.json_object(file), prediction=prediction, where=str(file))
     log.info(
         "%s has no %s: tuning takes the plain error of the stage's own prediction (%s) at uniform "
         "noise levels", folder, LOSS, prediction,

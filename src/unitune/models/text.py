@@ -19,15 +19,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unitune.models import parameters
-from unitune.models.libraries import AutoTokenizer, CLIPTextModel, T5EncoderModel
+from unitune.models import parameters, tokenizers
+from unitune.models.libraries import (
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 from unitune.storage.store import Store
 from unitune.types import Refused
 
 log = logging.getLogger(__name__)
 TEXT_LENGTH = 77  # tokens; IF was trained so, and its UNet sees no mask; CLIP has no more places
 FILE = "embedding.safetensors"
-SPACE = "▁"  # a piece that is nothing but SentencePiece's mark of a word's beginning
 OWN = -1  # in place of a row among learned vectors: the token table's own vector
 
 
@@ -45,15 +49,14 @@ class TextEncoder(ABC):
     """The text encoder of a pipeline folder; `identity` names its files in the store's keys."""
 
     kind: ClassVar[Any]  # transformers' class of the network
+    spelling: ClassVar[Any]  # and of the tokenizer, where its files do not name one
     marks: ClassVar[int]  # tokens that frame a prompt
 
     def __init__(
         self, folder: Path, device: torch.device, *, storage: EncoderStorage, identity: str
     ) -> None:
         self.storage = storage
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(
-            folder / "tokenizer", local_files_only=True
-        )
+        self.tokenizer = tokenizers.read(folder / "tokenizer", self.spelling)
         self._key = {
             "encoder": identity, "dtype": str(storage.dtype), "variant": storage.variant,
             "device": device.type,
@@ -120,7 +123,7 @@ class TextEncoder(ABC):
 
         Raises Refused for a word that is unknown or several pieces: it has no vector of its own.
         """
-        pieces = [piece for piece in self.tokenize(word) if piece != SPACE]
+        pieces = [piece for piece in self.tokenize(word) if piece != tokenizers.SPACE]
         ids = self.tokenizer.convert_tokens_to_ids(pieces)
         if len(pieces) > 1:
             cut = f"{len(pieces)} pieces of the text encoder's vocabulary ({' '.join(pieces)})"
@@ -151,6 +154,13 @@ class TextEncoder(ABC):
     def tokenize(self, text: str) -> list[str]:
         """Cut a text into pieces, without end marks."""
         return self.tokenizer.tokenize(self.prepared(text))
+
+    def unseen(self, text: str) -> list[str]:
+        """List the words of a text that the tokenizer has no pieces for, whole or in part."""
+        return [word for word in text.split() if not self._readable(word)]
+
+    def _readable(self, word: str) -> bool:
+        return tokenizers.readable(self.tokenizer, self.prepared(word))
 
     @property
     def pieces(self) -> list[str]:
@@ -210,7 +220,7 @@ class TextEncoder(ABC):
 class T5(TextEncoder):
     """IF's: the mask of the padding is the encoder's alone."""
 
-    kind, marks = T5EncoderModel, 1
+    kind, spelling, marks = T5EncoderModel, T5Tokenizer, 1
 
     def prepared(self, text: str) -> str:
         """Return it in lower case, IF's own preprocessing."""
@@ -226,7 +236,7 @@ class T5(TextEncoder):
 class Clip(TextEncoder):
     """Stable Diffusion's: the last layer's states are the embedding."""
 
-    kind, marks = CLIPTextModel, 2
+    kind, spelling, marks = CLIPTextModel, CLIPTokenizer, 2
 
     def run(self, network: Any, tokens: Any) -> Tensor:  # noqa: D102
         return network(tokens.input_ids)[0]

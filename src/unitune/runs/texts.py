@@ -56,4 +56,15 @@ def advice(parts: Experiment, example: Example) -> list[str]:
         tokenize=cascade.tokenize,
         known=cascade.known,
         max_tokens=cascade.max_tokens,
+        unseen=cascade.unseen,
+        others=_others(parts, example),
     )
+
+
+def _others(parts: Experiment, example: Example) -> list[str]:
+    """List the texts of one image that hold no edit prompt: what it is tuned on and told from."""
+    edits = [prompts.clean(request.prompt) for request in example.requests]
+    if parts.method.recipe(example).learns_text:  # its words have vectors and no pieces
+        return []
+    every = of_run(parts, [example])
+    return [text for text in every if not any(edit in text for edit in edits)]

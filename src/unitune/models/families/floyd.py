@@ -5,11 +5,12 @@ predicts beside eps is not used; a stage above the first reads the picture of th
 IF's weights are gated and for non-commercial research, and were not at hand here.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unitune.diffusion.steps import Threshold
-from unitune.errors import Refused
+from unitune.models.families import config_keys
 from unitune.models.families.interface import Family, Placement, Published
 
 # A stage's folder may hold this file beside what diffusers reads: {"align_corners": false}.
@@ -25,21 +26,25 @@ def read_encoder(*place: Any, **how: Any) -> Any:
     return T5(*place, **how)
 
 
+def problems(folder: Path, first: Path | None) -> Iterator[str]:
+    """List what of a stage's folder is not as IF's; it reads RGB, a later stage twice."""
+    later = folder != first
+    read = [6 if later else 3]
+    yield from config_keys.channels(folder / "unet", in_channels=read, out_channels=[3, 6])
+    yield from config_keys.unet(folder / "unet", labels="timestep" if later else None)
+    if first is not None:
+        yield from config_keys.text(folder / "unet", first / "text_encoder", ["t5"])
+
+
 def load_stage(folder: Path, name: str, low: int, placement: Placement) -> Any:
     """Read one stage's `unet` and `scheduler` from its pipeline folder."""
-    from unitune.models import parts, stage
+    from unitune.models import stage, weight_files
 
     network = stage.read_network(folder, placement)
-    channels = network.config.in_channels
-    if channels != (2 * stage.CHANNELS if low else stage.CHANNELS):
-        raise Refused(
-            f"stage {name} in {folder} reads {channels} channels; a first stage reads 3, "
-            "a super-resolution stage 6"
-        )
     schedule, settings = stage.read_schedule(folder)
     cap = settings.get("sample_max_value", 1.0) if settings.get("thresholding") else 1.0
     upsampling = folder / SETTINGS
-    chosen = parts.json_object(upsampling) if upsampling.is_file() else {}
+    chosen = weight_files.json_object(upsampling) if upsampling.is_file() else {}
     return stage.UNetStage(
         name=name,
         resolution=network.config.sample_size,
@@ -62,6 +67,9 @@ FAMILY = Family(
     later=("unet", "scheduler"),
     read_encoder=read_encoder,
     load_stage=load_stage,
+    problems=problems,
+    networks={"unet": "UNet2DConditionModel", "text_encoder": "T5EncoderModel"},
+    tokenizer="T5Tokenizer",
     published={
         "DeepFloyd/IF-I-M-v1.0": Published(371_605_830, 64, 734),
         "DeepFloyd/IF-I-L-v1.0": Published(935_365_830, 64, 1221),

