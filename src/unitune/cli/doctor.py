@@ -25,6 +25,7 @@ from unitune.cli.installation import (
     Finding,
     Settings,
     device,
+    launcher,
     libraries,
     python,
     torchvision,
@@ -188,7 +189,8 @@ def metrics(settings: Settings) -> Finding:
 
 
 CHECKS: tuple[Callable[[Settings], Finding], ...] = (
-    python, libraries, torchvision, device, model, memory, store, outputs, hub, logger, metrics,
+    python, libraries, torchvision, device, launcher, model, memory, store, outputs, hub, logger,
+    metrics,
 )  # fmt: skip
 
 

@@ -108,3 +108,12 @@ def device(settings: Settings) -> Finding:
 
 def _requirements(package: str) -> Iterator[Requirement]:
     return map(Requirement, importlib.metadata.requires(package) or [])
+
+
+def launcher(settings: Settings) -> Finding:
+    """Find out whether the cells of a sweep can run where the settings say."""
+    from unitune.cli.jobs import make
+
+    chosen = make(settings["launcher"])
+    chosen.check()
+    return Finding(OK, chosen.name)
