@@ -1,5 +1,7 @@
 """What a person types reaches the config as typed."""
 
+from typing import Any
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -60,7 +62,7 @@ def test_free_text_arrives_as_typed(prompt):
     ],
 )
 def test_what_is_hydra_already_stays(argument):
-    assert arguments.quoted([argument]) == [argument]
+    assert arguments.quoted([argument], sweep=True) == [argument]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -83,7 +85,7 @@ def test_flags_may_stand_anywhere():
 
 def test_a_group_is_never_null():
     with pytest.raises(Refused, match="model=null chooses nothing"):
-        arguments.prepared(["model=null"], groups=["method", "model"])
+        arguments.prepared(["model=null"], groups={"method": ["unitune"], "model": ["pocket"]})
 
 
 @pytest.mark.parametrize(
@@ -112,14 +114,21 @@ def test_from_stands_alone(more):
     ]
 
 
-def test_prompts_of_a_file(tmp_path):
+def test_prompts_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "prompts.txt").write_text(
         "\ufeffa dog, running\n\n  a cat's hat \n", encoding="utf-8"
     )
-    assert arguments.edit_prompts(f"@{tmp_path}/prompts.txt") == ("a dog, running", "a cat's hat")
+    for folder in (tmp_path, "~"):
+        read = arguments.edit_prompts(f"@{folder}/prompts.txt")
+        assert read == ("a dog, running", "a cat's hat")
     assert arguments.edit_prompts("a dog, @home") == ("a dog, @home",)
     assert arguments.edit_prompts(["a", "b"]) == ("a", "b")
     assert arguments.edit_prompts(None) == ()
+    wrongs: list[Any] = [None, 1.5, {"a": 1}, ["b"]]
+    for wrong in wrongs:
+        with pytest.raises(Refused, match="no text; put each prompt in quotes"):
+            arguments.edit_prompts(["a", wrong])
     with pytest.raises(Refused, match=r"missing\.txt"):
         arguments.edit_prompts("@missing.txt")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")

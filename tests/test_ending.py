@@ -37,6 +37,28 @@ def test_errors_become_one_line(text, line):
     assert ending.one_line(ValueError(text)) == line
 
 
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            "Could not override 'adapter.rank'.",
+            "adapter.rank, or what is given in it, is no field of the chosen adapter=; choose",
+        ),
+        ("Could not override 'stepz'.", "no key 'stepz'; did you mean 'steps'?"),
+        ("Could not override 'experimen'.", "no key 'experimen'; did you mean 'experiment'?"),
+        ("Error parsing override 'seed'", "'seed' is no setting; write FIELD=VALUE"),
+    ],
+)
+def test_what_hydra_says_of_a_key_is_told_plainly(said, line):
+    assert ending.nearest(said, Path(__file__).parent.parent / "conf").startswith(line)
+
+
+def test_a_refusal_is_one_line_whatever_it_quotes():
+    assert ending.one_line(Refused("a\nb\x1b[2J.png: no such file")) == (
+        r"a b\x1b[2J.png: no such file"
+    )
+
+
 def told(ended: Ending) -> tuple[int, list[str]]:
     stream = StringIO()
     return ended.tell(stream), stream.getvalue().splitlines()

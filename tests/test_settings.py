@@ -47,6 +47,10 @@ def settings(tmp_path: Path, **more: object) -> dict:
         ({"oracle": 0.5}, "oracle must be a whole number"),
         ({"oracle": -1}, r"oracle must be 0 \(no reference samples\) or more of them, got -1"),
         ({"steps": "many"}, "steps must be a whole number"),
+        (
+            {"machine": {"threads": 1e9}},
+            r"machine\.threads must be a whole number, got 1000000000\.0",
+        ),
         ({"store": None}, "store must hold path and budget_gib, got None"),
         ({"edit": "a dog"}, "no effect with benchmark=demo"),
         ({"noun": "cat"}, "noun= describes one's own picture .* benchmark=demo brings its own"),

@@ -9,6 +9,7 @@ and `outputs`: pictures that other methods made of this edit, {name: path}. A fi
 older spelling of outputs: {"imagic": path}.
 """
 
+import codecs
 import json
 import logging
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ TEXTS = ("image", "edit", "caption", "noun", "kind", "instruction", "target", "m
 LABELS = ("local", "composed_alike")
 FACTS = ("facts", "appear", "stay")
 IN_REQUEST = ("kind", "instruction", *LABELS, *FACTS)  # as they are
+NEEDED = ("image", "edit", *FACTS)  # where they stand they say something; others may be null
 FIELDS = {*TEXTS, *LABELS, *FACTS, "outputs"}
 EXAMPLE_OF_FACTS = '{"nouns": ["cat"], "place": "snow"}'
 # (fields, their type where they are given, what to give instead)
@@ -133,7 +135,7 @@ def read(root: Path) -> list[Line]:
             "it needs edits.jsonl (one JSON object a line with image and edit)"
         )
     lines = []
-    for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
+    for number, text in enumerate(_utf8(file.read_bytes()).split(b"\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -143,10 +145,25 @@ def read(root: Path) -> list[Line]:
             raise Refused(
                 f"{file}, line {number}: expected a JSON object with image and edit ({error})"
             ) from None
+        line = {name: line[name] for name in line if line[name] is not None or name in NEEDED}
         if wrong := _wrong(line):
             raise Refused(f"{file}, line {number}: {wrong}")
         lines.append(line)
-    return lines
+    return some(lines, file)
+
+
+def some(edits: list, file: Path) -> list:
+    """Refuse a file without any edit."""
+    if not edits:
+        raise Refused(f"{file} holds no edit; give one at least, or name another folder")
+    return edits
+
+
+def _utf8(data: bytes) -> bytes:
+    """Take away the mark that editors write before a text, and read UTF-16 by it."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _wrong(line: Line) -> str:
@@ -157,6 +174,8 @@ def _wrong(line: Line) -> str:
         for name in names:
             if name in line and not isinstance(line[name], kind):
                 return f"{name} is {line[name]!r}; give {instead}"
+    if not line["edit"].strip():
+        return "edit is empty; describe the desired result"
     outputs = line.get("outputs", {})
     if not isinstance(outputs, dict) or not all(isinstance(path, str) for path in outputs.values()):
         return f'outputs is {outputs!r}; give paths by method, e.g. {{"imagic": "imagic/a.png"}}'

@@ -14,7 +14,7 @@ numbers need 512.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitune import images
-from unitune.benchmarks.manifest import by_stem, first, inside, output
+from unitune.benchmarks.manifest import by_stem, first, inside, output, some
 from unitune.types import Edit, Example, Picture, Refused, Request, whole
 
 FILE, IMAGES, SIDE = "mapping_file.json", "annotation_images", 512
+TEXTS = ("image_path", "original_prompt", "editing_prompt")
 KINDS = (
     "random",
     "change object",
@@ -74,20 +75,20 @@ class PIEBench:
             )
         try:
             # As pairs, so that a key that is there twice is seen.
-            pairs = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=list)
+            pairs = json.loads(file.read_bytes(), object_pairs_hook=list)  # in any Unicode
             items = [(str(key), dict(item)) for key, item in pairs]
-            paths = [by_stem(item["image_path"]) for _, item in items]
-            for _, item in items:
-                _ = plain(item["original_prompt"]), plain(item["editing_prompt"]), item["mask"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            for key, item in items:
+                _check(key, item)
+        except (ValueError, TypeError) as error:
             raise Refused(
                 f"{file} is not PIE-Bench's mapping of keys to image_path, original_prompt, "
                 f"editing_prompt and mask ({error})"
             ) from None
+        paths = [by_stem(item["image_path"]) for _, item in items]
         for what, names in (("key", [key for key, _ in items]), ("image", paths)):
             if twice := next((name for name, count in Counter(names).items() if count > 1), None):
                 raise Refused(f"{file} has the {what} {twice} twice; list each once")
-        return first(items, self.limit)
+        return first(some(items, file), self.limit)
 
     def _example(self, key: str, item: dict, resolution: int) -> Example:
         image = self._square(Path(IMAGES) / item["image_path"], resolution, side=SIDE)
@@ -95,10 +96,11 @@ class PIEBench:
             mask = F.adaptive_max_pool2d(decode(item["mask"]), resolution)
         except Refused as error:
             raise Refused(f"{Path(self.path) / FILE}, key {key}: {error}") from None
-        number = str(item.get("editing_type_id", ""))
-        kind = KINDS[int(number)] if number.isdigit() and int(number) < len(KINDS) else number
+        given = item.get("editing_type_id")
+        number = "" if given is None else str(given)
+        kind = KINDS[int(number)] if number.isdecimal() and int(number) < len(KINDS) else number
         request = Request(plain(item["editing_prompt"]), kind=kind, mask=mask)
-        caption, words = plain(item["original_prompt"]), str(item.get("blended_word", "")).split()
+        caption, words = plain(item["original_prompt"]), str(item.get("blended_word") or "").split()
         noun = words[0] if words else ""
         return Example(by_stem(item["image_path"]), image, (request,), caption=caption, noun=noun)
 
@@ -111,6 +113,17 @@ class PIEBench:
                 f"{path} is {w}x{h} px; PIE-Bench's masks are of {SIDE}x{SIDE} px, so give {needed}"
             )
         return loaded.image
+
+
+def _check(key: str, item: Mapping[str, object]) -> None:
+    """Raise TypeError for an item that lacks a field, or whose texts are none."""
+    for name in TEXTS:
+        if not isinstance(item.get(name), str):
+            raise TypeError(f"key {key}: {name} is {item.get(name)!r}, no text")
+    if not plain(str(item["editing_prompt"])):
+        raise TypeError(f"key {key}: editing_prompt is empty")
+    if "mask" not in item:
+        raise TypeError(f"key {key}: there is no mask")
 
 
 def plain(prompt: str) -> str:

@@ -8,6 +8,7 @@ naming the output.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +41,25 @@ class TEdBench(Folder):
                 "as published, or an edits.jsonl"
             )
         try:
-            pairs = json.loads((root / FILE).read_text(encoding="utf-8"))
-            return [_line(pair["img_name"], pair["target_text"]) for pair in pairs]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            pairs = json.loads((root / FILE).read_bytes())  # also with a mark, or as UTF-16
+            if not isinstance(pairs, list):
+                raise TypeError(f"it holds {type(pairs).__name__}")
+            lines = [_line(pair, at) for at, pair in enumerate(pairs, start=1)]
+        except (ValueError, KeyError, TypeError) as error:
             raise Refused(
                 f"{root / FILE} is not TEdBench's list of objects with img_name and target_text "
                 f"({error})"
             ) from None
+        return manifest.some(lines, root / FILE)
 
 
-def _line(image: str, text: str) -> Line:
+def _line(pair: Mapping[str, object], at: int) -> Line:
+    image, text = pair["img_name"], pair["target_text"]
+    if not isinstance(image, str) or not isinstance(text, str):
+        name = "target_text" if isinstance(image, str) else "img_name"
+        raise TypeError(f"pair {at}: {name} is {pair[name]!r}, no text")
+    if not text.strip():
+        raise TypeError(f"pair {at}: target_text is empty")
     underscored = text.removesuffix(".").replace(" ", "_")
     return {
         "image": f"originals/{image}",

@@ -63,5 +63,5 @@ def _rate(settings: Any, *, first: bool) -> float:
     Settings of earlier versions have one rate for all.
     """
     own = settings.get("dials") or {} if first else settings["model"].get("sr", {})
-    rates = own.get("lr") or settings["model"]["lr"]
+    rates = settings["model"]["lr"] | (own.get("lr") or {})
     return rates[settings["optimizer"]["name"]]

@@ -1,31 +1,28 @@
 """What a person types, made safe for Hydra's grammar; the files that it names."""
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unitune.cli import typed
+from unitune.cli.groups import check_groups
 from unitune.errors import Refused
 from unitune.runs import config
 
-# Values that are prose or file names, not expressions of Hydra.
-FREE_TEXT = ("image", "mask_file", "edit", "caption", "noun", "from", "runs")
 BESIDE_FROM = ("store.", "hydra.", "hydra/")  # what may be set beside from=: where things are kept
+MORE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")  # options of one's own
 
 
-def prepared(arguments: Sequence[str], *, groups: Collection[str] = ()) -> list[str]:
+def prepared(
+    arguments: Sequence[str], *, groups: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
     """Turn what was typed into what Hydra reads; flags may stand anywhere.
 
-    `groups` are the names of conf's groups, each of which needs an option.
+    `groups` are the options of conf's groups by the group's name, each of which needs one.
     """
     flags = [one for one in arguments if one.startswith("-") or not _is_setting(one)]
     settings = [one for one in arguments if one not in flags]
-    for group in groups:
-        if f"{group}=null" in settings:
-            raise Refused(
-                f"{group}=null chooses nothing; name one of the options that "
-                "python run.py --help lists"
-            )
+    check_groups(settings, groups or {}, more=any(one.startswith(MORE) for one in arguments))
     keys = _keys(settings)
     more = sorted(key for key in keys - {"from"} if not key.startswith(BESIDE_FROM))
     if "from" in keys and more:
@@ -33,7 +30,8 @@ def prepared(arguments: Sequence[str], *, groups: Collection[str] = ()) -> list[
             f"from= runs a folder's own settings again, so {more[0]}= would have no effect; "
             "leave it out (store.* may be given)"
         )
-    return [*flags, *with_benchmark(quoted(settings))]
+    sweep = bool({"-m", "--multirun"} & {*flags})
+    return [*flags, *with_benchmark(quoted(settings, sweep=sweep))]
 
 
 def _is_setting(argument: str) -> bool:
@@ -59,27 +57,9 @@ def with_benchmark(settings: Sequence[str]) -> list[str]:
     return [*settings, *added]
 
 
-def quoted(settings: Sequence[str]) -> list[str]:
-    """Quote free text that stands in no quotes and is no [list].
-
-    Commas, apostrophes, brackets and accents stay as typed.
-    """
-    return [_quoted(one) for one in settings]
-
-
-def _quoted(setting: str) -> str:
-    key, equals, value = setting.partition("=")
-    enclosed = len(value) > 1 and value[0] + value[-1] in ("''", '""', "[]")
-    if not equals or key.lstrip("+") not in FREE_TEXT or enclosed or value == "null":
-        return setting
-    # In a quoted value of Hydra's grammar only the quote, and backslashes before one, are escaped.
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", literal(value)).replace("'", "\\'")
-    return f"{key}='{escaped}'"
-
-
-def literal(text: str) -> str:
-    """Escape what a config would take for an interpolation, so that `${` stays as typed."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+def quoted(settings: Sequence[str], *, sweep: bool = False) -> list[str]:
+    """Quote texts and paths, so that Hydra reads them as they were typed (see typed.py)."""
+    return [typed.quoted(one, sweep=sweep) for one in settings]
 
 
 def literals(tree: Any) -> Any:
@@ -88,7 +68,7 @@ def literals(tree: Any) -> Any:
         return {name: literals(child) for name, child in tree.items()}
     if isinstance(tree, list):
         return [literals(child) for child in tree]
-    return literal(literal(tree)) if isinstance(tree, str) else tree
+    return typed.literal(typed.literal(tree)) if isinstance(tree, str) else tree
 
 
 def edit_prompts(edit: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -96,10 +76,12 @@ def edit_prompts(edit: str | Sequence[str] | None) -> tuple[str, ...]:
     if edit is None:
         return ()
     if not isinstance(edit, str):
+        if wrong := [one for one in edit if not isinstance(one, str | int)]:
+            raise Refused(f"edit holds {wrong[0]!r}, which is no text; put each prompt in quotes")
         return tuple(str(prompt) for prompt in edit)
     if not edit.startswith("@"):
         return (edit,)
-    file = Path(edit[1:])
+    file = Path(typed.home(edit[1:]))
     if not file.is_file():
         raise Refused(f"no file {file} with edit prompts (edit=@FILE reads one prompt a line)")
     text = _text(file, "edit prompts in", "edit=@FILE reads UTF-8 text, one prompt a line")

@@ -7,13 +7,15 @@ result.
 import difflib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGPIPE
 from typing import Any, TextIO
 
-from unitune.report.table_formats import aligned
+from unitune.cli import groups, kinds
+from unitune.errors import Refused
+from unitune.report.table_formats import aligned, in_one_line
 from unitune.storage import disk
 
 # Files of a run's folder that are worth nothing without a result.
@@ -23,6 +25,8 @@ FAILED, REFUSED = 1, 2  # exit codes
 
 def one_line(error: BaseException) -> str:
     """Return the first telling line of an error, with the options that Hydra lists after it."""
+    if isinstance(error, Refused):  # one line already, but for what it quotes
+        return in_one_line(str(error))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     options = ", ".join(line for line in lines[1:] if re.fullmatch(r"[\w./-]+", line))
     said = lines[0] if lines else type(error).__name__
@@ -45,37 +49,22 @@ def unwritable(error: OSError) -> str:
 
 def nearest(said: str, conf: Path) -> str:
     """Replace Hydra's word on a key that does not exist by one that names the nearest key."""
+    if unread := re.match(r"Error parsing override '(.*)'$", said):
+        return f"{unread[1]!r} is no setting; write FIELD=VALUE or GROUP=OPTION"
     unknown = re.match(r"Could not override '([^']+)'", said)
     if unknown is None:
         return said
-    key, known = unknown[1], sorted(set(keys(conf)))
-    if key in known:  # the key is right, something below it is not
-        return said
+    key, known = unknown[1], sorted({*kinds.fields(conf), *groups.options(conf)})
+    if key in known:
+        group = key.partition(".")[0]
+        return (
+            f"{key}, or what is given in it, is no field of the chosen {group}=; "
+            "choose the option that has it, or leave it out"
+        )
     near = difflib.get_close_matches(key, known, n=1)
     near = near or difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return f"no key {key!r}{meant} (python run.py --help lists every group and field)"
-
-
-def keys(conf: Path) -> Iterator[str]:
-    """List what can be set: groups, and the fields of every file after their group's name."""
-    import yaml  # here, because --help must stay quick
-
-    for file in sorted(conf.rglob("*.yaml")):
-        fields = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        fields = {name: fields[name] for name in fields if name not in ("defaults", "hydra")}
-        if file.parent == conf:
-            yield from _fields(fields, "")
-        else:
-            yield file.parent.name
-            yield from _fields(fields, f"{file.parent.name}.")
-
-
-def _fields(tree: dict[str, Any], prefix: str) -> Iterator[str]:
-    for name, value in tree.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _fields(value, f"{prefix}{name}.")
 
 
 @dataclass(frozen=True)

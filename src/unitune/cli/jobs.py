@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from unitune.cli import arguments
+from unitune.cli import arguments, kinds, typed
 from unitune.cli.advice import advice
 from unitune.cli.settings import check_rescoring, check_settings
 from unitune.cli.sweep import of_cell
@@ -25,6 +25,28 @@ SERIAL = "unitune.launcher.serial.Serial"
 ASSETS = Path(str(resources.files("unitune") / "assets"))
 
 log = logging.getLogger(__name__)
+
+
+def conf_beside(assets: Path) -> Path:
+    """Return the folder of configs: the package's own or, in a checkout, the one at its top."""
+    packaged = assets.parent / "conf"
+    return packaged if packaged.is_dir() else assets.parents[2] / "conf"
+
+
+@lru_cache(maxsize=1)
+def known_fields() -> kinds.Fields:
+    """What conf/ has for each field."""
+    return kinds.fields(conf_beside(ASSETS))
+
+
+def plain(cfg: Any, *, whole: bool = True) -> Any:
+    """Return a config as plain data after checking the shape of its fields.
+
+    Refused is what is missing, unless `whole` is false.
+    """
+    settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=whole)
+    kinds.check(settings, known_fields())
+    return settings
 
 
 def make(node: Any, **more: object) -> Any:
@@ -65,18 +87,20 @@ def cascade(model: Any, device: Any, dtype: Any, store: Any) -> Any:
 
 
 def settled(cfg: Any) -> Any:
-    """Return the config as a run keeps it: with the settings of from=, and the prompts of a file.
+    """Return the config as a run keeps it: with the settings of from= and the prompts of a file.
 
-    It is a run's own: where a sweep's cells run is left out.
+    Its paths are absolute, and where a sweep's cells run is left out.
     """
+    kinds.check({"from": cfg["from"]}, known_fields())
     if cfg["from"]:
         earlier = OmegaConf.load(arguments.config_of(cfg["from"]))
         cfg = OmegaConf.merge(earlier, {"from": None, "store": cfg.store})
-    settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    settings = plain(cfg)
     check_settings(settings)
+    kinds.check(settings, known_fields(), exact=True)
     cfg = of_cell(cfg)
-    cfg.edit = [arguments.literal(prompt) for prompt in arguments.edit_prompts(cfg.edit)] or None
-    return cfg
+    cfg.edit = [typed.literal(prompt) for prompt in arguments.edit_prompts(cfg.edit)] or None
+    return typed.absolute(cfg)
 
 
 def edit(cfg: Any, folder: Path) -> None:
@@ -94,7 +118,7 @@ def edit(cfg: Any, folder: Path) -> None:
     if "launcher" in cfg and cfg.launcher["_target_"] != SERIAL:
         raise Refused("launcher= says where the cells of a sweep run; add -m, or leave it out")
     cfg = settled(cfg)
-    settings: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    settings = plain(cfg)
     if run_folder.claim(folder, OmegaConf.to_yaml(cfg)):
         log.info("%s holds the result of these settings: nothing is done again", folder)
         print(*summary.of_run(folder, records.merge(records.read(folder))), sep="\n")
@@ -134,6 +158,7 @@ def score(cfg: Any, folder: Path) -> None:
     from unitune.runs import rescore
     from unitune.storage import records
 
+    plain(cfg)
     chosen = metrics_of(cfg)
     runs: dict[Path, Any] = {
         folder: OmegaConf.load(arguments.config_of(folder)) for folder in records.folders(cfg.runs)
@@ -151,20 +176,20 @@ def precomputed(cfg: Any, folder: Path) -> None:
     from unitune.runs import config
     from unitune.runs import precomputed as published
 
-    check_targets(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    check_targets(plain(cfg))
     done = published.score(
         make(cfg.benchmark), metrics_of(cfg), name=cfg.outputs,
         resolution=cfg.model.resolution, folder=folder,
     )  # fmt: skip
-    config.write(OmegaConf.to_yaml(cfg), folder)
+    config.write(OmegaConf.to_yaml(typed.absolute(cfg)), folder)
     print(tables.by_prompt(done).plain(), f"grid: {folder / 'grid.png'}", sep="\n")
 
 
-def _plain(module: str) -> Callable[[Any, Path], None]:
+def _plain(module: str, *, whole: bool = True) -> Callable[[Any, Path], None]:
     """Return a job that hands the config's fields to a module's run() and prints what it says."""
 
     def job(cfg: Any, folder: Path) -> None:
-        fields: Any = OmegaConf.to_container(cfg, resolve=True)
+        fields = plain(cfg, whole=whole)
         if "folder" in cfg:
             fields["folder"] = Path(cfg.folder)
         for line in import_module(module).run(**fields) or ():
@@ -175,7 +200,7 @@ def _plain(module: str) -> Callable[[Any, Path], None]:
 
 JOBS: Mapping[str, Callable[[Any, Path], None]] = {
     "config": edit,
-    "doctor": _plain("unitune.cli.doctor"),
+    "doctor": _plain("unitune.cli.doctor", whole=False),
     "precomputed": precomputed,
     "report": _plain("unitune.report.page"),
     "scenes": _plain("unitune.benchmarks.scenes"),

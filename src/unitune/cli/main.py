@@ -24,9 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from unitune.cli import arguments
+from unitune.cli import arguments, groups
 from unitune.cli.ending import Ending, Failure
-from unitune.cli.jobs import ASSETS, JOBS, edit, make, settled
+from unitune.cli.jobs import ASSETS, JOBS, conf_beside, edit, make, settled
 from unitune.cli.sweep import Sweep
 from unitune.errors import Diverged, Inactive, Refused, Stopped, Unfit
 from unitune.runs import config
@@ -38,8 +38,7 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two befo
 
 def conf() -> Path:
     """Return the folder of configs: the package's own or, in a checkout, the one at its top."""
-    packaged = ASSETS.parent / "conf"
-    return packaged if packaged.is_dir() else ASSETS.parents[2] / "conf"
+    return conf_beside(ASSETS)
 
 
 def example_of_skimage(name: str) -> str:
@@ -166,8 +165,7 @@ def main() -> int:
     sweep.__init__()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
-        groups = [folder.name for folder in conf().iterdir() if folder.is_dir()]
-        sys.argv[1:] = arguments.prepared(sys.argv[1:], groups=groups)
+        sys.argv[1:] = arguments.prepared(sys.argv[1:], groups=groups.options(conf()))
         sweep.settings = [one for one in sys.argv[1:] if not one.startswith("-")]
         with stopped_by_signals():
             _main()

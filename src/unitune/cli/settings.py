@@ -71,6 +71,10 @@ def _faults(settings: Any) -> Iterator[str]:
     for key in WHOLE:
         if type(settings[key]) is not int:  # nor a yes or no, which Python counts as one
             yield f"{key} must be a whole number, got {settings[key]!r}"
+    for group, key in (("model", "resolution"), ("machine", "threads")):
+        given = settings.get(group, {}).get(key, 0)
+        if type(given) is not int:
+            yield f"{group}.{key} must be a whole number, got {given!r}"
     if settings["oracle"] < 0:
         yield f"oracle must be 0 (no reference samples) or more of them, got {settings['oracle']}"
     store = settings["store"]

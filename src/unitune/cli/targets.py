@@ -1,11 +1,14 @@
 """Which classes a config may name: a config file must not run arbitrary code."""
 
 import importlib
+import inspect
 from collections.abc import Mapping
 
 from unitune.errors import Refused
 
 ALLOWED = ("unitune.", "pytorch_lightning.loggers.")
+
+OPTIONAL = "optional"  # a field of metrics, which the job reads: see cli/jobs.py
 
 MOVED = {  # what configs of earlier versions name -> what it is called now
     "unitune.backends.clipseg.ClipSeg": "unitune.models.clipseg.ClipSeg",
@@ -27,21 +30,27 @@ MOVED = {  # what configs of earlier versions name -> what it is called now
 }
 
 
-def check_targets(tree: object) -> None:
-    """Refuse a `_target_` anywhere in a config, as plain data, that is not a class of ours."""
+def check_targets(tree: object, where: str = "") -> None:
+    """Refuse a `_target_` anywhere in a config, as plain data, that is not a class of ours.
+
+    Refused is a field that its class does not take, too; `where` is the dotted name of the tree.
+    """
     if isinstance(tree, Mapping):
-        if (target := tree.get("_target_")) is not None:
-            _check(str(target), shown=repr(target))
-        for child in tree.values():
-            check_targets(child)
+        target = tree.get("_target_")
+        made = None if target is None else _checked(str(target), shown=repr(target))
+        for name, child in tree.items():
+            check_targets(child, f"{where}.{name}" if where else str(name))
+        if made is not None:
+            _check_fields(made, tree, where)
     elif isinstance(tree, list | tuple):
         for child in tree:
-            check_targets(child)
+            check_targets(child, where)
 
 
-def _check(target: str, *, shown: str) -> None:
-    if _is_class_of_ours(target):
-        return
+def _checked(target: str, *, shown: str) -> type:
+    """Return the named class."""
+    if (found := _class_of_ours(target)) is not None:
+        return found
     if target in MOVED:
         raise Refused(
             f"_target_ {shown} is of an earlier version; its name is now {MOVED[target]}: "
@@ -51,16 +60,31 @@ def _check(target: str, *, shown: str) -> None:
     raise Refused(f"_target_ {shown} is not allowed; allowed are classes of {packages}")
 
 
-def _is_class_of_ours(target: str) -> bool:
-    """Whether the named thing is a class that was written in an allowed package.
+def _check_fields(made: type, tree: Mapping[str, object], where: str) -> None:
+    """Refuse a field that a class does not take."""
+    takes = inspect.signature(made).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        return
+    option = f"{where}={tree['name']}" if where and "name" in tree else where or made.__name__
+    for name in tree:
+        if name not in takes and name != OPTIONAL and not str(name).startswith("_"):
+            raise Refused(
+                f"{where or made.__name__}.{name} has no effect: {option} takes "
+                f"{', '.join(takes)}; leave it out, or choose what takes it"
+            )
 
-    Functions, and what such a package imports from elsewhere, are not.
+
+def _class_of_ours(target: str) -> type | None:
+    """Return the named class where it was written in an allowed package, else None.
+
+    Functions, and what such a package imports from elsewhere, are none.
     """
     module, _, name = target.rpartition(".")
     if not target.startswith(ALLOWED):
-        return False
+        return None
     try:
         named = getattr(importlib.import_module(module), name, None)
     except ImportError:
-        return False
-    return isinstance(named, type) and named.__module__.startswith(ALLOWED)
+        return None
+    ours = isinstance(named, type) and named.__module__.startswith(ALLOWED)
+    return named if ours else None

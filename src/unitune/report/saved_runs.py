@@ -133,4 +133,4 @@ def _value(flat: Mapping[str, str], name: str) -> str:
     while (named := NAMED.fullmatch(value)) and named[1] in flat and named[1] not in seen:
         seen.add(named[1])  # settings that name each other in a circle have no end
         value = flat[named[1]]
-    return value
+    return _short(Path(value)) if value.startswith("/") else value

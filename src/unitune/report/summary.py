@@ -8,6 +8,7 @@ from unitune.metrics.statistics import BESIDE, group_by, score_of
 from unitune.report import page, saved_runs, tables, tuning_notes
 from unitune.report.differences import differences_or_why
 from unitune.report.groups import make_groups
+from unitune.report.table_formats import in_one_line
 from unitune.storage.files import write_whole
 from unitune.storage.records import FILE, Record
 
@@ -54,7 +55,9 @@ def successes(done: Iterable[Record]) -> list[str]:
     if not decided:
         return []
     prompts = group_by(decided, lambda record: record.prompt)
-    each = ", ".join(f"{prompt}: {_accepted(some)}" for prompt, some in prompts.items())
+    each = ", ".join(
+        f"{in_one_line(prompt)}: {_accepted(some)}" for prompt, some in prompts.items()
+    )
     return [f"samples that succeed by the judge: {_accepted(decided)} ({each})"]
 
 

@@ -19,7 +19,7 @@ from unitune.report.groups import (
     make_groups,
     reference_groups,
 )
-from unitune.report.table_formats import Table, aligned
+from unitune.report.table_formats import Table, aligned, in_one_line
 from unitune.storage.records import Record, merge
 
 MEANS = (
@@ -159,7 +159,8 @@ def as_csv(groups: Sequence[Group]) -> str:
     writer = csv.DictWriter(out, [*head, *COSTS, "runs"], lineterminator="\n")
     writer.writeheader()
     for group in groups:
-        row: dict[str, object] = {name: getattr(group, name) for name in head[:6]}
+        row: dict[str, object] = {name: in_one_line(getattr(group, name)) for name in head[:5]}
+        row["images"] = group.images
         row |= {"samples": len(group.records), **group.costs, "runs": " ".join(group.runs)}
         for name in metrics:
             row[f"{name}_n"] = group.counts.get(name, 0)

@@ -58,6 +58,12 @@ def check(inputs: Inputs) -> None:
         one(inputs)
 
 
+def edits(inputs: Inputs) -> None:
+    """Refuse a benchmark without any edit."""
+    if not any(example.requests for example in inputs.examples):
+        raise Refused("the benchmark holds no edit; give one at least, or choose another")
+
+
 def nouns(inputs: Inputs) -> None:
     """Refuse an image whose class nobody named, where the method needs it."""
     for example in inputs.examples:
@@ -125,4 +131,4 @@ def scores(inputs: Inputs) -> None:
     metrics.check(inputs.metrics, inputs.examples)
 
 
-CHECKS = (nouns, room, learned_words, masks, selection, scores)
+CHECKS = (edits, nouns, room, learned_words, masks, selection, scores)
