@@ -111,20 +111,26 @@ def local(folder: Path) -> str:
 
 
 def slurm(folder: Path) -> str:
-    """The end of a job's time in mid-tuning: requeued, done, the weights of an undisturbed run."""
+    """Jobs that are told to save in mid-tuning: requeued, done, the weights of undisturbed runs.
+
+    The signal is the one that Slurm sends before the end of a job's time.
+    """
     common = ("launcher.gpus=0", "launcher.cpus=1", "launcher.memory_gb=1.5")
     settings = (*TUNED, "launcher=slurm", *common, "launcher.cells_per_job=1")
-    undisturbed, timed_out = place(folder, "undisturbed"), place(folder, "timed-out")
+    undisturbed, told = place(folder, "undisturbed"), place(folder, "told")
     ended(start(undisturbed, *TUNED))
-    process = start(timed_out, *settings, "launcher.minutes=1", "launcher.signal_seconds=40")
+    process = start(told, *settings)
+
+    def logs() -> list[str]:
+        return [file.read_text() for file in sorted(told.rglob("*_log.err"))]
+
+    until(lambda: sum("tensors, " in log for log in logs()) == 2)
+    subprocess.run(["scancel", "--signal=USR2", "--name=unitune"], check=True)
     said = ended(process)
-    logs = [file.read_text() for file in timed_out.rglob("*_log.err")]
-    requeued = sum(log.count("Caught signal SIGUSR2") for log in logs)
-    assert requeued >= 1, (said, logs)
-    assert len(results(timed_out)) == 2
-    assert weights(timed_out) == weights(undisturbed) != {}
-    refused = start(timed_out, *QUICK, "launcher=slurm", "lr=-1,1e-4", *common, "steps=2")
-    said = ended(refused, code=2)
+    requeued = sum(log.count("DUE TO JOB REQUEUE") for log in logs())
+    assert requeued >= 1 and len(results(told)) == 2, (said, logs())
+    assert weights(told) == weights(undisturbed) != {}
+    said = ended(start(told, *QUICK, "launcher=slurm", "lr=-1,1e-4", *common, "steps=2"), code=2)
     assert "1 run of the sweep failed" in said and "lr=-1" in said, said
     return f"{requeued} requeues in mid-tuning; weights as undisturbed"
 

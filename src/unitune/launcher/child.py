@@ -10,6 +10,7 @@ from unitune.errors import Refused, number, whole
 from unitune.launcher import WORKER
 
 POLL = 0.2  # seconds
+AGAIN = 15.0  # seconds after which a process that was asked to stop is asked again
 
 
 class Child:
@@ -28,10 +29,18 @@ class Child:
         return self.process.returncode
 
     def stop(self) -> int:
-        """Ask the process to save what it has; return its exit code when it has ended."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.wait()
+        """Ask the process to save what it has; return its exit code when it has ended.
+
+        Python loses what a signal's handler raises where nothing may raise, as in a callback of an
+        import: then it is asked again.
+        """
+        asked = 0.0
+        while self.process.poll() is None:
+            if time.monotonic() - asked > AGAIN:
+                self.process.send_signal(signal.SIGTERM)
+                asked = time.monotonic()
+            time.sleep(POLL)
+        return self.process.returncode
 
 
 def groups(cells: Sequence[Path], size: int) -> list[list[Path]]:
