@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
+from stores import stored
 
 from unitune import prompts
 from unitune.diffusion.guidance import Guidance
@@ -267,7 +268,7 @@ def test_an_empty_class_set_stops(cascade, tmp_store):
         )
         (folder / "cost.json").write_text(json.dumps({}))
 
-    tmp_store.get_or_make("class_images", key, nothing)
+    stored(tmp_store, "class_images", key, nothing)
     with pytest.raises(Inactive, match="there is no picture of 'a cat'"):
         prepare(BASE_ONLY, cascade, tmp_store)
     assert not list(tmp_store.path.glob("tuned-*"))

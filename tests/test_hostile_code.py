@@ -166,7 +166,7 @@ def test_pickles_offered_as_weights_are_refused(typed, here, model, tmp_path):
     )
 
     shutil.rmtree(entry)
-    resumed = here / f"store/.work/{entry.name}.resume"
+    resumed = here / f"store/.work/{entry.name}.1.elsewhere.resume"
     resumed.mkdir(exist_ok=True)
     torch.save(Payload(), resumed / "base.ckpt")
     answer = typed(model, *BASE)

@@ -101,10 +101,11 @@ def test_tuned_once_then_read(cascade: backend.Cascade, tmp_store: Store, fits: 
 def test_snapshots_come_from_the_same_tuning(
     cascade: backend.Cascade, tmp_store: Store, quick: list[str]
 ):
-    assert [
+    found = [
         float(prepare(METHOD, cascade, tmp_store, at=at).weights["base"]["conv_in.bias"][0])
         for at in (None, 1, 3)
-    ] == [3, 1, 3]
+    ]
+    assert found == pytest.approx([3, 1, 3], rel=1e-3) and found[0] == found[2]
     assert quick == ["base", "sr256"]
     assert prepare(METHOD, cascade, tmp_store, at=1).steps == 1
 

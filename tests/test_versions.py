@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from stores import stored
 
 from unitune.runs import config
 from unitune.storage import records
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 def test_a_store_of_another_version_is_refused_and_left_alone(tmp_path, typed, version):
     key = {"image": "ab12", "stage": "base"}
     path = tmp_path / "kept"
-    entry = Store(path).get_or_make("tuned", key, lambda folder: (folder / "weights").touch())
+    entry = stored(Store(path), "tuned", key, lambda folder: (folder / "weights").touch())
     manifest = json.loads((entry / MANIFEST).read_text())
     manifest["key"]["tuning_version"] = version
     if version == "none":
@@ -35,7 +36,7 @@ def test_a_store_of_another_version_is_refused_and_left_alone(tmp_path, typed, v
 
 def test_a_store_of_this_version_and_one_that_is_damaged_are_opened(tmp_path):
     store = Store(tmp_path)
-    entry = store.get_or_make("tuned", {"image": "ab12"}, lambda folder: (folder / "w").touch())
+    entry = stored(store, "tuned", {"image": "ab12"}, lambda folder: (folder / "w").touch())
     (entry / MANIFEST).write_text("{")
     assert Store(tmp_path) == store
 

@@ -86,7 +86,7 @@ def memory(settings: Settings) -> Finding:
     weight = 2 if mixed and settings["model"].get("weights") == "machine" else estimate.FLOAT32
     need, made = estimate.memory(nets, plans, mixed=mixed, weight=weight)
     checkpoint = estimate.CHECKPOINT_COPIES * max(
-        (estimate.checkpoint(nets[stage], p) for stage, p in plans.items() if p.kept > 1), default=0
+        (estimate.checkpoint(nets[stage], plan) for stage, plan in plans.items()), default=0
     )
     on_gpu = chosen.type == "cuda"
     free, total = torch.cuda.mem_get_info(chosen) if on_gpu else machine.memory()
@@ -104,7 +104,7 @@ def memory(settings: Settings) -> Finding:
     host, _ = machine.memory()
     if on_gpu and checkpoint > host:
         writing = f"writing a checkpoint takes {gib(checkpoint)} of the host's memory"
-        return Finding(WARN, f"{what}; {writing}, {gib(host)} are free", "snapshots=[]")
+        return Finding(WARN, f"{what}; {writing}, {gib(host)} are free", SMALLER)
     return Finding(OK, what)
 
 
@@ -112,7 +112,7 @@ def store(settings: Settings) -> Finding:
     """Find out whether tunings can be kept."""
     entry, peak = estimate.disk(networks(settings["model"]), tunings(settings))
     budget = settings["store"]["budget_gib"] * 2**30
-    purpose = f"one tuning stores {gib(entry)}, {gib(peak)} while it is made"
+    purpose = f"one tuning stores at most {gib(entry)}, {gib(peak)} while it is made"
     advice = "set store.path to another disk, or keep fewer snapshots="
     finding = space(settings["store"]["path"], peak, purpose, advice)
     if finding.level != OK or entry <= budget:

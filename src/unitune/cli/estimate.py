@@ -14,6 +14,7 @@ from unitune.errors import Refused, whole
 from unitune.models import files, weight_files
 from unitune.models.families import FAMILIES, family
 from unitune.models.hub import Repo
+from unitune.storage import compression
 from unitune.tuning.adapters import Adapter, Full, Lora
 from unitune.tuning.select import ParameterSelection
 
@@ -21,7 +22,7 @@ FLOAT32 = 4
 # Bytes of state per parameter; Adafactor keeps 6 of the 9 numbers of a 3x3 kernel.
 STATE = {"AdamW": 8.0, "Adafactor": 2.7}
 MIXED = 0.75  # of float32's activations under bf16 autocast: norms stay in float32
-CHECKPOINT_COPIES = 2  # serialised in memory, then copied to bytes
+CHECKPOINT_COPIES = 1  # serialised in memory
 # What Python and the libraries take without a model; of a GPU, its context and workspaces.
 RUNTIME = 900 * 2**20
 TEXT = "text encoder"
@@ -66,7 +67,7 @@ class StageTuning:
     optimizer: str
     rows: int  # that go through the network at once
     crop: int  # px, 0 = whole pictures
-    kept: int  # snapshots
+    kept: int  # snapshots, the last weights among them
     adapter: Adapter = field(default_factory=Full)
     select: ParameterSelection = field(default_factory=ParameterSelection)
 
@@ -141,13 +142,14 @@ def checkpoint(net: Network, plan: StageTuning) -> int:
 
 
 def disk(networks: Mapping[str, Network], plans: Mapping[str, StageTuning]) -> tuple[int, int]:
-    """Bytes that a tuning's entry takes in the store, and at most while it is made."""
-    entry, largest = 0, 0
+    """Bytes that a tuning's entries take in the store at most, and while they are made."""
+    entry, most = 0, 0
     for stage, plan in plans.items():
-        net = networks[stage]
-        entry += FLOAT32 * net.tuned(plan.adapter, plan.select) * plan.kept
-        largest = max(largest, checkpoint(net, plan))
-    return entry, 2 * entry + 2 * largest  # snapshots twice, and two checkpoints of one stage
+        kept = networks[stage].tuned(plan.adapter, plan.select) * plan.kept
+        entry += compression.BYTES * kept
+        # Besides, snapshots in float32 and two checkpoints of one stage at a time.
+        most = max(most, FLOAT32 * kept + 2 * checkpoint(networks[stage], plan))
+    return entry, entry + most
 
 
 def networks(chosen: Mapping[str, Any]) -> dict[str, Network]:

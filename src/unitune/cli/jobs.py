@@ -205,4 +205,5 @@ JOBS: Mapping[str, Callable[[Any, Path], None]] = {
     "report": _plain("unitune.report.page"),
     "scenes": _plain("unitune.benchmarks.scenes"),
     "score": score,
+    "store": _plain("unitune.storage.inventory"),
 }

@@ -201,8 +201,8 @@ class TextEncoder(ABC):
         def build(folder: Path) -> None:
             save_file({"embedding": self._embed([line])[0].contiguous()}, folder / FILE)
 
-        entry = store.get_or_make("embedding", self._key | {"text": line}, build)
-        return parameters.load(entry / FILE)["embedding"]
+        with store.get_or_make("embedding", self._key | {"text": line}, build) as entry:
+            return parameters.load(entry / FILE)["embedding"]
 
     @torch.no_grad()
     def _embed(self, lines: list[str]) -> Tensor:

@@ -51,18 +51,25 @@ def shown(path: object) -> str:
 def check_writable(folder: Path, setting: str) -> None:
     """Make a folder and leave it empty.
 
-    Raises Refused, naming the setting that chooses another, where it cannot be written.
+    Raises Refused, naming the setting that chooses another, where it cannot be written, or where
+    nothing can be renamed, without which nothing is ever whole or absent.
     """
     probe = folder / f".probe.{os.getpid()}.{secrets.token_hex(4)}"
+    doing, moved = "written", probe.with_name(f"{probe.name}.moved")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        probe.mkdir()
+        (probe / "file").touch()
+        doing = "used, as nothing in it can be renamed"
+        os.rename(probe, moved)
     except OSError as error:
         raise Refused(
-            f"the folder {shown(folder)} cannot be written ({error.strerror}); "
+            f"the folder {shown(folder)} cannot be {doing} ({error.strerror}); "
             f"choose one that can with {setting}=DIR"
         ) from error
+    finally:
+        for left in (probe, moved):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def check_space(needs: Mapping[Path, tuple[str, int]]) -> None:

@@ -1,6 +1,7 @@
 """The folders of the store: their manifest, whether they are as they were stored, their size."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from unitune.storage.keys import fingerprint
 
 MANIFEST = "manifest.json"
+WORK = ".work"  # beside the entries: what is being made, and by whom
 
 
 def manifests(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -70,5 +72,8 @@ def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some network file systems do so with files alone
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

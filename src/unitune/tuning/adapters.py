@@ -36,6 +36,10 @@ class Full:
         """
         yield {name: network.get_parameter(name) for name in select.names(network)}
 
+    def base(self, network: nn.Module) -> Weights:
+        """Return what the trained numbers are stored as a change of: the untouched weights."""
+        return {name: p.detach().float().cpu() for name, p in network.named_parameters()}
+
     def size(self, counts: Mapping[str, int], select: ParameterSelection) -> int:
         """Count the trained numbers of a network whose parameters have these counts."""
         return sum(counts[name] for name in select.chosen(list(counts)))
@@ -99,6 +103,10 @@ class Lora:
             for name in names:
                 network.set_submodule(name, layers[name])
             vars(network).pop("peft_config", None)
+
+    def base(self, network: nn.Module) -> Weights:
+        """Return nothing: A and B are stored as they are."""
+        return {}
 
     def size(self, counts: Mapping[str, int], select: ParameterSelection) -> int:
         """Count A and B of the chosen layers.

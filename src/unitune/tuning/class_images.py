@@ -92,8 +92,9 @@ class ClassImages:
             (folder / ABOUT).write_text(json.dumps(asdict(cost)))
 
         key = self.key(cascade, prompt, stages=stages, seed=seed)
-        folder = store.get_or_make("class_images", key, build)
-        stored = parameters.load(folder / FILE)
+        with store.get_or_make("class_images", key, build) as entry:
+            stored = parameters.load(entry / FILE)
+            cost = Cost(**json.loads((entry / ABOUT).read_text()))
         made = {stage: pictures.float() / 127.5 - 1 for stage, pictures in stored.items()}
         first = made[stages[0]]
         if len(first) > 1 and bool((first == first[:1]).all()):
@@ -101,7 +102,7 @@ class ClassImages:
                 f"all {len(first)} pictures of {prompt!r} are the same, which is no prior; "
                 "use other method.class_images settings"
             )
-        return made, Cost(**json.loads((folder / ABOUT).read_text()))
+        return made, cost
 
     def _sampled(
         self, cascade: Cascade, prompt: str, stages: Sequence[str], seed: int

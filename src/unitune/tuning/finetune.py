@@ -18,11 +18,16 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from unitune.models import parameters
+from unitune.storage.compression import compressed
 from unitune.storage.cost import peak_memory_mib
 from unitune.storage.files import write_whole
 from unitune.tuning.data import OneImage
 from unitune.tuning.interrupt import Signals, WholeCheckpoints
-from unitune.types import Cost, Diverged, Stopped
+from unitune.types import Cost, Diverged, Stopped, Weights
+
+CHECKPOINT_SECONDS = 30.0  # of work that a killed process may lose
+CHECKPOINT_SHARE = 0.05  # of the time that writing checkpoints may take, which comes first
 
 log = logging.getLogger(__name__)
 StepDone = Callable[[str, int, int, float], None]  # (stage, steps done, steps, loss)
@@ -32,7 +37,8 @@ class FineTune(pl.LightningModule):
     """Tunes parameters by the stage's own loss.
 
     Its state is these parameters and the curve. At the end of a step it reports, writes the tuned
-    tensors where they are to be kept (and a checkpoint), and stops where a signal asked for that.
+    tensors where they are to be kept, and a checkpoint where it is time, and stops where a signal
+    asked for that.
     """
 
     def __init__(
@@ -46,7 +52,8 @@ class FineTune(pl.LightningModule):
         self.losses: list[float] = []
         self.evaluations = 0
         self.seconds = self.peak = 0.0  # of earlier parts of an interrupted tuning
-        self.began = time.monotonic()
+        self.began = self.saved = time.monotonic()  # saved: when a checkpoint was last written
+        self.saving = 0.0  # seconds that this took
 
     @property
     def curve(self) -> dict[str, Any]:
@@ -87,9 +94,25 @@ class FineTune(pl.LightningModule):
             self.report(name, step, self.tuning.steps, self.losses[-1])
         if step in self.tuning.kept:
             self._keep(step)
+        if self.signals.received or self._is_time():
+            self._save()
         if self.signals.received:
-            self.trainer.save_checkpoint(checkpoint_file(self.folder, name))
             raise Stopped(self.signals.received)
+
+    def _is_time(self) -> bool:
+        """Whether as much work as may be lost was done since the last checkpoint.
+
+        A step may take a millisecond or a minute, and a checkpoint 1 MB or 10 GB, so that no number
+        of steps would do.
+        """
+        due = max(CHECKPOINT_SECONDS, self.saving / CHECKPOINT_SHARE)
+        return time.monotonic() - self.saved >= due and self.global_step < self.tuning.steps
+
+    def _save(self) -> None:
+        began = time.monotonic()
+        self.trainer.save_checkpoint(checkpoint_file(self.folder, self.data.stage.name))
+        self.saved = time.monotonic()
+        self.saving = self.saved - began
 
     def _keep(self, step: int) -> None:
         folder, name = self.folder, self.data.stage.name
@@ -99,10 +122,10 @@ class FineTune(pl.LightningModule):
                 f"tuning made {bad[0]} of {name} not finite by step {step} "
                 f"(lr {self.tuning.lr:g}); use a smaller lr"
             )
-        if step < self.tuning.steps:
-            self.trainer.save_checkpoint(checkpoint_file(folder, name))
         write_whole(json.dumps(self.curve).encode(), curve_file(folder, name))
         write_whole(save(tensors), snapshot_file(folder, name, step))
+        if step < self.tuning.steps:  # after what it takes for granted
+            self._save()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the curve."""
@@ -192,10 +215,18 @@ def _trainable(tuned: Mapping[str, nn.Parameter], network: nn.Module) -> Iterato
         network.eval()
 
 
-def keep(data: OneImage, *, scratch: Path, folder: Path) -> Cost:
-    """Copy what `fit` left in `scratch` into `folder`; return what it took."""
-    for file in [*scratch.glob("*.safetensors"), curve_file(scratch, data.stage.name)]:
-        shutil.copyfile(file, folder / file.name)
+def keep(data: OneImage, *, scratch: Path, folder: Path, base: Weights | None) -> Cost:
+    """Store what `fit` left in `scratch` in `folder`; return what it took.
+
+    The tensors are compressed as changes of `base`, or stay as they are (None). Raises Refused
+    where one of their files is not whole.
+    """
+    name = data.stage.name
+    for step in data.tuning.kept:
+        tensors = parameters.load(snapshot_file(scratch, name, step))
+        kept = tensors if base is None else compressed(tensors, base)
+        write_whole(save(kept), snapshot_file(folder, name, step))
+    shutil.copyfile(curve_file(scratch, name), curve_file(folder, name))
     took = json.loads(curve_file(folder, data.stage.name).read_text())
     stored = sum(file.stat().st_size for file in folder.iterdir())
     steps, evaluations = data.tuning.steps, took["evaluations"]

@@ -29,7 +29,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write one checkpoint."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_whole(buffer.getvalue(), Path(path))
+        write_whole(buffer.getbuffer(), Path(path))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

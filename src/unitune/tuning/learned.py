@@ -56,10 +56,10 @@ def learn(
         finally:
             work.cascade.release()
 
-    folder = work.store.get_or_make("embedding", key, build)
-    files = snapshot_file(folder, stage.name, step), folder / START
-    tensor, first = (parameters.load(file)[NAME] for file in files)
-    return Learned(tensor, first, costs(folder)["cost"])
+    with work.store.get_or_make("embedding", key, build) as entry:
+        files = snapshot_file(entry, stage.name, step), entry / START
+        tensor, first = (parameters.load(file)[NAME] for file in files)
+        return Learned(tensor, first, costs(entry)["cost"])
 
 
 def learned_embedding(work: Work) -> Learned | None:

@@ -1,7 +1,7 @@
 """The engine that does what recipes ask for: everything that a method makes before sampling."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from unitune.models import parameters
 from unitune.models.cascade import Cascade
 from unitune.models.parameters import Sizes
 from unitune.models.stage import UNetStage
+from unitune.storage import compression
 from unitune.storage.store import Store
 from unitune.tuning import naming
 from unitune.tuning.data import ClassPictures, OneImage
@@ -17,9 +18,10 @@ from unitune.tuning.finetune import StepDone, snapshot_file
 from unitune.tuning.learned import Learned, initializer_of, learned_embedding, learned_word
 from unitune.tuning.recipe import Prior, Recipe, Tuning
 from unitune.tuning.work import Work, costs
-from unitune.types import Cost, Example, Tuned
+from unitune.types import Cost, Example, Tuned, Weights
 
 FLOAT32 = 4  # bytes
+NAMES = 512  # bytes of a stored tensor's name, shape and scale, for estimates
 WIDEST = 4096  # numbers of a token's vector in T5-XXL
 LARGEST = 77 * WIDEST  # of a prompt's embedding by it
 LARGEST_PICTURE = 3 * 512**2  # bytes of a class image, for estimates
@@ -46,9 +48,9 @@ def texts(recipe: Recipe, cascade: Cascade, example: Example, *, seed: int) -> l
 def room(recipe: Recipe, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
     """Refuse a snapshot that is not kept, before a model of these parameters by stage is loaded.
 
-    Returns the bytes of one image's result (every kept snapshot) and those that making it takes
-    besides, both from above. While weights are tuned these are the snapshots once more, and a
-    checkpoint of what is trained and its two moments, written aside.
+    Returns the bytes of one image's result (the last weights and every snapshot) and those that
+    making it takes besides, both from above. While weights are tuned these are the same in float32,
+    and a checkpoint of what is trained and its two moments, written aside.
     """
     if recipe.word is not None:
         tuning = recipe.word.tuning
@@ -60,13 +62,14 @@ def room(recipe: Recipe, sizes: Sizes, *, at: int | None) -> tuple[int, int]:
     _check_kept(tune, at)
     if at == 0:
         return 0, 0
-    kept = checkpoint = 0
+    kept = working = 0
     for stage, tuning in tune.items():
         if tuning.steps and stage in sizes:
-            trained = FLOAT32 * tuning.adapter.size(sizes[stage], tuning.select)
-            kept += trained * len(tuning.kept)
-            checkpoint = max(checkpoint, 2 * 3 * trained)
-    working = kept + checkpoint
+            trained = tuning.adapter.size(sizes[stage], tuning.select)
+            names = NAMES * len(sizes[stage])
+            kept += (compression.BYTES * trained + names) * len(tuning.kept)
+            beside = FLOAT32 * trained * (len(tuning.kept) + 2 * 3)
+            working = max(working, beside)
     if recipe.prior is not None and working:
         working += 2 * recipe.prior.images.count * LARGEST_PICTURE  # all images of a class share it
     if recipe.embedding is not None:
@@ -107,17 +110,14 @@ def prepare(
         return work.named
     _check_kept(tune, at)
     learned = learned_embedding(work)
+    steps = {name: tuning.steps if at is None else at for name, tuning in tune.items()}
     entries = {
-        name: _tuned_stage(work, name, tuning, learned)
+        name: _tuned_stage(work, name, tuning, learned, at=steps[name])
         for name, tuning in tune.items()
         if tuning.steps
     }
-    steps = {name: tuning.steps if at is None else at for name, tuning in tune.items()}
-    weights = {}
-    for name, entry in entries.items():
-        found = parameters.load(snapshot_file(entry, name, steps[name]))
-        weights[name] = tune[name].adapter.merged(found, cascade.stage(name).network)
-    took = [costs(entry) for entry in entries.values()]
+    weights = {name: entry.weights for name, entry in entries.items()}
+    took = [entry.costs for entry in entries.values()]
     before = Cost() if learned is None else learned.cost
     if took:  # what came before counts once: the last stage needs what the others do, and more
         before = took[-1]["before"]
@@ -130,8 +130,21 @@ def prepare(
     return tuned
 
 
-def _tuned_stage(work: Work, name: str, tuning: Tuning, learned: Learned | None) -> Path:
-    """Tune a stage, or find the stored result; return its entry.
+@dataclass(frozen=True)
+class _TunedStage:
+    """What the store has of a tuned stage: the entry's name, the weights and what they took."""
+
+    name: str
+    weights: Weights
+    costs: Mapping[str, Cost]
+
+
+def _tuned_stage(
+    work: Work, name: str, tuning: Tuning, learned: Learned | None, *, at: int
+) -> _TunedStage:
+    """Tune a stage, or find the stored result; read the weights after `at` steps.
+
+    Also the run that tunes reads them, so that every later one samples the same weights.
 
     Each stage has an entry of its own, as none knows of the others: other choices of `stage=` find
     it, too. The weights are tuned around an embedding that was `learned` before.
@@ -164,7 +177,10 @@ def _tuned_stage(work: Work, name: str, tuning: Tuning, learned: Learned | None)
         data = OneImage(stage, work.example, text, work.seed, tuning, first, prior)
         work.fit_into(folder, "tuned", key, data, before=before)
 
-    return work.store.get_or_make("tuned", key, build)
+    with work.store.get_or_make("tuned", key, build) as entry:
+        stored, took = parameters.load(snapshot_file(entry, name, at)), costs(entry)
+    trained = compression.restored(stored, tuning.adapter.base(stage.network))
+    return _TunedStage(entry.name, tuning.adapter.merged(trained, stage.network), took)
 
 
 def _class_pictures(work: Work, prior: Prior, stage: UNetStage) -> tuple[ClassPictures, Cost]:

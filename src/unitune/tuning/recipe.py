@@ -22,8 +22,8 @@ UNIFORM = "uniform"
 class Tuning:
     """How a stage is tuned; all of it is part of the stored result's key.
 
-    The paper: 128 steps x batch 4, Adafactor, lr 1e-4 (Imagen's scale). The weights after the steps
-    of `snapshots` are kept beside the last ones.
+    The paper: 128 steps x batch 4, Adafactor, lr 1e-4 (Imagen's scale). The last weights are kept,
+    and beside them those after the steps of `snapshots`.
 
     `crop` (px, 0 = whole picture) and `low_level`, the noise on the low-resolution picture (in
     [0, 1], or "uniform": drawn for each row), apply to super-resolution stages, which are trained
@@ -42,7 +42,7 @@ class Tuning:
     weighting: str = OF_THE_MODEL
     levels: Sequence[float] = (0.0, 1.0)
     strata: int = 1  # divides batch_size
-    snapshots: Sequence[int] = (16, 32, 64, 128)
+    snapshots: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         level, size = self.low_level, self.batch_size
@@ -80,7 +80,7 @@ class Tuning:
         if at is not None and at not in (there := sorted({0, *self.kept})):
             raise Refused(
                 f"no snapshot of {name} at {at} steps; there are {', '.join(map(str, there))}: "
-                "change snapshot= or snapshots="
+                f"change snapshot=, or tune anew and keep it by snapshots=[{at}]"
             )
 
 
