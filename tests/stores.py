@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from unitune.storage.store import Store
 
@@ -24,7 +25,7 @@ class Build:
 
 
 def stored(
-    store: Store, kind: str, key: Mapping[str, object], build: Callable[[Path], object]
+    store: Store, kind: str, key: Mapping[str, object], build: Callable[[Path], Any]
 ) -> Path:
     """The folder of an entry, made where it is missing."""
     with store.get_or_make(kind, key, build) as entry:
@@ -37,6 +38,12 @@ def entries(path: Path) -> list[str]:
 
 def unfinished(path: Path) -> list[str]:
     return sorted(child.name for child in (path / ".work").iterdir())
+
+
+def first_line(process: "subprocess.Popen[str]") -> str:
+    """What a process says first; waits for it."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
 def started(path: Path, body: str) -> "subprocess.Popen[str]":

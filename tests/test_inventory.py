@@ -134,7 +134,8 @@ def test_checkpoints_of_unfinished_builds_are_listed_and_go_by_age(typed, made):
     for name, days in (("tuned-1.1.elsewhere.resume", 9), ("tuned-2.1.elsewhere.resume", 0)):
         (work / name).mkdir()
         (work / name / "base.ckpt").write_bytes(bytes(2**20))
-        os.utime(work / name, (time.time() - days * 86400,) * 2)
+        last = time.time() - days * 86400
+        os.utime(work / name, (last, last))
     assert "checkpoints of 2 unfinished builds, 2.0 MiB" in typed(*ASK).out
     said = typed(*ASK, "unused_days=7").out
     assert "removed the checkpoints tuned-1.1.elsewhere.resume" in said

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stores import KEY, Build, entries, started, stored, unfinished
+from stores import KEY, Build, entries, first_line, started, stored, unfinished
 
 from unitune.storage import eviction, lease, private
 from unitune.storage import store as store_module
@@ -112,7 +112,7 @@ def test_a_dead_process_of_another_machine_is_taken_over_from(tmp_path, hasty, c
 def test_who_is_waited_for_is_said_once(tmp_path, hasty, caplog):
     body = 'stored(store, "tuned", {"a": 1}, lambda folder: (print(flush=True), time.sleep(2)))'
     process = started(tmp_path, hasty + body)
-    process.stdout.readline()
+    first_line(process)
     with caplog.at_level(logging.INFO):
         build = Build()
         stored(Store(tmp_path), "tuned", A, build)
@@ -155,7 +155,7 @@ def test_checkpoints_are_a_processes_own_and_go_with_success(tmp_path):
     (folder / "checkpoint").touch()
     assert Store(tmp_path).scratch("tuned", {**KEY, "steps": 128.0}) == folder
     process = started(tmp_path, f'print(store.scratch("tuned", {KEY!r}))\ntime.sleep(60)')
-    other = Path(process.stdout.readline().strip())
+    other = Path(first_line(process))
     assert other != folder and (other / "checkpoint").exists(), "a copy of what is there"
     with pytest.raises(RuntimeError):
         stored(store, "tuned", KEY, lambda _: (_ for _ in ()).throw(RuntimeError))
