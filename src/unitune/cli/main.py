@@ -30,9 +30,11 @@ from unitune.cli.jobs import ASSETS, JOBS, conf_beside, edit, make, settled
 from unitune.cli.sweep import Sweep
 from unitune.errors import Diverged, Inactive, Refused, Stopped, Unfit
 from unitune.runs import config
+from unitune.runs.folder import finished
 from unitune.storage import names
 
 REFUSALS = (Refused, HydraException, OmegaConfBaseException, YAMLError)
+RUNNING = ".running"  # in a cell's folder: the lease of the process that runs it
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two before a job's end
 
 
@@ -101,11 +103,17 @@ def attempt(job: Callable[[], None], *, cell: str = "", overrides: Sequence[str]
 
 
 def run_cell(cell: Path) -> None:
-    """Run the cell of a sweep that lies in a folder; note there what goes wrong."""
+    """Run the cell of a sweep that lies in a folder; note there what goes wrong.
+
+    Another process that runs the cell, as a worker whose driver was killed, is waited for.
+    """
     from unitune.launcher import cells
+    from unitune.storage.lease import lease
 
     before = len(ending.failures)
-    attempt(lambda: edit(OmegaConf.load(cell / config.FILE), cell))
+    with lease(cell / RUNNING):
+        if not finished(cell):
+            attempt(lambda: edit(OmegaConf.load(cell / config.FILE), cell))
     for failure in ending.failures[before:]:
         cells.fail(cell, failure.said, refused=failure.refused)
     del ending.failures[before:]
