@@ -28,7 +28,8 @@ from unitune.storage import records
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 DEMO = ROOT / "src/unitune/assets/demo"
-OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in CONF.glob("*/*.yaml"))
+EVERY = sorted(f"{file.parent.name}={file.stem}" for file in CONF.glob("*/*.yaml"))
+OPTIONS = [one for one in EVERY if not one.startswith("launcher=")]  # those are of sweeps
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 LATENT = {"sd15": tiny.sd15, "sd21": tiny.sd21}  # models whose folders have another shape
 NEEDS = {  # what an option cannot do without
@@ -160,7 +161,7 @@ def test_option_runs(option, small, run, tmp_path, monkeypatch):
         record.sampler == cfg.sampler.name and record.method == cfg.method.name for record in edits
     )
     assert all(math.isfinite(record.cost["seconds"]) for record in edits)
-    assert OmegaConf.load(tmp_path / "run/config.yaml") == cfg
+    assert OmegaConf.load(tmp_path / "run/config.yaml") == run.settled(cfg)
     if option == "metrics=offline":
         names = {
             "alignment",
@@ -266,9 +267,12 @@ def test_two_runs_of_one_second_get_different_folders():
     for _ in range(2):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", return_hydra_config=True)
-        folders |= {
-            cfg.hydra.run.dir,
-            OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["dir"],
-        }
+        folders.add(cfg.hydra.run.dir)
         OmegaConf.clear_cache(cfg)
-    assert len(folders) == 3 and all("outputs/" in folder for folder in folders)
+    assert len(folders) == 2 and all(folder.startswith("outputs/") for folder in folders)
+
+
+@pytest.mark.parametrize("option", [one for one in EVERY if one.startswith("launcher=")])
+def test_launchers_are_made(option, run):
+    launcher = run.make(composed(option).launcher)
+    assert option == f"launcher={launcher.name}"

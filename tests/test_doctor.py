@@ -82,12 +82,12 @@ def test_all_is_well_and_nothing_is_written(settings, tmp_path):
 
 def test_failures_are_counted_after_all_lines(settings):
     lines = []
-    with pytest.raises(Unfit, match=r"3 of 11 checks failed \(model, memory, store\)"):
+    with pytest.raises(Unfit, match=r"3 of 12 checks failed \(model, memory, store\)"):
         for line in doctor.run(**settings | {"model": settings["model"] | {"path": "nowhere"}}):
             lines.append(line)
     assert (
         len(lines) == len(doctor.CHECKS)
-        and lines[4].startswith("fail  model")
+        and lines[5].startswith("fail  model")
         and "no model folder nowhere" in lines[4]
     )
 
@@ -363,7 +363,7 @@ def test_the_command_on_the_pocket_model(tmp_path, extra, code):
     assert len(done.stdout.splitlines()) == len(doctor.CHECKS) and all(
         line.split()[0] in ("ok", "warn", "fail") for line in done.stdout.splitlines()
     )
-    assert ("unitune: 1 of 11 checks failed (store)" in done.stderr) == bool(
+    assert ("unitune: 1 of 12 checks failed (store)" in done.stderr) == bool(
         code
     ) and "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]

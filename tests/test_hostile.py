@@ -248,7 +248,7 @@ def test_folders_that_cannot_be_made(refused, model, bad):
 def test_folders_that_are_read_only(refused, here, model, monkeypatch, folder, setting):
     (here / "kept/.work").mkdir(parents=True)
     (here / "done").mkdir()
-    (here / "done/mine.txt").touch()
+    (here / "done/.mine").touch()
     real = Path.touch
 
     def touch(path: Path, *args: object, **more: object) -> None:
@@ -274,7 +274,7 @@ def test_a_full_disk(refused, typed, here, model, monkeypatch):
     assert (
         "disk full: need " in line
         and "have 0.0 MiB" in line
-        and "tuned weights in store" in line
+        and "tuned weights in /" in line
         and "MiB of pictures in " in line
     )
     need = float(line.partition("need ")[2].split()[0]) * 2**20
@@ -287,14 +287,14 @@ def test_a_full_disk(refused, typed, here, model, monkeypatch):
     free["bytes"] = 2 * 2**20  # the tuning of this image is there; pictures need little
     assert typed(model, *BASE, "sampler.guidance.weight=2.0").code == 0
     gradient().save("other.png")
-    assert "tuned weights in store" in refused(model, *BASE, "image=other.png")
+    assert "tuned weights in /" in refused(model, *BASE, "image=other.png")
 
 
 def test_a_disk_that_fills_up_meanwhile_is_one_line(typed, here, model, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "scores.jsonl")
 
-    monkeypatch.setattr("unitune.storage.records._write", full)
+    monkeypatch.setattr("unitune.runs.folder.write_whole", full)
     answer = typed(model, *BASE, "steps=0")
     assert (
         answer.code == 2

@@ -84,7 +84,7 @@ def test_few_fields_are_open():
 LINES = [
     ({"seed": [1, 2]}, "seed takes a number, as seed=0, got [1, 2]; to run several values"),
     ({"caption": None}, "caption takes a text, got None"),
-    ({"snapshots": 16}, "snapshots takes a list, as snapshots=[16,32,64,128], got 16"),
+    ({"snapshots": 16}, "snapshots takes a list, as snapshots=[16,32,64], got 16"),
     (nested("sampler.guidance", 3), "sampler.guidance holds fields (reference, rescale, weight)"),
     (
         nested("sampler.step", "ddim"),

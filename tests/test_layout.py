@@ -25,7 +25,7 @@ LAYERS = [
     {"tuning"},
     {"methods", "metrics", "benchmarks"},
     {"runs"},
-    {"report"},
+    {"report", "launcher"},
     {"cli", "api"},
 ]
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
