@@ -88,7 +88,7 @@ def test_failures_are_counted_after_all_lines(settings):
     assert (
         len(lines) == len(doctor.CHECKS)
         and lines[5].startswith("fail  model")
-        and "no model folder nowhere" in lines[4]
+        and "no model folder nowhere" in lines[5]
     )
 
 

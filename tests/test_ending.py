@@ -98,9 +98,8 @@ def test_a_sweep_lists_its_failed_cells():
 def test_refusals_leave_no_folder_and_results_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ended = Ending()
-    for name in ("outputs/sweep/0", "outputs/sweep/1"):
+    for name in ("outputs/sweep", "outputs/sweep/0", "outputs/sweep/1"):
         Path(ended.noted(name)).mkdir(parents=True)
-    ended.noted("outputs/sweep")
     Path("outputs/sweep/multirun.yaml").touch()
     Path("outputs/sweep/0/config.yaml").touch()
     Path("outputs/sweep/1/scores.jsonl").touch()
@@ -118,6 +117,15 @@ def test_refusals_leave_no_folder_and_results_stay(tmp_path, monkeypatch):
     os.remove("outputs/sweep/1/scores.jsonl")
     told(ended)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_above_keep_what_is_in_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine/run").mkdir(parents=True)
+    for file in ("mine/config.yaml", "mine/run/config.yaml"):
+        Path(file).touch()
+    ending.remove_leftovers(Path("mine/run"))
+    assert not Path("mine/run").exists() and Path("mine/config.yaml").exists()
 
 
 def test_the_working_directory_is_never_removed(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unitune.errors import Refused, Stopped
-from unitune.launcher import cells, child, local
+from unitune.launcher import cells, child, local, slurm
 from unitune.launcher.local import Local
 from unitune.launcher.ray import Ray, work
 from unitune.launcher.serial import Serial
@@ -111,6 +111,15 @@ def test_a_signal_while_waiting_stops_the_workers_and_keeps_what_is_done(tmp_pat
     assert cells.left(some) == some[1:] and cells.failure(some[1]) is None
 
 
+def test_an_error_while_cells_are_given_out_ends_the_wait(tmp_path, worker, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(local, "fail", full)
+    with pytest.raises(OSError, match="No space left"):
+        launched(Local(1), folders(tmp_path, "dies", "a"))
+
+
 def test_serial_runs_in_this_process_in_order(tmp_path):
     ran: list[Path] = []
     some = folders(tmp_path, "b", "a")
@@ -150,6 +159,10 @@ def test_a_task_of_ray_runs_what_is_left(tmp_path, worker, monkeypatch):
         (lambda: Slurm(memory_gb=-1), "launcher.memory_gb must be a number of at least 0.1"),
         (lambda: Slurm(minutes=1, signal_seconds=60), "not less than the job's time"),
         (lambda: Ray(cells_per_task=True), "launcher.cells_per_task"),
+        (
+            lambda: Slurm(parameters={"timeout_min": 5})._resources(),
+            "timeout_min is set by a field",
+        ),
         (lambda: Ray(gpus=-0.5), "launcher.gpus must be a number of at least 0.0; got -0.5"),
     ],
 )
@@ -191,12 +204,39 @@ def test_an_extra_that_is_missing_is_named(monkeypatch, launcher, package):
         launcher.check()
 
 
+@pytest.mark.parametrize(
+    ("squeue", "queued"),
+    [
+        ("echo '7 debug R'", True),
+        ("true", False),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
+        ("echo 'Socket timed out on send/recv operation' >&2; exit 1", None),
+        (None, None),
+    ],
+)
+def test_a_controller_that_is_silent_is_no_empty_queue(tmp_path, monkeypatch, squeue, queued):
+    if squeue:
+        (tmp_path / "squeue").write_text(f"#!/bin/sh\n{squeue}\n")
+        (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm._queued("7") is queued
+
+
+def test_resources_of_a_job_are_added_to():
+    more = {"slurm_account": "lab", "slurm_additional_parameters": {"nice": 5}}
+    made = Slurm(gpus=0, parameters=more)._resources()
+    assert made["slurm_account"] == "lab" and "gpus_per_node" not in made
+    assert made["slurm_additional_parameters"] == {"requeue": True, "nice": 5}
+
+
 def test_more_workers_than_gpus_are_refused_and_each_gets_its_own(monkeypatch):
     monkeypatch.setattr(local, "gpus", lambda: ["0", "2"])
     assert Local().environments(5) == [{"CUDA_VISIBLE_DEVICES": name} for name in ("0", "2")]
     assert len(Local().environments(1)) == 1
     with pytest.raises(Refused, match="workers=3, but this machine has 2 GPUs"):
         Local(3).check()
+    Local(3, device="cpu").check()
+    assert all("OMP_NUM_THREADS" in one for one in Local(3, device="cpu").environments(3))
 
 
 def test_the_worker_says_that_it_is_ready_and_ends_with_its_input():

@@ -133,8 +133,30 @@ def test_an_interrupted_run_keeps_whole_images_and_goes_on(typed, here, model, r
     assert len({*edits}) == len(edits) and len({line["example"] for line in lines}) == 2
 
 
-def test_a_launcher_without_a_sweep_is_refused(refused, model):
-    assert "add -m" in refused(model, *COMMAND, "launcher=local")
+@pytest.mark.parametrize("setting", ["launcher=local", "sweep=mine"])
+def test_settings_of_a_sweep_without_one_are_refused(refused, model, setting):
+    assert "add -m" in refused(model, *COMMAND, setting)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["seed=range(3,3)"], "this sweep has no cell"),
+        (["seed=1,2", "hydra.sweep.subdir=one"], "two cells of this sweep would share the folder"),
+        (["seed=1,2", "sweep=.."], "sweep=.. is no name"),
+    ],
+)
+def test_sweeps_that_cannot_be_are_refused(typed, here, model, more, said):
+    answer = typed(model, "-m", *COMMAND, *more)
+    assert answer.code == 2 and said in answer.err, answer.err
+    assert "one" in more[-1] or not list(here.rglob("*"))  # the first of two runs
+
+
+def test_another_store_makes_no_other_cells(typed, here, model, ran):
+    command = (model, "-m", *COMMAND, "sampler.guidance.weight=1.0,2.0", "sweep=./mine")
+    assert typed(*command).code == 0 and (here / "mine/sweep.yaml").is_file()
+    assert typed(*command, "store.path=other").code == 0
+    assert len(ran) == 2 == len(list(here.glob("mine/*/")))
 
 
 def test_cells_that_are_refused_leave_nothing(typed, here, model):

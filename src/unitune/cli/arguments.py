@@ -9,7 +9,8 @@ from unitune.cli.groups import check_groups
 from unitune.errors import Refused
 from unitune.runs import config
 
-BESIDE_FROM = ("store.", "hydra.", "hydra/")  # what may be set beside from=: where things are kept
+# What may be set beside from=: where things are kept, and where cells run.
+BESIDE_FROM = ("store.", "hydra.", "hydra/", "launcher", "sweep")
 MORE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")  # options of one's own
 
 
@@ -20,7 +21,7 @@ def prepared(
 
     `groups` are the options of conf's groups by the group's name, each of which needs one.
     """
-    flags = [one for one in arguments if one.startswith("-") or not _is_setting(one)]
+    flags = [one for one in arguments if one.startswith("-") or not is_setting(one)]
     settings = [one for one in arguments if one not in flags]
     check_groups(settings, groups or {}, more=any(one.startswith(MORE) for one in arguments))
     keys = _keys(settings)
@@ -34,8 +35,9 @@ def prepared(
     return [*flags, *with_benchmark(quoted(settings, sweep=sweep))]
 
 
-def _is_setting(argument: str) -> bool:
-    return "=" in argument or argument.startswith("~")
+def is_setting(argument: str) -> bool:
+    """Whether an argument sets something; it is a flag or a flag's value otherwise."""
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
 def _keys(settings: Sequence[str]) -> set[str]:

@@ -87,11 +87,13 @@ class Ending:
     signal: int = 0  # that stopped the program
     swept: Path | None = None  # the folder of a sweep
     kept: str = ""  # what a stopped sweep leaves
+    composed: bool = False  # whether there was any run, or cell of a sweep
     began: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
         """Forget what an earlier command line of this process left."""
         self.failures, self.folders, self.signal, self.swept, self.kept = [], [], 0, None, ""
+        self.composed = False
         self.began = time.monotonic()
 
     def noted(self, folder: str) -> str:
@@ -146,21 +148,24 @@ class Ending:
                 "saved"
             )
         stream.writelines(f"{line}\n" for line in lines)
-        for folder in self.folders if self.code == REFUSED else []:
-            remove_leftovers(folder)
+        for folder in sorted(self.folders, reverse=True) if self.code == REFUSED else []:
+            remove_leftovers(folder)  # those inside others come first
         return self.code
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove a run's folder without a result, then folders above it that are left empty.
+    """Remove a run's folder without a result, then folders above it that are empty.
 
     The working directory and the folders above it stay.
     """
     folder, here = folder.absolute(), Path.cwd()
-    while folder not in (here, *here.parents) and folder.is_dir():
-        if not {file.name for file in folder.iterdir()} <= OURS:
-            return
-        for file in folder.iterdir():
-            file.unlink()
+    stays = (here, *here.parents)
+    if folder in stays or not folder.is_dir():
+        return
+    if not {file.name for file in folder.iterdir()} <= OURS:
+        return
+    for file in folder.iterdir():
+        file.unlink()
+    while folder not in stays and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

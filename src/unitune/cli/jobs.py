@@ -115,8 +115,8 @@ def edit(cfg: Any, folder: Path) -> None:
     from unitune.runs import folder as run_folder
     from unitune.storage import records
 
-    if "launcher" in cfg and cfg.launcher["_target_"] != SERIAL:
-        raise Refused("launcher= says where the cells of a sweep run; add -m, or leave it out")
+    if "launcher" in cfg and (cfg.launcher["_target_"] != SERIAL or cfg.sweep):
+        raise Refused("launcher= and sweep= are of the cells of a sweep; add -m, or leave them out")
     cfg = settled(cfg)
     settings = plain(cfg)
     if run_folder.claim(folder, OmegaConf.to_yaml(cfg)):
@@ -174,14 +174,21 @@ def precomputed(cfg: Any, folder: Path) -> None:
     """Score what another method published; keep the config, so that it can be scored again."""
     from unitune.report import tables
     from unitune.runs import config
+    from unitune.runs import folder as run_folder
     from unitune.runs import precomputed as published
+    from unitune.storage import records
 
     check_targets(plain(cfg))
+    text = OmegaConf.to_yaml(typed.absolute(cfg))
+    if run_folder.claim(folder, text):
+        log.info("%s holds the scores of these settings: nothing is done again", folder)
+        print(tables.by_prompt(records.merge(records.read(folder))).plain())
+        return
+    config.write(text, folder)
     done = published.score(
         make(cfg.benchmark), metrics_of(cfg), name=cfg.outputs,
         resolution=cfg.model.resolution, folder=folder,
     )  # fmt: skip
-    config.write(OmegaConf.to_yaml(typed.absolute(cfg)), folder)
     print(tables.by_prompt(done).plain(), f"grid: {folder / 'grid.png'}", sep="\n")
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from signal import SIGINT, SIGPIPE
@@ -65,6 +65,7 @@ OmegaConf.register_new_resolver(
     "sweep_folder", lambda name, default=None: sweep.folder(name, default), replace=True
 )
 OmegaConf.register_new_resolver("cell", lambda *, _root_: sweep.cell_name(_root_), replace=True)
+OmegaConf.register_new_resolver("varied", lambda *, _root_: sweep.plain_name(_root_), replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")
@@ -77,6 +78,7 @@ def _main(cfg: DictConfig) -> None:
     folder = Path(ending.noted(now.runtime.output_dir))
     job = JOBS.get(now.job.config_name, edit)
     swept = now.mode.name == "MULTIRUN"
+    ending.composed = True
     overrides = now.overrides.task
     if swept and job is edit:
         attempt(
@@ -110,12 +112,16 @@ def run_cell(cell: Path) -> None:
     from unitune.launcher import cells
     from unitune.storage.lease import lease
 
+    def job() -> None:
+        with lease(cell / RUNNING):
+            if not finished(cell):
+                edit(OmegaConf.load(cell / config.FILE), cell)
+
     before = len(ending.failures)
-    with lease(cell / RUNNING):
-        if not finished(cell):
-            attempt(lambda: edit(OmegaConf.load(cell / config.FILE), cell))
+    attempt(job)
     for failure in ending.failures[before:]:
-        cells.fail(cell, failure.said, refused=failure.refused)
+        with suppress(OSError):  # of a full disk, which is what is told
+            cells.fail(cell, failure.said, refused=failure.refused)
     del ending.failures[before:]
 
 
@@ -142,6 +148,9 @@ def run_sweep() -> None:
     for cell, overrides in sweep.cells.items():
         if failure := cells.failure(cell):
             ending.failures.append(Failure(failure.said, failure.refused, cell.name, overrides))
+        elif not finished(cell):
+            said = "it has no result, and no reason could be written into its folder"
+            ending.failures.append(Failure(said, False, cell.name, overrides))
     print(*summary.of_sweep(ending.swept, began=ending.began), sep="\n")
 
 
@@ -174,17 +183,19 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
         sys.argv[1:] = arguments.prepared(sys.argv[1:], groups=groups.options(conf()))
-        sweep.settings = [one for one in sys.argv[1:] if not one.startswith("-")]
+        sweep.settings = [one for one in sys.argv[1:] if arguments.is_setting(one)]
         with stopped_by_signals():
             _main()
             if sweep.cells:
                 run_sweep()
+            elif ending.folders and not ending.composed:
+                raise Refused("this sweep has no cell; give values that are separated by commas")
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads on, as after `unitune --help | head -1`
         ending.signal = SIGPIPE
     except (*REFUSALS, OSError) as error:
-        # Of the system's errors only those of Hydra's own folders come here: a run's were noted.
-        ending.failed(error, refused=True)
+        # Before cells run, the system's errors are of Hydra's own folders; a run's were noted.
+        ending.failed(error, refused=not (sweep.runs and isinstance(error, OSError)))
     except (Stopped, KeyboardInterrupt) as stop:
         ending.signal = stop.signal if isinstance(stop, Stopped) else SIGINT
     if ending.signal == SIGPIPE:

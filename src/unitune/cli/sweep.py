@@ -37,8 +37,10 @@ class Sweep:
 
     settings: Sequence[str] = ()
     cells: dict[Path, Sequence[str]] = field(default_factory=dict)  # with what each one sets
+    texts: dict[Path, str] = field(default_factory=dict)  # of the cells' config.yaml
     launcher: Any = None
     shared: dict[str, str] | None = None  # settings that all cells have
+    runs: bool = False  # whether cells may be running
 
     def folder(self, name: str | None, default: str | None = None) -> str:
         """Return the folder of the sweep.
@@ -47,8 +49,10 @@ class Sweep:
         as that is missing, a name that is made of the command line.
         """
         if name:
+            if name in (".", ".."):
+                raise Refused(f"sweep={name} is no name; give one, or a folder with a slash")
             path = Path(name).expanduser()
-            return str(path if len(path.parts) > 1 else Path(SWEEPS) / path)
+            return str(path if "/" in str(name) else Path(SWEEPS) / path)
         if default:
             return default
         varied = "-".join(key.rpartition(".")[2] for key in _varied(self.settings)) or "sweep"
@@ -56,35 +60,49 @@ class Sweep:
 
     def cell_name(self, _root_: Any) -> str:
         """Name the folder of a cell by what the sweep varies and a digest of all its settings."""
+        parts = [f"{key.rpartition('.')[2]}={value}" for key, value in self._chosen(_root_)]
+        name = ",".join(parts) or f"{_root_.method.name}-{_root_.sampler.name}"
+        return f"{file_name(name)}-{_digest(OmegaConf.to_yaml(of_cell(_root_, *ELSEWHERE)))}"
+
+    def plain_name(self, _root_: Any) -> str:
+        """Name the folder of a cell by what the sweep varies alone, whole keys in their order."""
+        parts = sorted(f"{key}={value}" for key, value in self._chosen(_root_))
+        return file_name(",".join(parts) or "cell")
+
+    def _chosen(self, _root_: Any) -> list[tuple[str, str]]:
+        """List what the sweep varies, with its value in this cell."""
         swept = [*_varied(self.settings), *(_root_.hydra.sweeper.params or {})]
         task = [one.partition("=") for one in _root_.hydra.overrides.task]
-        parts = [f"{key.rpartition('.')[2]}={value}" for key, _, value in task if key in swept]
-        name = ",".join(parts) or f"{_root_.method.name}-{_root_.sampler.name}"
-        return f"{file_name(name)}-{_digest(OmegaConf.to_yaml(of_cell(_root_)))}"
+        return [(key, value) for key, _, value in task if key in swept]
 
     def add(self, cfg: Any, folder: Path, overrides: Sequence[str], *, launcher: Any) -> None:
         """Note a cell of these settings; one that is there already is not run twice."""
-        text = OmegaConf.to_yaml(of_cell(cfg))
-        if folder not in self.cells:
-            claim(folder, text)
-            config.write(text, folder)
-            self.cells[folder] = list(overrides)
-            tree = yaml.safe_load(text)
-            own = dict(dotted({name: tree[name] for name in tree if name not in ELSEWHERE}))
-            before = own if self.shared is None else self.shared
-            self.shared = {name: own[name] for name in own if before.get(name) == own[name]}
-            self.launcher = launcher
+        text = OmegaConf.to_yaml(cfg)
+        if self.texts.setdefault(folder, text) != text:
+            raise Refused(
+                f"two cells of this sweep would share the folder {disk.shown(folder)}; leave "
+                "hydra.sweep.subdir out, which names cells by their settings"
+            )
+        claim(folder, text)
+        self.cells[folder] = list(overrides)
+        tree = yaml.safe_load(text)
+        own = dict(dotted({name: tree[name] for name in tree if name not in ELSEWHERE}))
+        before = own if self.shared is None else self.shared
+        self.shared = {name: own[name] for name in own if before.get(name) == own[name]}
+        self.launcher = launcher
 
     def run(self, launcher: Launcher, run: Any) -> None:
         """Run the cells that have no result yet; `run` runs one in this process."""
         every = [*self.cells]
         self._keep(every[0].parent)
+        self.runs = True
         todo = [cell for cell in every if not finished(cell)]
         if here := len(every) - len(todo):
             log.info(
                 "sweep: %d of %d cells are done already, in %s", here, len(every), every[0].parent
             )
         for cell in todo:
+            config.write(self.texts[cell], cell)
             cells.begin(cell)
         began, done = time.monotonic(), 0
 
@@ -124,11 +142,10 @@ class Sweep:
         write_whole(yaml.safe_dump({"cells": names, "shared": shared}), file)
 
 
-def of_cell(cfg: Any) -> Any:
-    """Return the config without what belongs to Hydra and to the sweep as a whole."""
-    return OmegaConf.masked_copy(
-        cfg, [str(key) for key in cfg if key not in ("hydra", *NOT_OF_A_CELL)]
-    )
+def of_cell(cfg: Any, *without: str) -> Any:
+    """Return the config without `without` and what belongs to Hydra and to the whole sweep."""
+    left_out = ("hydra", *NOT_OF_A_CELL, *without)
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in left_out])
 
 
 def _of_cells(settings: Sequence[str]) -> list[str]:

@@ -24,10 +24,11 @@ GRACE = 120.0  # seconds in which a worker that was asked to stop may end its st
 class Local:
     """Runs cells in `workers` processes; each takes the next cell when it has ended one.
 
-    `workers` None: one for each GPU, without GPUs one for every 4 cores.
+    `workers` None: one for each GPU, without GPUs (or where `device` is cpu) one for every 4 cores.
     """
 
     workers: int | None = None
+    device: str = "auto"
     name: str = "local"
     _running: list["_Worker"] = field(default_factory=list, repr=False)
 
@@ -37,16 +38,20 @@ class Local:
 
     def check(self) -> None:
         """Refuse more workers than there are GPUs."""
-        devices = gpus()
+        devices = self.devices()
         if self.workers and devices and self.workers > len(devices):
             raise Refused(
                 f"launcher.workers={self.workers}, but this machine has {len(devices)} GPUs, and "
                 f"each worker takes one; set launcher.workers={len(devices)}"
             )
 
+    def devices(self) -> list[str]:
+        """List the GPUs that workers take."""
+        return [] if self.device == "cpu" else gpus()
+
     def environments(self, cells: int) -> list[dict[str, str]]:
         """Return what each worker's environment has of its own; no more workers than cells."""
-        devices, cores = gpus(), len(os.sched_getaffinity(0))
+        devices, cores = self.devices(), len(os.sched_getaffinity(0))
         wanted = self.workers or len(devices) or max(1, cores // CORES_A_WORKER)
         count = min(wanted, cells)
         if devices:
@@ -91,6 +96,15 @@ class Local:
         stop: threading.Event, environment: Mapping[str, str], log: Path,
     ) -> None:  # fmt: skip
         """Give cells to one worker after another until none waits."""
+        try:
+            self._serve_all(waiting, found, stop, environment, log)
+        except Exception as error:  # such as of a full disk: who waits must hear of it
+            found.put(error)
+
+    def _serve_all(
+        self, waiting: "queue.SimpleQueue[Path]", found: "queue.SimpleQueue[Path | Exception]",
+        stop: threading.Event, environment: Mapping[str, str], log: Path,
+    ) -> None:  # fmt: skip
         worker: _Worker | None = None
         while not stop.is_set():
             try:
@@ -107,8 +121,7 @@ class Local:
                 worker.run(cell)
             except _Died as died:
                 if not died.began:
-                    found.put(Refused(str(died)))
-                    return
+                    raise Refused(str(died)) from None
                 if not stop.is_set():
                     fail(cell, str(died))
                 worker = None

@@ -16,8 +16,13 @@ POLL = 1.0  # seconds between looks at the cells
 LOOPBACK = "127.0.0.1"
 
 
-def work(cells: Sequence[str], where: str, threads: int) -> int:
-    """Run the cells that are left in a worker process of this node; return its exit code."""
+def work(cells: Sequence[str], where: str, threads: int, gpu: bool = False) -> int:
+    """Run the cells that are left in a worker process of this node; return its exit code.
+
+    Without a `gpu` of its own the process sees none: Ray hides them only from tasks that have some.
+    """
+    if not gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     todo = [str(cell) for cell in left([Path(cell) for cell in cells])]
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -30,19 +35,22 @@ class Ray:
 
     `address` None starts Ray on this machine, reachable from it alone, "auto" or host:port joins a
     cluster; all of its nodes must see the working directory. A task has `cells_per_task` cells,
-    which share one loaded model, `cpus` and `gpus`; one whose node dies is run again, `retries`
-    times.
+    which share one loaded model, `cpus` and `gpus` (None: one where any node has one and `device`
+    is not cpu); one whose node dies is run again, `retries` times.
     """
 
     address: str | None = None
     cells_per_task: int = 1
     cpus: int = 2
-    gpus: float = 0.0
+    gpus: float | None = None
     retries: int = 3
+    device: str = "auto"
     name: str = "ray"
 
     def __post_init__(self) -> None:
-        check_numbers(self, {"cells_per_task": 1, "cpus": 1, "gpus": 0.0, "retries": 0})
+        check_numbers(self, {"cells_per_task": 1, "cpus": 1, "retries": 0})
+        if self.gpus is not None:
+            check_numbers(self, {"gpus": 0.0})
 
     def check(self) -> None:
         """Refuse where Ray is not installed."""
@@ -60,8 +68,7 @@ class Ray:
         if not joined:
             self._start(ray)
         try:
-            self._check_resources(ray)
-            self._run(ray, cells, ended)
+            self._run(ray, cells, ended, gpus=self._checked_gpus(ray))
         finally:
             if not joined:
                 ray.shutdown()
@@ -76,7 +83,7 @@ class Ray:
     def _start(self, ray: Any) -> None:
         own = {"_node_ip_address": LOOPBACK} if self.address is None else {}
         try:
-            ray.init(self.address, include_dashboard=False, log_to_driver=False, **own)
+            ray.init(self.address or "local", include_dashboard=False, log_to_driver=False, **own)
         except Exception as error:  # Ray has no one class for what keeps it from starting
             said = " ".join(str(error).split())
             raise Refused(
@@ -84,9 +91,13 @@ class Ray:
                 "cluster's token stands in RAY_AUTH_TOKEN, its address in launcher.address"
             ) from None
 
-    def _check_resources(self, ray: Any) -> None:
+    def _checked_gpus(self, ray: Any) -> float:
+        """Return the GPUs of a task; Refused where no node offers what a task needs."""
         offered = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        for name, wanted in (("CPU", self.cpus), ("GPU", self.gpus)):
+        gpus = self.gpus
+        if gpus is None:
+            gpus = float(self.device != "cpu" and any(node.get("GPU", 0) for node in offered))
+        for name, wanted in (("CPU", self.cpus), ("GPU", gpus)):
             most = max((node.get(name, 0) for node in offered), default=0)
             if wanted > most:
                 field = f"launcher.{name.lower()}s"
@@ -94,13 +105,16 @@ class Ray:
                     f"{field}={wanted}, but no node of this Ray offers more than {most:g}; "
                     f"set {field}={most:g}"
                 )
+        return gpus
 
-    def _run(self, ray: Any, cells: Sequence[Path], ended: Callable[[Path], None]) -> None:
-        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": self.retries}
+    def _run(
+        self, ray: Any, cells: Sequence[Path], ended: Callable[[Path], None], *, gpus: float
+    ) -> None:
+        options = {"num_cpus": self.cpus, "num_gpus": gpus, "max_retries": self.retries}
         task = ray.remote(**options)(work)
         where = str(Path.cwd())
         running = {
-            task.remote([str(cell.absolute()) for cell in group], where, self.cpus): group
+            task.remote([str(cell.absolute()) for cell in group], where, self.cpus, gpus > 0): group
             for group in groups(cells, self.cells_per_task)
         }
         told: set[Path] = set()

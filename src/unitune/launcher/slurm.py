@@ -38,7 +38,7 @@ class Job:
             return 0
         self.child = Child(todo, self.where)
         code = self.child.wait()
-        if code > 128:
+        if code > 128 or code < 0:  # stopped, or killed before it could stop by itself
             # Slurm's SIGTERM went to every process of the job, and it kills what is still there. A
             # job that returned now would count as done, and preemption would not run it again.
             time.sleep(KILL_WAIT)
@@ -126,26 +126,35 @@ class Slurm:
         executor = AutoExecutor(
             folder=folder / "%j", cluster="slurm", slurm_max_num_timeout=self.requeues
         )
-        more = {"slurm_partition": self.partition} if self.partition else {}
-        memory = {"mem_gb": self.memory_gb} if self.memory_gb else {}
-        gpus = {"gpus_per_node": self.gpus} if self.gpus else {}
         where = str(Path.cwd())
         jobs = []
         try:
-            executor.update_parameters(
-                name="unitune", timeout_min=self.minutes, cpus_per_task=self.cpus,
-                slurm_array_parallelism=self.parallel, slurm_signal_delay_s=self.signal_seconds,
-                slurm_additional_parameters={"requeue": True}, **memory, **gpus, **more,
-                **self.parameters,
-            )  # fmt: skip
+            executor.update_parameters(**self._resources())
             with executor.batch():
                 for group in groups(cells, self.cells_per_job):
                     names = [str(cell.absolute()) for cell in group]
                     jobs.append((executor.submit(Job(names, where)), group))
-        except (FailedJobError, ValueError, NameError) as error:
-            said = " ".join(str(error).split())
+        except (FailedJobError, ValueError, NameError, TypeError) as error:
+            said = " ".join(str(error).split()) or "sbatch failed without a word"
             raise Refused(f"Slurm did not take the jobs: {said[:300]}") from None
         _wait(jobs, ended)
+
+    def _resources(self) -> dict[str, Any]:
+        """Say what a job is, in submitit's words."""
+        own = {
+            "name": "unitune", "timeout_min": self.minutes, "cpus_per_task": self.cpus,
+            "slurm_array_parallelism": self.parallel, "slurm_signal_delay_s": self.signal_seconds,
+            "mem_gb": self.memory_gb, "gpus_per_node": self.gpus or None,
+            "slurm_partition": self.partition,
+        }  # fmt: skip
+        more = dict(self.parameters)
+        if twice := sorted(own.keys() & more):
+            raise Refused(
+                f"launcher.parameters.{twice[0]} is set by a field of launcher=slurm; leave it out"
+            )
+        requeue = {"requeue": True, **more.pop("slurm_additional_parameters", {})}
+        given = {name: value for name, value in own.items() if value is not None}
+        return {**given, **more, "slurm_additional_parameters": requeue}
 
 
 def _wait(jobs: Sequence[tuple[Any, list[Path]]], ended: Callable[[Path], None]) -> None:
@@ -164,7 +173,8 @@ def _wait(jobs: Sequence[tuple[Any, list[Path]]], ended: Callable[[Path], None])
         queued = _queued(running[0][0].job_id.partition("_")[0])
         for job, group in list(running):
             answered = job.paths.result_pickle.exists()
-            absent[job.job_id] = 0 if answered or queued else absent.get(job.job_id, 0) + 1
+            gone = queued is False  # None: Slurm did not answer
+            absent[job.job_id] = absent.get(job.job_id, 0) + 1 if gone and not answered else 0
             if not answered and absent[job.job_id] < LOST:
                 continue
             running.remove((job, group))
@@ -174,15 +184,22 @@ def _wait(jobs: Sequence[tuple[Any, list[Path]]], ended: Callable[[Path], None])
     tell()
 
 
-def _queued(array: str) -> bool:
-    """Whether Slurm still knows jobs of an array that have not ended."""
-    return bool(_asked("squeue", "--noheader", "--jobs", array, allowed=True).strip())
+def _queued(array: str) -> bool | None:
+    """Whether Slurm still knows jobs of an array that have not ended; None where it is silent."""
+    command = ("squeue", "--noheader", "--jobs", array)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    if done.returncode == 0:
+        return bool(done.stdout.strip())
+    return False if "Invalid job id" in done.stderr else None
 
 
-def _asked(*command: str, allowed: bool = False) -> str:
-    """Return what a command of Slurm prints; Refused where it fails, unless that is allowed."""
+def _asked(*command: str) -> str:
+    """Return what a command of Slurm prints; Refused where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and not allowed:
+    if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise Refused(f"Slurm does not answer ({command[0]}: {said[:200]}); is it running?")
     return done.stdout
