@@ -148,7 +148,8 @@ class Ending:
                 "saved"
             )
         stream.writelines(f"{line}\n" for line in lines)
-        for folder in sorted(self.folders, reverse=True) if self.code == REFUSED else []:
+        made = sorted(self.folders, key=lambda folder: len(folder.absolute().parts))
+        for folder in reversed(made) if self.code == REFUSED else ():
             remove_leftovers(folder)  # those inside others come first
         return self.code
 
