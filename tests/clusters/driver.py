@@ -147,7 +147,8 @@ def ray(folder: Path) -> str:
     try:
         address = ("launcher=ray", f"launcher.address={cluster.address}", "launcher.cpus=1")
         process = start(where, *TUNED, *address)
-        until(lambda: len(list(where.glob("store/.*/**/*.ckpt"))) >= 2 or results(where))
+        until(lambda: len(list(where.glob("store/.work/tuned-*.lease"))) == 2)  # both are tuning
+        assert not results(where)
         cluster.remove_node(other, allow_graceful=False)
         ended(process)
     finally:
