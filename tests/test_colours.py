@@ -164,3 +164,20 @@ def test_a_profile_that_cannot_be_written_leaves_a_photograph_in_srgb(
     Image.fromarray(ramp()).convert(mode).save(path, icc_profile=profile)
     found = images.photograph(path)
     assert found.profile is None and (to_uint8(found.pixels) == levels(path)[0]).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tiff"])
+@pytest.mark.parametrize("name", profiles.RGB)
+def test_inks_with_a_profile_of_rgb_are_a_photograph_in_srgb(tmp_path, name, suffix):
+    """The numbers are not those of the profile: it would shift the colours once more."""
+    path = tmp_path / f"a.{suffix}"
+    pixels = Image.fromarray(MUTED).convert("CMYK")
+    pixels.save(path, icc_profile=profiles.of_rgb(name), quality=95)
+    found = images.photograph(path)
+    assert found.profile is None and (to_uint8(found.pixels) == levels(path)[0]).all()
+
+
+def test_grey_with_a_profile_of_rgb_keeps_it(tmp_path):
+    profile = profiles.of_rgb("ProPhoto")
+    Image.fromarray(ramp()).convert("L").save(tmp_path / "a.png", icc_profile=profile)
+    assert images.photograph(tmp_path / "a.png").profile == profile

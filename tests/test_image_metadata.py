@@ -33,6 +33,9 @@ DAMAGED = {
     "tEXt with a wrong checksum": chunk(b"tEXt", b"note\0words", checksum=1),
     "pHYs cut short": chunk(b"pHYs", b"\0\0"),
     "acTL cut short": chunk(b"acTL", b"\0"),
+    "cICP with a wrong checksum": chunk(b"cICP", b"\1\15\0\1", checksum=1),
+    "caBX with a wrong checksum": chunk(b"caBX", b"claims", checksum=1),
+    "a private chunk with a wrong checksum": chunk(b"prVt", b"words", checksum=1),
 }
 
 
@@ -65,6 +68,35 @@ def test_an_iccp_that_cannot_be_read_is_said(tmp_path, data):
     with_chunk(tmp_path / "a.png", chunk(b"iCCP", data))
     picture, notes = read(tmp_path / "a.png")
     assert (to_uint8(picture) == ramp()).all() and notes[-1].endswith("taken as sRGB")
+
+
+def test_what_is_lost_with_a_wrong_checksum_is_said(tmp_path):
+    """An orientation, a profile, or both; what else the file says is still read."""
+    exif = chunk(b"eXIf", IFD, checksum=1)
+    profile = chunk(b"iCCP", b"icc\0\0" + zlib.compress(profiles.of_rgb("P3")), checksum=1)
+    for data, said in (
+        (exif, ["taken as upright"]),
+        (profile, ["taken as sRGB"]),
+        (exif + profile, ["taken as upright", "taken as sRGB"]),
+    ):
+        with_chunk(tmp_path / "a.png", data)
+        picture, notes = read(tmp_path / "a.png")
+        assert (to_uint8(picture) == ramp()).all()
+        assert [note.rpartition(" it is ")[2].split("are ")[-1] for note in notes[1:]] == said
+    with_chunk(tmp_path / "a.png", exif, icc_profile=profiles.of_rgb("P3"))
+    assert any("converted from its colour profile" in note for note in read(tmp_path / "a.png")[1])
+
+
+@pytest.mark.parametrize("kind", [b"tRNS", b"IDAT", b"PLTE"])
+def test_a_wrong_checksum_of_pixels_is_refused(tmp_path, kind):
+    image = Image.fromarray(ramp()).convert("P")
+    image.save(tmp_path / "a.png", transparency=0)
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    at = data.index(kind)
+    (length,) = struct.unpack_from(">I", data, at - 4)
+    data[at + 4 + length] ^= 1
+    (tmp_path / "a.png").write_bytes(data)
+    assert "damaged" in refused(tmp_path / "a.png")
 
 
 def test_a_damaged_picture_with_damaged_texts_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from unitune.models import cascade as backend
 from unitune.models import files, tiny
 from unitune.models.cascade import Cascade
 from unitune.models.files import Model
+from unitune.types import Refused
 
 TEXT = ["a dog in the snow", "two cats, at night"]
 UNET, VAE = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"
@@ -107,13 +108,32 @@ def old_names(folder: Path) -> None:
     save_file(under, file, metadata={"format": "pt"})
 
 
+def tokenizer_settings(text: str) -> Callable[[Path], object]:
+    """Settings of a tokenizer that name no class, as older libraries wrote them."""
+    return lambda folder: (folder / "tokenizer/tokenizer_config.json").write_text(text)
+
+
+def whole(**more: torch.Tensor) -> Callable[[Path], None]:
+    """The encoder within the larger model that it is a part of: nothing of it is missing."""
+
+    def put(folder: Path) -> None:
+        file = folder / f"{ENCODER}.safetensors"
+        added = {name.replace("__", "."): one.clone() for name, one in more.items()}
+        save_file(load_file(file) | added, file, metadata={"format": "pt"})
+
+    return put
+
+
+ONE = torch.ones(2, 2)
+
+
 def sidecars(folder: Path) -> None:
     """What a Mac and a hurried person leave behind."""
     (folder / f"unet/._{Path(UNET).name}.safetensors").write_bytes(b"\0\5\x16\7" * 20)
     shutil.copy(folder / f"{UNET}.safetensors", folder / "unet/model.safetensors")
 
 
-LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
+LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "fp16 alone": (halved, "fp16"),
     "pickles": (pickled, ""),
     "shards": (sharded(UNET), ""),
@@ -124,6 +144,14 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "slow, no tokenizer_config": (bare_slow_tokenizer, ""),
     "old names": (old_names, ""),
     "sidecars": (sidecars, ""),
+    "tokenizer without settings": (tokenizer_settings("{}"), ""),
+    "tokenizer without class": (tokenizer_settings('{"model_max_length": 77}'), ""),
+    "tokenizer of class null": (tokenizer_settings('{"tokenizer_class": null}'), ""),
+    "CLIP with a projection": (whole(text_projection__weight=ONE), ""),
+    "CLIP with pictures": (
+        whole(vision_model__a__weight=ONE, visual_projection__weight=ONE, logit_scale=ONE[0, 0]),
+        "",
+    ),
 }
 
 
@@ -162,6 +190,17 @@ def test_other_weights_or_pieces_are_another_model(plain: Path, tmp_path: Path):
     (folder / "tokenizer/spiece.model").write_bytes(b"x")
     before.append(backend.files_digest([folder]))
     assert len({*before}) == 4
+
+
+def test_a_whole_t5_is_its_encoder(tmp_path: Path):
+    """With its decoder and head; an adapter of the head is still refused."""
+    folder = tiny.floyd(tmp_path / "if")
+    plain = build(folder).encode(TEXT)
+    whole(lm_head__weight=ONE, decoder__block__0__weight=ONE)(folder / "base")
+    assert torch.equal(build(folder).encode(TEXT), plain)
+    whole(lm_head__lora_A__weight=ONE)(folder / "base")
+    with pytest.raises(Refused, match=r"an adapter was left in the weights \(lm_head\.lora_A"):
+        build(folder)
 
 
 def test_a_sentencepiece_file_alone_is_a_tokenizer(tmp_path: Path):

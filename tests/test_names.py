@@ -59,6 +59,9 @@ def test_odd_names_are_short_plain_and_unlike():
         ["y" * 200 + "1", "y" * 200 + "2"],
         ["cat", "cat-copy"],
         ["cat", "Cat", file_name("é")],
+        ["Cat", "cat", "Cat-48735c4fae"],
+        ["cat", "Cat", "cat-77af778b51", "Cat-48735c4fae", "CAT-77af778b51"],
+        ["cat", "Cat", "cat-77af778b51-copy"],
     ],
 )
 def test_names_in_use_together_are_unlike(texts):

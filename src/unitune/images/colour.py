@@ -25,7 +25,7 @@ def to_srgb(im: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
     """
     try:
         source = _opened(profile or b"")
-        space = (profile or b"")[16:20].decode("latin-1").strip()  # of its pixels
+        space = _space(profile or b"")
         if space not in MODES or not _fits(space, im.mode):
             raise ValueError(f"it is of {space} colours, the picture is {im.mode}")
         given = _as(MODES[space], im)
@@ -38,6 +38,11 @@ def to_srgb(im: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
         return im, f"its colour profile cannot be used ({why}): its pixels are taken as sRGB"
     named = printable(ImageCms.getProfileDescription(source)) or "without a name"
     return converted, f"converted from its colour profile ({named}) to sRGB"
+
+
+def fits(profile: bytes, mode: str) -> bool:
+    """Whether pixels of one of Pillow's modes can be meant by a profile."""
+    return _fits(_space(profile), mode)
 
 
 def writable(profile: bytes) -> bool:
@@ -60,6 +65,11 @@ def from_srgb(picture: Picture, profile: bytes) -> Picture:
 
 def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(BytesIO(profile))
+
+
+def _space(profile: bytes) -> str:
+    """Return the colours that a profile is of, by its header."""
+    return profile[16:20].decode("latin-1").strip()
 
 
 def _srgb() -> ImageCms.ImageCmsProfile:

@@ -22,7 +22,8 @@ MIN_SIDE = 16  # px
 MAX_ASPECT = 8
 COLOUR_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
 UNKNOWN_MODES = {"F": "floating point", "I": "32-bit or signed integer", "LAB": "Lab"}
-# What is left out of a PNG, one after the other, until the rest can be decoded.
+# What is left out of a PNG, one after the other, until the rest can be decoded; of the second on
+# also what no pixel depends on and has a wrong checksum.
 LEFT_OUT = ((), metadata.BESIDE_PIXELS, (*metadata.BESIDE_PIXELS, metadata.PROFILE))
 
 Colour = tuple[float, float, float]  # in [-1, 1]
@@ -68,7 +69,7 @@ def photograph(path: Path | str) -> Photograph:
     """Read a picture file whose numbers are to be written again as they are.
 
     Its pixels stay in the colours of its profile, unless that cannot be written: of grey, of inks,
-    or damaged. They are sRGB then. Raises Refused as `read`.
+    of other colours than the file's, or damaged. They are sRGB then. Raises Refused as `read`.
     """
     found = decode(path, own=True)
     if found.profile is not None and not colour.writable(found.profile):
@@ -128,9 +129,10 @@ def _decoded(path: Path, own: bool) -> Decoded:
     """Decode a file; a PNG whose texts or profile cannot be read is decoded without them."""
     failed: Exception | None = None
     for left_out in LEFT_OUT:
-        source = metadata.without(path, left_out) if left_out else path
-        if source is None:
+        rest = metadata.without(path, left_out) if left_out else (path, set[bytes]())
+        if rest is None:
             break
+        source, gone = rest
         try:
             found = _pixels(path, source, own)
         except (Refused, Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -141,7 +143,9 @@ def _decoded(path: Path, own: bool) -> Decoded:
         name, notes = printable(path.name), found.notes
         if left_out:
             notes += (f"{name}: what it says beside its pixels cannot be read and is left out",)
-        if metadata.PROFILE in left_out:
+        if metadata.EXIF in gone:
+            notes += (f"{name}: its EXIF cannot be read: it is taken as upright",)
+        if metadata.PROFILE in gone:
             notes += (f"{name}: its colour profile cannot be read: its pixels are taken as sRGB",)
         return replace(found, notes=notes)
     assert failed is not None
@@ -192,7 +196,8 @@ def _pixels(path: Path, source: Path | bytes, own: bool) -> Decoded:
         pixels = (grey * 2 - 1).expand(1, 3, -1, -1).contiguous()
     else:
         pixels = from_uint8(np.asarray(converted.convert("RGB")))
-    return Decoded(pixels, alpha, profile if own else None, tuple(notes))
+    meant = own and profile is not None and colour.fits(profile, flat.mode)
+    return Decoded(pixels, alpha, profile if meant else None, tuple(notes))
 
 
 def _open(source: Path | bytes) -> Image.Image:

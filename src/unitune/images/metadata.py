@@ -1,6 +1,7 @@
 """What a file says beside its pixels: it may be damaged, the picture is good all the same."""
 
 import struct
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,7 +23,9 @@ BESIDE_PIXELS = (
     *(b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"sBIT", b"hIST", b"sPLT", b"bKGD"),
     *(b"gAMA", b"cHRM", b"sRGB", b"acTL", b"fcTL", b"fdAT"),
 )
-PROFILE = b"iCCP"
+PROFILE, EXIF = b"iCCP", b"eXIf"
+TRANSPARENT = b"tRNS"  # the one chunk that pixels depend on and that a reader may do without
+ANCILLARY = 0x20  # bit of the first letter of a chunk that a reader may do without
 LARGEST = 2**30  # bytes of a file that is read once more
 
 
@@ -45,16 +48,28 @@ def upright(im: Image.Image, orientation: int) -> Image.Image:
     return im.transpose(UPRIGHT[orientation])
 
 
-def without(path: Path, chunks: Collection[bytes]) -> bytes | None:
-    """Return a PNG file without some of its chunks; None for another file, or a huge one."""
+def without(path: Path, chunks: Collection[bytes]) -> tuple[bytes, set[bytes]] | None:
+    """Return a PNG file without some of its chunks, and which it had; None for another file.
+
+    Also left out is each chunk beside the pixels whose checksum is wrong. None also for a huge one.
+    """
     with path.open("rb") as stream:
         if stream.read(len(PNG)) != PNG or path.stat().st_size > LARGEST:
             return None
         data = memoryview(PNG + stream.read())
-    kept, at = [data[: len(PNG)]], len(PNG)
+    kept, gone, at = [data[: len(PNG)]], set[bytes](), len(PNG)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
-        if bytes(data[at + 4 : at + 8]) not in chunks:
-            kept.append(data[at : at + 12 + length])
+        chunk, kind = data[at : at + 12 + length], bytes(data[at + 4 : at + 8])
+        if kind in chunks or _spoilt(chunk, kind):
+            gone.add(kind)
+        else:
+            kept.append(chunk)
         at += 12 + length
-    return b"".join(kept)
+    return b"".join(kept), gone
+
+
+def _spoilt(chunk: memoryview, kind: bytes) -> bool:
+    """Whether a whole chunk that no pixel depends on has a wrong checksum."""
+    beside = kind[0] & ANCILLARY and kind != TRANSPARENT
+    return bool(beside) and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big")

@@ -1,8 +1,8 @@
 """Does a part hold exactly the tensors of its class? Asked before any weight is read.
 
 The libraries fill what a file lacks with random numbers and drop what it has besides; here both
-are refused. The class is built without memory for weights, and the libraries' own rules for the
-names of older files are applied.
+are refused, save the rest of a larger model around a complete text encoder. The class is built
+without memory for weights, and the libraries' own rules for the names of older files are applied.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +15,9 @@ from unitune.models import weight_files
 from unitune.models.weight_files import Shape, Weights
 
 BELONG = "config.json and the weights do not belong together: copy or download that part again"
+# Names of the rest of a larger model that a text encoder is a part of: of T5 and of CLIP. (Its own
+# class leaves out T5's decoder.)
+OF_LARGER = ("lm_head.", "text_projection.", "visual_projection.", "vision_model.", "logit_scale")
 
 
 class Difference(NamedTuple):
@@ -136,7 +139,7 @@ def load(kind: Any, source: str | Path, *, spare: str = "", **how: Any) -> Any:
     """Read a network as a class of diffusers or transformers, frozen.
 
     Raises Refused where a tensor of the class would stay random, or one of the file is dropped
-    whose name does not begin with `spare`.
+    whose name does not begin with `spare` and that is not of a larger model (`difference`).
     """
     if _is_of_transformers(kind):
         how["ignore_mismatched_sizes"] = True  # transformers says them too, instead of failing
@@ -151,14 +154,23 @@ def load(kind: Any, source: str | Path, *, spare: str = "", **how: Any) -> Any:
 
 
 def difference(said: Mapping[str, Any]) -> Difference:
-    """Return what a library says of a loading (`output_loading_info`)."""
+    """Return what a library says of a loading (`output_loading_info`).
+
+    The rest of a larger model is nothing unexpected where the class has all that it needs.
+    """
     mismatched = [
         entry if isinstance(entry, str) else f"{entry[0]}: {tuple(entry[1])} for {tuple(entry[2])}"
         for entry in said["mismatched_keys"]
     ]
     # Older files hold this buffer of counted places; the classes make it anew.
     unexpected = [name for name in said["unexpected_keys"] if not name.endswith("position_ids")]
+    if not (said["missing_keys"] or mismatched):
+        unexpected = [name for name in unexpected if not _of_larger(name)]
     return Difference(said["missing_keys"], unexpected, mismatched)
+
+
+def _of_larger(name: str) -> bool:
+    return name.startswith(OF_LARGER) and not weight_files.of_adapter(name)
 
 
 def _is_of_transformers(kind: Any) -> bool:

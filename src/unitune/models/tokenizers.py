@@ -5,7 +5,9 @@ from typing import Any
 
 from unitune.errors import Refused
 from unitune.models.libraries import AutoTokenizer
+from unitune.models.weight_files import json_object
 
+SETTINGS = "tokenizer_config.json"
 SPACE = "▁"  # a piece that is nothing but SentencePiece's mark of a word's beginning
 
 
@@ -14,7 +16,8 @@ def read(folder: Path, kind: Any) -> Any:
 
     Raises Refused where they cannot be read.
     """
-    named = (folder / "tokenizer_config.json").is_file()
+    settings = folder / SETTINGS
+    named = settings.is_file() and json_object(settings).get("tokenizer_class")
     try:
         return (AutoTokenizer if named else kind).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of several libraries, by the format of the file

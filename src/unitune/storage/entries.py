@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,10 @@ from unitune.storage.keys import fingerprint
 
 MANIFEST = "manifest.json"
 WORK = ".work"  # beside the entries: what is being made, and by whom
+JUST = 2.0  # seconds within which two changes of a file may bear the same time
+
+State = tuple[bytes, list[tuple[str, int, int, float]]]  # manifest; files: name, inode, bytes, time
+_WHOLE: dict[Path, State] = {}  # entries that this process found as they were stored
 
 
 def manifests(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -48,7 +53,35 @@ def seal(folder: Path, kind: str, key: Mapping[str, object]) -> None:
 
 
 def damage(entry: Path, kind: str) -> str | None:
-    """Name the file that is not as it was stored, or None."""
+    """Name the file that is not as it was stored, or None.
+
+    What this process found whole is not read again while no file of it changes.
+    """
+    began = time.time()
+    state = _state(entry)
+    if state is not None and _WHOLE.get(entry) == state and entry.name.startswith(f"{kind}-"):
+        return None
+    harm = _damage(entry, kind)
+    if harm is None and state is not None and all(at < began - JUST for *_, at in state[1]):
+        _WHOLE[entry] = state
+    return harm
+
+
+def _state(entry: Path) -> State | None:
+    """Return what tells of a change to an entry's files; None where some cannot be read.
+
+    The manifest says itself what it holds: its time is that of the last use.
+    """
+    try:
+        files = [file for file in sorted(entry.rglob("*")) if file.is_file()]
+        found = [(file, file.stat()) for file in files if file != entry / MANIFEST]
+        manifest = (entry / MANIFEST).read_bytes()
+    except OSError:
+        return None
+    return manifest, [(str(f), of.st_ino, of.st_size, of.st_mtime) for f, of in found]
+
+
+def _damage(entry: Path, kind: str) -> str | None:
     reading = MANIFEST
     try:
         manifest = json.loads((entry / MANIFEST).read_bytes())

@@ -49,15 +49,18 @@ def file_names(
     Nor are they with any of the `endings` that are put behind them.
     """
     names = {text: file_name(text, taken=taken) for text in dict.fromkeys(texts)}
-    used = Counter(f"{name}{end}".casefold() for name in names.values() for end in endings)
-    if max(used.values(), default=0) == 1:
-        return names
-    return {
-        text: name
-        if all(used[f"{name}{end}".casefold()] == 1 for end in endings)
-        else _with_digest(name, text)
-        for text, name in names.items()
-    }
+    digested: set[str] = set()
+    while True:  # a name that is made may be that of another text
+        used = Counter(f"{name}{end}".casefold() for name in names.values() for end in endings)
+        alike = {
+            text
+            for text, name in names.items()
+            if any(used[f"{name}{end}".casefold()] > 1 for end in endings)
+        }
+        if alike <= digested:
+            return names
+        names |= {text: _with_digest(names[text], text) for text in alike - digested}
+        digested |= alike
 
 
 def _short(text: str) -> str:

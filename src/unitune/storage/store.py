@@ -62,6 +62,8 @@ class Store:
         """
         name, full_key = _entry(kind, key)
         entry = self.path / name
+        if entry.exists():
+            damage(entry, kind)  # it is read here, so that others need not wait for that
         with lease_of(entry):
             self._ensure(entry, kind, full_key, build)
             yield entry
