@@ -35,6 +35,17 @@ def tmp_store(tmp_path: Path):
     return Store(tmp_path / "store", budget_gib=1)
 
 
+@pytest.fixture
+def hasty(monkeypatch) -> str:
+    """Leases that end soon, and a word of waiting soon; the text makes another process alike."""
+    from unitune.storage import lease
+
+    monkeypatch.setattr(lease, "SECONDS", 1.0)
+    monkeypatch.setattr(lease, "SILENT", 0.2)
+    monkeypatch.setattr(lease, "POLL", 0.05)
+    return "lease.SECONDS, lease.SILENT = 1.0, 0.2\n"
+
+
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory):
     """A tiny random cascade of two stages, 32 px."""

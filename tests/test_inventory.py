@@ -87,7 +87,7 @@ def test_entries_are_freed_by_name_by_age_and_down_to_a_size(typed, made, asked,
 
 
 @pytest.mark.parametrize("ask", ["free", "unused_days", "down_to_gib"])
-def test_what_is_in_use_stays(typed, made, ask):
+def test_what_is_in_use_stays(typed, made, hasty, ask):
     value = made[0].name if ask == "free" else 0
     with eviction.lease_of(made[0]):
         answer = typed(*ASK, f"{ask}={value}")
@@ -140,6 +140,21 @@ def test_checkpoints_of_unfinished_builds_are_listed_and_go_by_age(typed, made):
     said = typed(*ASK, "unused_days=7").out
     assert "removed the checkpoints tuned-1.1.elsewhere.resume" in said
     assert unfinished(made[0].parent) == ["tuned-2.1.elsewhere.resume"]
+
+
+@pytest.mark.parametrize("days", [0, 1, 8])
+def test_checkpoints_of_a_build_that_runs_stay(typed, made, hasty, days):
+    """However long ago it wrote the last of them."""
+    checkpoints = made[0].parent / ".work" / "tuned-1.1.elsewhere.resume"
+    checkpoints.mkdir()
+    last = time.time() - 9 * 86400
+    os.utime(checkpoints, (last, last))
+    with eviction.lease_of(made[0].with_name("tuned-1")):
+        said = typed(*ASK, f"unused_days={days}").out
+    assert checkpoints.exists()
+    assert f"kept the checkpoints {checkpoints.name}: in use by process {os.getpid()} on " in said
+    typed(*ASK, f"unused_days={days}")
+    assert not checkpoints.exists()
 
 
 def test_a_list_writes_nothing(typed, made):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from stores import KEY, Build, entries, first_line, started, stored, unfinished
 
-from unitune.storage import eviction, lease, private
+from unitune.storage import eviction, private
 from unitune.storage import store as store_module
 from unitune.storage.entries import MANIFEST
 from unitune.storage.store import Store
@@ -47,15 +47,6 @@ def build(folder):
 stored(store, "tuned", {"a": 1}, build)
 """
 ELSEWHERE = 'socket.gethostname = lambda: "elsewhere"\n'
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    """Leases that end soon, and a word of waiting soon; the text makes another process alike."""
-    monkeypatch.setattr(lease, "SECONDS", 1.0)
-    monkeypatch.setattr(lease, "SILENT", 0.2)
-    monkeypatch.setattr(lease, "POLL", 0.05)
-    return "lease.SECONDS, lease.SILENT = 1.0, 0.2\n"
 
 
 def test_four_processes_without_locks_load_whole_entries_alone(tmp_path):

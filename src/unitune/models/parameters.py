@@ -40,7 +40,10 @@ def sizes(model: Model) -> Sizes:
 
 
 def load(file: Path) -> dict[str, Tensor]:
-    """Read a file of weights; raises Refused for a pickle, say, which could run code."""
+    """Read a file of weights; raises Refused for a pickle, say, which could run code.
+
+    The tensors lie in the file: whoever changes or loses it while they are used copies them.
+    """
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

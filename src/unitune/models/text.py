@@ -202,7 +202,8 @@ class TextEncoder(ABC):
             save_file({"embedding": self._embed([line])[0].contiguous()}, folder / FILE)
 
         with store.get_or_make("embedding", self._key | {"text": line}, build) as entry:
-            return parameters.load(entry / FILE)["embedding"]
+            # A copy: what is loaded lies in the file, which may go once the entry is given back.
+            return parameters.load(entry / FILE)["embedding"].clone()
 
     @torch.no_grad()
     def _embed(self, lines: list[str]) -> Tensor:

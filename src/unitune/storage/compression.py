@@ -27,17 +27,23 @@ SCALE, CHANGE = "scale", "change"  # what a stored tensor's name begins with
 
 
 def compressed(tuned: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Store tensors as their changes from `base`, float32; what `base` lacks began as zeros."""
+    """Store tensors as their changes from `base`, float32; what `base` lacks began as zeros.
+
+    Raises ValueError for a change that is not finite.
+    """
     stored: dict[str, Tensor] = {}
     for name, tensor in tuned.items():
         change = tensor.float()
         if name in base:
             change = change - base[name]
+        if not change.isfinite().all():
+            raise ValueError(f"the change of {name} is not finite")
         form = _half(change)
-        if change.ndim > 1:
+        if change.ndim > 1 and change.numel():
             coarse = _eight_bits(change)
-            error = (_product(*coarse) - change).norm()
-            if _size(coarse) < _size(form) and error <= ERROR * change.norm():
+            unit = _divisor(form[0])  # squares of the changes themselves leave float32's range
+            error = ((_product(*coarse) - change) / unit).norm()
+            if _size(coarse) < _size(form) and error <= ERROR * (change / unit).norm():
                 form = coarse
         stored[f"{SCALE}:{name}"], stored[f"{CHANGE}:{name}"] = form
     return stored
@@ -64,7 +70,7 @@ def _eight_bits(change: Tensor) -> tuple[Tensor, Tensor]:
 
 def _half(change: Tensor) -> tuple[Tensor, Tensor]:
     """Return one scale in float32 and changes of at most 1 in half precision."""
-    scale = change.abs().amax()
+    scale = change.abs().amax() if change.numel() else change.new_zeros(())
     return scale, (change / _divisor(scale)).half()
 
 

@@ -18,14 +18,19 @@ def lease_file(entry: Path) -> Path:
     return entry.parent / WORK / f"{entry.name}.lease"
 
 
-def lease_of(entry: Path, *, wait: bool = True) -> AbstractContextManager[bool]:
+def lease_of(
+    entry: Path, *, wait: bool = True, outwait: bool = False
+) -> AbstractContextManager[bool]:
     """Hold an entry's lease inside the context."""
-    return lease(lease_file(entry), wait=wait)
+    return lease(lease_file(entry), wait=wait, outwait=outwait)
 
 
-def remove(entry: Path) -> bool:
-    """Remove an entry; False where a process makes or reads it, and it stays."""
-    with lease_of(entry, wait=False) as free:
+def remove(entry: Path, *, outwait: bool = False) -> bool:
+    """Remove an entry; False where a process makes or reads it, and it stays.
+
+    `outwait` waits until a process of another machine is known to be dead.
+    """
+    with lease_of(entry, wait=False, outwait=outwait) as free:
         if free:
             discard(entry)
     return free
@@ -39,7 +44,7 @@ def discard(entry: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def shrink(store: Path, budget: int, *, spare: Path | None = None) -> int:
+def shrink(store: Path, budget: int, *, spare: Path | None = None, outwait: bool = False) -> int:
     """Remove the least recently used entries until a store has at most `budget` bytes.
 
     `spare` stays, and so does what is in use. Returns the bytes that are left.
@@ -49,7 +54,7 @@ def shrink(store: Path, budget: int, *, spare: Path | None = None) -> int:
     for entry, (_, size) in sorted(entries.items(), key=lambda item: item[1]):
         if total <= budget:
             break
-        if entry != spare and remove(entry):
+        if entry != spare and remove(entry, outwait=outwait):
             log.info("removed %s (%s), unused for longest", entry.name, disk.size(size))
             total -= size
     return total

@@ -12,7 +12,7 @@ from typing import Any
 from unitune.errors import Refused, number
 from unitune.storage import disk, private
 from unitune.storage.entries import MANIFEST, WORK, used
-from unitune.storage.eviction import lease_file, remove, shrink
+from unitune.storage.eviction import lease_file, lease_of, remove, shrink
 from unitune.storage.lease import holder
 
 DAY = 86400
@@ -64,8 +64,8 @@ def run(
         yield from _forgotten(path, before)
     elif down_to_gib is not None:
         budget = int(_at_least_0("down_to_gib", down_to_gib) * 2**30)
-        disk.check_writable(path / WORK, "store.path")
-        shrink(path, budget)
+        _check_removable(path)
+        shrink(path, budget, outwait=True)
         gone = [one for one in held if not one.entry.exists()]
         yield from (f"removed {one.line}" for one in gone)
         yield _sum("removed", gone)
@@ -152,11 +152,11 @@ def _named(held: Sequence[Stored], names: Sequence[object]) -> list[Stored]:
 def _freed(path: Path, chosen: Sequence[Stored]) -> Iterator[str]:
     """Remove entries that nobody uses; say what went and what stayed."""
     if chosen:
-        disk.check_writable(path / WORK, "store.path")
+        _check_removable(path)
     gone = []
     for one in chosen:
         who = holder(lease_file(one.entry))
-        if remove(one.entry):
+        if remove(one.entry, outwait=True):
             gone.append(one)
             yield f"removed {one.line}"
         else:
@@ -165,11 +165,28 @@ def _freed(path: Path, chosen: Sequence[Stored]) -> Iterator[str]:
 
 
 def _forgotten(path: Path, before: float) -> Iterator[str]:
-    """Remove checkpoints that nobody added to since; say which."""
+    """Remove checkpoints that nobody added to since and no build goes on from; say which."""
     for folder, (changed, size) in private.unfinished(path / WORK).items():
-        if changed < before:
-            shutil.rmtree(folder, ignore_errors=True)
+        if changed >= before:
+            continue
+        entry = path / folder.name.partition(".")[0]
+        who = holder(lease_file(entry))
+        with lease_of(entry, wait=False, outwait=True) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
+        if free:
             yield f"removed the checkpoints {folder.name}, {disk.size(size)}"
+        else:
+            yield f"kept the checkpoints {folder.name}: in use by {who or 'a process'}"
+
+
+def _check_removable(path: Path) -> None:
+    """Refuse a store that cannot be written, unless that is for lack of room."""
+    try:
+        disk.check_writable(path / WORK, "store.path")
+    except Refused as refused:
+        if refused.__cause__ is None or not disk.is_full(refused.__cause__):
+            raise
 
 
 def _sum(doing: str, held: Sequence[Stored]) -> str:

@@ -24,16 +24,22 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def lease(file: Path, *, wait: bool = True) -> Iterator[bool]:
+def lease(file: Path, *, wait: bool = True, outwait: bool = False) -> Iterator[bool]:
     """Hold the lease of `file` inside the context; yields whether it is held.
 
-    That is always so where this waits. Raises Refused where the folder cannot be written.
+    That is always so where this waits. With `outwait` it waits for dead holders alone, which takes
+    `SECONDS` where they are of another machine.
+
+    Raises Refused where the folder cannot be written. On a full disk whoever does not wait needs no
+    file: it comes to remove something, and nobody else can take the lease there.
     """
     claim = SoftFileLease(file, lease_duration=SECONDS)
     try:
-        held = _acquired(claim, file, wait=wait)
+        held = _acquired(claim, file, wait=wait) or (outwait and _outwaited(claim, file))
     except OSError as error:
-        raise disk.explained(error) from error
+        if wait or file.exists() or not disk.is_full(error):
+            raise disk.explained(error) from error
+        held = True
     try:
         yield held
     finally:
@@ -65,6 +71,27 @@ def _acquired(claim: SoftFileLease, file: Path, *, wait: bool) -> bool:
         except Timeout:
             if before is not None and before == _wordless(file):
                 file.unlink(missing_ok=True)
+
+
+def _outwaited(claim: SoftFileLease, file: Path) -> bool:
+    """Take the lease of a dead holder: one that lives touches its file, and nothing is taken."""
+    before, until = _touched(file), time.monotonic() + SECONDS + 2 * POLL
+    while _touched(file) in (before, None) and time.monotonic() < until:
+        with suppress(Timeout):
+            claim.acquire(timeout=POLL, poll_interval=POLL)
+            return True
+    if before is None or before != _wordless(file):
+        return False
+    file.unlink(missing_ok=True)
+    return _acquired(claim, file, wait=False)
+
+
+def _touched(file: Path) -> tuple[int, int] | None:
+    """Identify a file as it was last touched; None where there is none."""
+    with suppress(FileNotFoundError):
+        found = file.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def _wordless(file: Path) -> tuple[int, int] | None:

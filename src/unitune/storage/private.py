@@ -16,6 +16,7 @@ from pathlib import Path
 
 RESUME = ".resume"
 STALE_DAYS = 30  # of what processes on other machines left, who may live
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux draws it anew whenever it starts
 FINISHED_DAYS = 1  # of checkpoints for an entry that is there: whoever writes them writes often
 
 log = logging.getLogger(__name__)
@@ -34,31 +35,43 @@ def checkpoints(work: Path, entry: str) -> Path:
     is perhaps still written a copy is made, newest file first, so that a checkpoint never knows
     more than the files that are copied after it.
     """
+    while True:
+        with suppress(FileNotFoundError):  # taken over or removed since it was listed
+            return _begun(work, entry)
+
+
+def _begun(work: Path, entry: str) -> Path:
+    """Make the folder that `checkpoints` returns, or find it."""
     own = work / f"{entry}.{os.getpid()}.{_here()}{_RANDOM}{RESUME}"
     left = sorted(work.glob(f"{entry}.*{RESUME}"), key=_changed)
     if own in left:
         return own
     if not left:
-        own.mkdir()
+        own.mkdir(parents=True)
     elif _is_dead(left[-1]):
         os.rename(left[-1], own)
     else:
+        files = sorted(left[-1].iterdir(), key=_changed, reverse=True)
         copy = folder(work, entry)
         copy.mkdir()
-        for file in sorted(left[-1].iterdir(), key=_changed, reverse=True):
+        for file in files:
             with suppress(FileNotFoundError):  # renamed or removed meanwhile
                 if not file.name.endswith(".tmp"):
-                    shutil.copyfile(file, copy / file.name)
+                    _copy(file, copy / file.name)
+        if not left[-1].exists():  # and not all of it was copied
+            shutil.rmtree(copy)
+            return _begun(work, entry)
         os.rename(copy, own)
     return own
 
 
 def unfinished(work: Path) -> dict[Path, tuple[float, int]]:
     """Return when the checkpoints of each unfinished build were last changed, and their bytes."""
-    return {
-        folder: (_changed(folder), sum(file.stat().st_size for file in folder.iterdir()))
-        for folder in sorted(work.glob(f"*{RESUME}"))
-    }
+    found = {}
+    for folder in sorted(work.glob(f"*{RESUME}")):
+        with suppress(FileNotFoundError):  # taken over or removed since it was listed
+            found[folder] = _changed(folder), sum(map(_bytes, folder.iterdir()))
+    return found
 
 
 def clear(work: Path, entry: str) -> None:
@@ -92,6 +105,26 @@ def _changed(path: Path) -> float:
         return time.time()
 
 
+def _copy(file: Path, copy: Path) -> None:
+    """Give a file a second name where that works, which takes no room.
+
+    What is written to either later shows in that one alone: files of checkpoints are replaced by
+    new ones (`files.write_whole`), never changed.
+    """
+    try:
+        os.link(file, copy)
+    except OSError:  # not every file system has links
+        shutil.copyfile(file, copy)
+
+
+def _bytes(file: Path) -> int:
+    """Return the size of a file; 0 of one that just went."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _is_own(path: Path) -> bool:
     return path.name.endswith(f".{os.getpid()}.{_here()}{_RANDOM}{RESUME}")
 
@@ -115,4 +148,6 @@ def _here() -> str:
     name = socket.gethostname()
     with suppress(OSError):  # Linux alone says in which space of pids a process is
         name += str(os.stat("/proc/self/ns/pid").st_ino)
+    with suppress(OSError):  # which copies of one machine share, their names, too
+        name += BOOT.read_text()
     return hashlib.sha256(name.encode()).hexdigest()[:12]

@@ -36,9 +36,11 @@ class Full:
         """
         yield {name: network.get_parameter(name) for name in select.names(network)}
 
-    def base(self, network: nn.Module) -> Weights:
+    def base(self, network: nn.Module, select: ParameterSelection) -> Weights:
         """Return what the trained numbers are stored as a change of: the untouched weights."""
-        return {name: p.detach().float().cpu() for name, p in network.named_parameters()}
+        untouched = dict(network.named_parameters())
+        chosen = select.chosen(list(untouched))
+        return {name: untouched[name].detach().float().cpu() for name in chosen}
 
     def size(self, counts: Mapping[str, int], select: ParameterSelection) -> int:
         """Count the trained numbers of a network whose parameters have these counts."""
@@ -104,7 +106,7 @@ class Lora:
                 network.set_submodule(name, layers[name])
             vars(network).pop("peft_config", None)
 
-    def base(self, network: nn.Module) -> Weights:
+    def base(self, network: nn.Module, select: ParameterSelection) -> Weights:
         """Return nothing: A and B are stored as they are."""
         return {}
 

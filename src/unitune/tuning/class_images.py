@@ -94,8 +94,8 @@ class ClassImages:
         key = self.key(cascade, prompt, stages=stages, seed=seed)
         with store.get_or_make("class_images", key, build) as entry:
             stored = parameters.load(entry / FILE)
+            made = {stage: pictures.float() / 127.5 - 1 for stage, pictures in stored.items()}
             cost = Cost(**json.loads((entry / ABOUT).read_text()))
-        made = {stage: pictures.float() / 127.5 - 1 for stage, pictures in stored.items()}
         first = made[stages[0]]
         if len(first) > 1 and bool((first == first[:1]).all()):
             raise Inactive(

@@ -58,7 +58,7 @@ def learn(
 
     with work.store.get_or_make("embedding", key, build) as entry:
         files = snapshot_file(entry, stage.name, step), entry / START
-        tensor, first = (parameters.load(file)[NAME] for file in files)
+        tensor, first = (parameters.load(file)[NAME].clone() for file in files)
         return Learned(tensor, first, costs(entry)["cost"])
 
 

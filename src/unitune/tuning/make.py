@@ -179,7 +179,8 @@ def _tuned_stage(
 
     with work.store.get_or_make("tuned", key, build) as entry:
         stored, took = parameters.load(snapshot_file(entry, name, at)), costs(entry)
-    trained = compression.restored(stored, tuning.adapter.base(stage.network))
+        base = tuning.adapter.base(stage.network, tuning.select)
+        trained = compression.restored(stored, base)
     return _TunedStage(entry.name, tuning.adapter.merged(trained, stage.network), took)
 
 

@@ -71,7 +71,8 @@ class Work:
                 report(stage if tuned is None else kind, done, total, loss)
 
         fit(data, folder=scratch, tuned=tuned, report=tell)
-        base = data.tuning.adapter.base(data.stage.network) if tuned is None else None
+        tuning, network = data.tuning, data.stage.network
+        base = tuning.adapter.base(network, tuning.select) if tuned is None else None
         cost = {"cost": asdict(keep(data, scratch=scratch, folder=folder, base=base))}
         about = cost if before is None else {"before": asdict(before), **cost}
         (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
