@@ -70,3 +70,13 @@ def test_settings_that_are_none_are_refused(tmp_path):
     config.write("- a list", run)
     with pytest.raises(Refused, match=r"config\.yaml holds no settings"):
         folder.claim(run, text())
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a: [1\nb: {", b"\x00"])
+def test_settings_that_cannot_be_read_are_one_line(tmp_path, content):
+    run = tmp_path / "run"
+    begin(run)
+    (run / config.FILE).write_bytes(content)
+    with pytest.raises(Refused, match="of an earlier run cannot be read") as told:
+        folder.claim(run, text())
+    assert "\n" not in str(told.value)

@@ -16,7 +16,6 @@ from unitune.launcher.cells import fail
 from unitune.launcher.child import check_numbers
 
 CORES_A_WORKER = 4  # of a CPU, where the number of workers is not given
-READY = "ready"  # what a worker says when it can take cells
 GRACE = 120.0  # seconds in which a worker that was asked to stop may end its step and save
 
 

@@ -25,7 +25,7 @@ FAILED = "failed.json"  # why a cell of a sweep ended early
 # Settings that change no result: where tuned weights are kept, and where a sweep's cells run.
 ELSEWHERE = ("store", "launcher", "sweep")
 # What may lie in a folder before its run begins.
-ALLOWED = {config.FILE, FAILED, "cards.json", "curves", "wandb", "tensorboard", "log.txt"}
+ALLOWED = {config.FILE, FAILED, "cards.json", "curves", "wandb", "tensorboard"}
 
 
 def finished(folder: Path) -> bool:
@@ -41,9 +41,17 @@ def claim(folder: Path, settings: str) -> bool:
     """
     file = folder / config.FILE
     if file.is_file():
-        text = file.read_text(encoding="utf-8")
+        try:
+            text = file.read_text(encoding="utf-8")
+            there = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            said = " ".join(str(error).split())
+            raise Refused(
+                f"the settings {disk.shown(file)} of an earlier run cannot be read ({said}); "
+                "choose another folder, or remove this one"
+            ) from None
         config.check_version(text, folder)
-        if difference := _first_difference(yaml.safe_load(text), yaml.safe_load(settings)):
+        if difference := _first_difference(there, yaml.safe_load(settings)):
             raise Refused(
                 f"the folder {disk.shown(folder)} belongs to a run of other settings "
                 f"({difference}); choose another one (hydra.run.dir, of a sweep sweep=NAME), or "
