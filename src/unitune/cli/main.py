@@ -179,7 +179,7 @@ def main() -> int:
     signal n.
     """
     ending.begin()
-    sweep.__init__()
+    sweep.begin()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
         sys.argv[1:] = arguments.prepared(sys.argv[1:], groups=groups.options(conf()))

@@ -42,6 +42,12 @@ class Sweep:
     shared: dict[str, str] | None = None  # settings that all cells have
     runs: bool = False  # whether cells may be running
 
+    def begin(self) -> None:
+        """Forget the sweep of an earlier command line of this process."""
+        self.settings, self.cells, self.texts = (), {}, {}
+        self.launcher = self.shared = None
+        self.runs = False
+
     def folder(self, name: str | None, default: str | None = None) -> str:
         """Return the folder of the sweep.
 
@@ -86,7 +92,7 @@ class Sweep:
         claim(folder, text)
         self.cells[folder] = list(overrides)
         tree = yaml.safe_load(text)
-        own = dict(dotted({name: tree[name] for name in tree if name not in ELSEWHERE}))
+        own = dotted({name: tree[name] for name in tree if name not in ELSEWHERE})
         before = own if self.shared is None else self.shared
         self.shared = {name: own[name] for name in own if before.get(name) == own[name]}
         self.launcher = launcher

@@ -7,7 +7,7 @@ say whether a comma belongs to a text or separates two.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from unitune.errors import Refused
+from unitune.runs import config
 from unitune.storage import disk
 
 # Patterns of fields. Of these the texts of LISTS may be a [list] of several.
@@ -129,7 +130,8 @@ def absolute(cfg: Any) -> Any:
     Interpolations stay, and so do the names of repositories.
     """
     settled = cfg.copy()
-    for name, value in _leaves(OmegaConf.to_container(cfg), ""):
+    plain: Any = OmegaConf.to_container(cfg)
+    for name, value in config.leaves(plain):
         if not is_path(name) or not isinstance(value, str) or INTERPOLATION.search(value):
             continue
         path = Path(OmegaConf.select(cfg, name))
@@ -149,15 +151,6 @@ def home(path: str) -> str:
 def literal(text: str) -> str:
     """Escape what a config would take for an interpolation, so that `${` stays as typed."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-
-
-def _leaves(tree: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """List the fields of a config with their values, by dotted names."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{where}{name}.")
-        else:
-            yield f"{where}{name}", value
 
 
 def _is(name: str, patterns: Sequence[str]) -> bool:

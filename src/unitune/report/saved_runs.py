@@ -118,7 +118,7 @@ def _settings(every: Sequence[Record], configs: Mapping[str, str]) -> dict[str, 
     told = {}
     for members in group_by(edits, lambda record: (record.method, record.sampler)).values():
         names = dict.fromkeys(one.run for one in members)
-        runs = {run: dict(dotted(yaml.safe_load(configs[run]))) for run in names}
+        runs = {run: dotted(yaml.safe_load(configs[run])) for run in names}
         settings = dict.fromkeys(name for flat in runs.values() for name in flat)
         varied = [name for name in settings if len({flat.get(name) for flat in runs.values()}) > 1]
         for run, flat in runs.items():

@@ -1,7 +1,9 @@
 """A run's config.yaml: its settings, and on the first line the version of the run's folder."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from unitune.errors import Refused
 from unitune.storage import disk
@@ -10,6 +12,15 @@ from unitune.storage.files import write_whole
 FILE = "config.yaml"
 VERSION = 2  # raised when this program cannot run or score what an earlier one wrote
 HEADER = "# The folder of a run, version {}\n"
+
+
+def leaves(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """List the settings of nested ones with their values, by dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{where}{name}.")
+        else:
+            yield f"{where}{name}", value
 
 
 def write(settings: str, folder: Path) -> None:

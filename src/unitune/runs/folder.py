@@ -5,7 +5,7 @@ settings in the same folder go on with the images that it lacks.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def _first_difference(there: Any, here: Any) -> str:
     if not isinstance(there, Mapping):
         return "its config.yaml holds no settings"
     old, new = (
-        dict(dotted({name: tree[name] for name in tree if name not in ELSEWHERE}))
+        dotted({name: tree[name] for name in tree if name not in ELSEWHERE})
         for tree in (there, here)
     )
     for name in {**new, **old}:
@@ -107,10 +107,6 @@ def _first_difference(there: Any, here: Any) -> str:
     return ""
 
 
-def dotted(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
-    """List every setting of nested ones by its dotted name, as text."""
-    if isinstance(tree, dict):
-        for name, child in tree.items():
-            yield from dotted(child, f"{where}.{name}" if where else str(name))
-    else:
-        yield where, str(tree)
+def dotted(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Return every setting of nested ones, as text, by its dotted name."""
+    return {name: str(value) for name, value in config.leaves(tree)}
